@@ -1,0 +1,2 @@
+//! Compiles `jute/*.jute` into the records of `zabra::jute::records`.
+fn main() {}

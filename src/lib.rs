@@ -1,1 +1,10 @@
 //! Zabra: ZooKeeper on the wire and on disk. The floor plan is in `ARCHITECTURE.md`.
+
+pub mod jute;
+pub mod model;
+pub mod replica;
+pub mod request;
+pub mod session;
+pub mod tree;
+pub mod wire;
+pub mod zab;

@@ -1,0 +1,33 @@
+//! What a request comes to: reads are served from the tree, writes become transactions, auth adds ids.
+
+pub mod acl;
+pub mod auth;
+mod outstanding;
+mod prepare;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+pub use prepare::{Preparer, Request};
+pub use reads::{Reader as ReadContext, is_read, serve as serve_read, write_event, write_reply};
+
+/// The settings that decide about requests, out of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// TTL znodes (`zookeeper.extendedTypesEnabled`).
+    pub extended_types: bool,
+    /// No ACL check anywhere; lists are still validated (`skipACL=yes`).
+    pub skip_acl: bool,
+    /// Hard quotas refuse (`enforceQuota`).
+    pub enforce_quota: bool,
+    /// `reconfigEnabled`: even so a standalone server has nothing to reconfigure.
+    pub reconfig: bool,
+    /// The `digest` scheme is on.
+    pub digest_auth: bool,
+    /// `user:hash` of the super user.
+    pub super_digest: Option<Vec<u8>>,
+    /// Digests go into the log (`zookeeper.digest.enabled`).
+    pub txn_digests: bool,
+    /// Bytes that one transaction may have: what a Java peer can read back (`jute.maxbuffer` and its extra size).
+    pub max_txn_bytes: usize,
+}

@@ -1,0 +1,575 @@
+//! Turns a write request into a transaction, or into the error transaction that takes its place
+//! (`PrepRequestProcessor`). Checks stand in Java's order: a client can tell them apart.
+
+use super::outstanding::{Change, Outstanding};
+use super::{Rules, acl};
+use crate::jute::records::{
+    Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest, CreateSessionTxn,
+    CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id, SetAclRequest, SetAclTxn,
+    SetDataRequest, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
+};
+use crate::jute::{DecodeError, SharedReader};
+use crate::model::owner::{MAX_TTL_MS, Owner};
+use crate::model::{CreateMode, ErrorCode, Op, SessionId, Zxid, path, perms};
+use crate::tree::{Tree, content_crc, is_counted, node_digest};
+use crate::wire::multi::{self, Part};
+use crate::wire::txn::{DIGEST_VERSION, Txn, TxnBody};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A write as it came from a client (or, for closeSession and deleteContainer, from the server itself).
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub session: SessionId,
+    pub cxid: i32,
+    pub op: Op,
+    /// The request record.
+    pub body: Bytes,
+    /// The ids of the connection at the time of the request.
+    pub auth: Arc<[Id<Bytes>]>,
+}
+
+/// Prepares requests in zxid order against "the tree plus all outstanding changes".
+#[derive(Debug)]
+pub struct Preparer {
+    rules: Rules,
+    outstanding: Outstanding,
+    /// What the tree's digest will be when all outstanding changes are applied.
+    digest: u64,
+}
+
+/// Where and when a transaction happens.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    zxid: Zxid,
+    time: i64,
+    session: SessionId,
+}
+
+impl Preparer {
+    /// `digest` is the tree's present one.
+    pub fn new(rules: Rules, digest: u64) -> Self {
+        Self { rules, outstanding: Outstanding::default(), digest }
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub fn has_outstanding(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+
+    /// The transaction of `request`. `session` is the outcome of the session check, which follows the decoding.
+    pub fn prepare(
+        &mut self,
+        tree: &Tree,
+        request: &Request,
+        session: Result<(), ErrorCode>,
+        zxid: Zxid,
+        time: i64,
+    ) -> Txn {
+        let at = At { zxid, time, session: request.session };
+        let body = self.body(tree, request, session, at).unwrap_or_else(error_txn);
+        self.txn(request.cxid, at, body)
+    }
+
+    /// Deletes a container or TTL znode whose time has come: no session, no ACL. Fails if it is in use again.
+    pub fn prepare_removal(&mut self, tree: &Tree, path: Bytes, zxid: Zxid, time: i64) -> Txn {
+        let at = At { zxid, time, session: SessionId::NONE };
+        let body = self.delete_container(tree, path, at).unwrap_or_else(error_txn);
+        self.txn(0, at, body)
+    }
+
+    /// The ephemerals that a session will have owned when all outstanding changes are applied.
+    pub fn ephemerals(&self, tree: &Tree, session: SessionId) -> Vec<Bytes> {
+        let mut paths: Vec<Bytes> = tree
+            .ephemerals_of(session)
+            .map(Bytes::from)
+            .filter(|path| self.outstanding.find(tree, path).is_ok())
+            .collect();
+        let created = self.outstanding.changes().filter(|(path, change)| {
+            change.stat.is_some_and(|stat| stat.ephemeral_owner == session.0) && tree.find(path).is_none()
+        });
+        let mut created: Vec<Bytes> = created.map(|(path, _)| path.clone()).collect();
+        created.sort();
+        paths.extend(created);
+        paths
+    }
+
+    /// closeSession with the ephemerals that go with it.
+    pub fn prepare_close(&mut self, tree: &Tree, session: SessionId, cxid: i32, zxid: Zxid, time: i64) -> Txn {
+        let at = At { zxid, time, session };
+        let paths = self.ephemerals(tree, session);
+        for path in &paths {
+            self.remove_change(tree, path, at).expect("an ephemeral is there, and so is its parent");
+        }
+        self.txn(cxid, at, TxnBody::CloseSession(Some(CloseSessionTxn { paths_to_delete: paths })))
+    }
+
+    /// Some of a session's ephemerals, in a multi of their own: for a closeSession that would be too large to log.
+    pub fn prepare_ephemeral_removal(
+        &mut self,
+        tree: &Tree,
+        session: SessionId,
+        paths: Vec<Bytes>,
+        zxid: Zxid,
+        time: i64,
+    ) -> Txn {
+        let at = At { zxid, time, session };
+        let parts = paths.into_iter().map(|path| {
+            self.remove_change(tree, &path, at).expect("an ephemeral is there, and so is its parent");
+            TxnBody::Delete(DeleteTxn { path })
+        });
+        let parts = parts.collect();
+        self.txn(0, at, TxnBody::Multi(parts))
+    }
+
+    pub fn prepare_create_session(&mut self, session: SessionId, timeout: i32, zxid: Zxid, time: i64) -> Txn {
+        let at = At { zxid, time, session };
+        self.txn(0, at, TxnBody::CreateSession(CreateSessionTxn { timeout }))
+    }
+
+    /// Everything up to `zxid` has been applied.
+    pub fn applied(&mut self, zxid: Zxid) {
+        self.outstanding.applied(zxid);
+    }
+
+    fn txn(&self, cxid: i32, at: At, body: TxnBody) -> Txn {
+        let header = TxnHeader {
+            client_id: at.session.0,
+            cxid,
+            zxid: at.zxid.0,
+            time: at.time,
+            op: body.op().code(),
+        };
+        // Java puts no digest behind an error.
+        let with_digest = self.rules.txn_digests && !matches!(body, TxnBody::Error(_));
+        let digest =
+            with_digest.then_some(TxnDigest { version: DIGEST_VERSION, tree_digest: self.digest as i64 });
+        Txn { header, body, digest }
+    }
+
+    fn body(
+        &mut self,
+        tree: &Tree,
+        request: &Request,
+        session: Result<(), ErrorCode>,
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let from = &mut SharedReader::new(request.body.clone());
+        let auth = &request.auth;
+        match request.op {
+            Op::Create | Op::Create2 | Op::CreateContainer => {
+                let record = CreateRequest::decode(from).map_err(malformed)?;
+                self.create(tree, request.op, record, session, auth, at)
+            }
+            Op::CreateTtl => {
+                let record = CreateTtlRequest::decode(from).map_err(malformed)?;
+                self.create_ttl(tree, record, session, auth, at)
+            }
+            Op::Delete => {
+                let record = DeleteRequest::decode(from).map_err(malformed)?;
+                session?;
+                self.delete(tree, record, auth, at)
+            }
+            Op::SetData => {
+                let record = SetDataRequest::decode(from).map_err(malformed)?;
+                session?;
+                self.set_data(tree, record, auth, at)
+            }
+            Op::SetAcl => {
+                let record = SetAclRequest::decode(from).map_err(malformed)?;
+                session?;
+                self.set_acl(tree, record, auth, at)
+            }
+            Op::Multi => {
+                let parts = multi::decode(from).map_err(malformed)?;
+                if parts.iter().any(Part::is_read) {
+                    return Err(ErrorCode::MarshallingError);
+                }
+                Ok(self.multi(tree, parts, session, auth, at))
+            }
+            Op::Reconfig => {
+                crate::jute::records::ReconfigRequest::decode(from).map_err(malformed)?;
+                if !self.rules.reconfig {
+                    return Err(ErrorCode::ReconfigDisabled);
+                }
+                session?;
+                // A server alone has no ensemble to change.
+                Err(ErrorCode::Unimplemented)
+            }
+            _ => Err(ErrorCode::Unimplemented),
+        }
+    }
+
+    fn multi(
+        &mut self,
+        tree: &Tree,
+        parts: Vec<Part<Bytes>>,
+        session: Result<(), ErrorCode>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> TxnBody {
+        self.outstanding.begin();
+        let digest_before = self.digest;
+        let mut failed = false;
+        let mut bodies = Vec::with_capacity(parts.len());
+        for part in parts {
+            if failed {
+                bodies.push(error_txn(ErrorCode::RuntimeInconsistency));
+                continue;
+            }
+            let body = self.part(tree, part, session, auth, at);
+            failed = body.is_err();
+            bodies.push(body.unwrap_or_else(error_txn));
+        }
+        if failed {
+            self.outstanding.roll_back();
+            self.digest = digest_before;
+        } else {
+            self.outstanding.commit();
+        }
+        TxnBody::Multi(bodies)
+    }
+
+    fn part(
+        &mut self,
+        tree: &Tree,
+        part: Part<Bytes>,
+        session: Result<(), ErrorCode>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        match part {
+            Part::Create { op, request } => self.create(tree, op, request, session, auth, at),
+            Part::CreateTtl(request) => self.create_ttl(tree, request, session, auth, at),
+            Part::Delete(request) => session.and_then(|()| self.delete(tree, request, auth, at)),
+            Part::SetData(request) => session.and_then(|()| self.set_data(tree, request, auth, at)),
+            Part::Check(request) => session.and_then(|()| self.check(tree, request, auth)),
+            Part::GetData(_) | Part::GetChildren(_) => Err(ErrorCode::MarshallingError),
+        }
+    }
+
+    fn create(
+        &mut self,
+        tree: &Tree,
+        op: Op,
+        request: CreateRequest<Bytes>,
+        session: Result<(), ErrorCode>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
+        if mode.is_ttl() {
+            return Err(if self.rules.extended_types { ErrorCode::BadArguments } else { ErrorCode::Unimplemented });
+        }
+        session?;
+        let acl = &request.acl;
+        let new = self.new_node(tree, request.path, mode, acl, request.data.as_ref(), auth)?;
+        // The operation decides the record; the flags only say ephemeral and sequential.
+        let owner = match op {
+            Op::CreateContainer => Owner::Container,
+            _ if mode.is_ephemeral() => Owner::Session(at.session),
+            _ => Owner::Persistent,
+        };
+        self.add_change(&new, request.data.as_deref(), owner, at);
+        let NewZnode { path, acl, parent_cversion, .. } = new;
+        if op == Op::CreateContainer {
+            return Ok(TxnBody::CreateContainer(CreateContainerTxn { path, data: request.data, acl, parent_cversion }));
+        }
+        let txn = CreateTxn { path, data: request.data, acl, ephemeral: mode.is_ephemeral(), parent_cversion };
+        Ok(if op == Op::Create2 { TxnBody::Create2(txn) } else { TxnBody::Create(txn) })
+    }
+
+    fn create_ttl(
+        &mut self,
+        tree: &Tree,
+        request: CreateTtlRequest<Bytes>,
+        session: Result<(), ErrorCode>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
+        if mode.is_ttl() && !self.rules.extended_types {
+            return Err(ErrorCode::Unimplemented);
+        }
+        // A mode without a TTL passes Java's check when ttl is −1, and its transaction then stops every server
+        // that applies it.
+        if !mode.is_ttl() || request.ttl <= 0 || request.ttl > MAX_TTL_MS {
+            return Err(ErrorCode::BadArguments);
+        }
+        session?;
+        let acl = &request.acl;
+        let new = self.new_node(tree, request.path, mode, acl, request.data.as_ref(), auth)?;
+        self.add_change(&new, request.data.as_deref(), Owner::Ttl(request.ttl), at);
+        let NewZnode { path, acl, parent_cversion, .. } = new;
+        let (data, ttl) = (request.data, request.ttl);
+        Ok(TxnBody::CreateTtl(CreateTtlTxn { path, data, acl, parent_cversion, ttl }))
+    }
+
+    /// The checks that all creates share, and the final name.
+    #[allow(clippy::too_many_arguments)] // the fields of two request types that share no type
+    fn new_node(
+        &self,
+        tree: &Tree,
+        wanted: Bytes,
+        mode: CreateMode,
+        acl: &[Acl<Bytes>],
+        data: Option<&Bytes>,
+        auth: &[Id<Bytes>],
+    ) -> Result<NewZnode, ErrorCode> {
+        if wanted.contains(&0) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let parent_len = path::parent(&wanted).ok_or(ErrorCode::BadArguments)?.len();
+        let acl = acl::fix_up(acl, auth, self.rules.digest_auth)?;
+        let parent = self.outstanding.find(tree, &wanted[..parent_len])?;
+        self.permit(&parent, perms::CREATE, auth)?;
+        let parent_stat = parent.stat.expect("find() gives living znodes");
+        let path = if mode.is_sequential() {
+            Bytes::from([&wanted[..], format!("{:010}", parent_stat.cversion).as_bytes()].concat())
+        } else {
+            wanted
+        };
+        if !path::is_valid(&path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        if self.outstanding.find(tree, &path).is_ok() {
+            return Err(ErrorCode::NodeExists);
+        }
+        if let Owner::Session(_) = Owner::decode(parent_stat.ephemeral_owner, tree.owner_rules()) {
+            return Err(ErrorCode::NoChildrenForEphemerals);
+        }
+        self.check_quota(tree, &path, data.map_or(0, Bytes::len) as i64, 1)?;
+        // Beyond this the counter would turn negative, replicas would ignore it, and names would repeat.
+        let parent_cversion = parent_stat.cversion.checked_add(1).ok_or(ErrorCode::SystemError)?;
+        Ok(NewZnode { path, parent_len, parent, acl, parent_cversion })
+    }
+
+    fn delete(
+        &mut self,
+        tree: &Tree,
+        request: DeleteRequest<Bytes>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let path = request.path;
+        let parent = self.outstanding.find(tree, deletable_parent(&path)?)?;
+        self.permit(&parent, perms::DELETE, auth)?;
+        let node = self.outstanding.find(tree, &path)?;
+        check_version(node.stat.expect("find() gives living znodes").version, request.version)?;
+        if node.children > 0 {
+            return Err(ErrorCode::NotEmpty);
+        }
+        self.remove_change(tree, &path, at)?;
+        Ok(TxnBody::Delete(DeleteTxn { path }))
+    }
+
+    fn delete_container(&mut self, tree: &Tree, path: Bytes, at: At) -> Result<TxnBody, ErrorCode> {
+        deletable_parent(&path)?;
+        let node = self.outstanding.find(tree, &path)?;
+        if node.children > 0 {
+            return Err(ErrorCode::NotEmpty);
+        }
+        let owner = node.stat.expect("find() gives living znodes").ephemeral_owner;
+        match Owner::decode(owner, tree.owner_rules()) {
+            // It was deleted and made anew as something else since the check.
+            Owner::Session(_) | Owner::Persistent => return Err(ErrorCode::BadVersion),
+            Owner::Container | Owner::Ttl(_) => {}
+        }
+        self.remove_change(tree, &path, at)?;
+        Ok(TxnBody::DeleteContainer(DeleteTxn { path }))
+    }
+
+    fn set_data(
+        &mut self,
+        tree: &Tree,
+        request: SetDataRequest<Bytes>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let SetDataRequest { path, data, version } = request;
+        if !path::is_valid(&path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let mut node = self.outstanding.find(tree, &path)?;
+        self.permit(&node, perms::WRITE, auth)?;
+        let new_len = data.as_ref().map_or(0, Bytes::len);
+        self.check_quota(tree, &path, new_len as i64 - node.data_len as i64, 0)?;
+        let mut stat = node.stat.expect("find() gives living znodes");
+        let version = check_version(stat.version, version)?;
+        let key: &[u8] = if path == "/" { b"" } else { &path };
+        let before = digest_of(key, &node);
+        stat.version = version;
+        stat.mzxid = at.zxid.0;
+        stat.mtime = at.time;
+        node.zxid = at.zxid;
+        node.stat = Some(stat);
+        node.data_len = new_len;
+        if is_counted(key) {
+            node.content_crc = content_crc(key, data.as_deref());
+        }
+        self.move_digest(before, digest_of(key, &node));
+        self.outstanding.put(path.clone(), node);
+        Ok(TxnBody::SetData(SetDataTxn { path, data, version }))
+    }
+
+    fn set_acl(
+        &mut self,
+        tree: &Tree,
+        request: SetAclRequest<Bytes>,
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let SetAclRequest { path, acl, version } = request;
+        if !path::is_valid(&path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let acl = acl::fix_up(&acl, auth, self.rules.digest_auth)?;
+        let mut node = self.outstanding.find(tree, &path)?;
+        self.permit(&node, perms::ADMIN, auth)?;
+        let mut stat = node.stat.expect("find() gives living znodes");
+        let version = check_version(stat.aversion, version)?;
+        let key: &[u8] = if path == "/" { b"" } else { &path };
+        let before = digest_of(key, &node);
+        stat.aversion = version;
+        node.zxid = at.zxid;
+        node.stat = Some(stat);
+        node.acl = acl.clone().into();
+        self.move_digest(before, digest_of(key, &node));
+        self.outstanding.put(path.clone(), node);
+        Ok(TxnBody::SetAcl(SetAclTxn { path, acl, version }))
+    }
+
+    fn check(
+        &self,
+        tree: &Tree,
+        request: CheckVersionRequest<Bytes>,
+        auth: &[Id<Bytes>],
+    ) -> Result<TxnBody, ErrorCode> {
+        let CheckVersionRequest { path, version } = request;
+        if !path::is_valid(&path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let node = self.outstanding.find(tree, &path)?;
+        self.permit(&node, perms::READ, auth)?;
+        let version = check_version(node.stat.expect("find() gives living znodes").version, version)?;
+        Ok(TxnBody::Check(CheckVersionTxn { path, version }))
+    }
+
+    fn permit(&self, node: &Change, perm: i32, auth: &[Id<Bytes>]) -> Result<(), ErrorCode> {
+        if self.rules.skip_acl || acl::permits(&node.acl, perm, auth) { Ok(()) } else { Err(ErrorCode::NoAuth) }
+    }
+
+    /// Hard limits only: soft ones never refuse. Compared with the applied usage, as Java does.
+    fn check_quota(&self, tree: &Tree, path: &[u8], bytes: i64, count: i64) -> Result<(), ErrorCode> {
+        if !self.rules.enforce_quota {
+            return Ok(());
+        }
+        let Some((_, limits, usage)) = tree.quota_for(path) else { return Ok(()) };
+        let too_many = count != 0 && limits.count_hard > -1 && usage.count + count > limits.count_hard;
+        let too_large = bytes != 0 && limits.bytes_hard > -1 && usage.bytes + bytes > limits.bytes_hard;
+        if too_many || too_large { Err(ErrorCode::QuotaExceeded) } else { Ok(()) }
+    }
+
+    /// The outstanding changes of a create: the new znode, and its parent's counters.
+    fn add_change(&mut self, new: &NewZnode, data: Option<&[u8]>, owner: Owner, at: At) {
+        let parent_path = new.path.slice(..new.parent_len);
+        let mut parent = new.parent.clone();
+        let before = digest_of(&parent_path, &parent);
+        parent.zxid = at.zxid;
+        parent.children += 1;
+        let stat = parent.stat.as_mut().expect("find() gives living znodes");
+        stat.cversion = new.parent_cversion;
+        stat.pzxid = at.zxid.0;
+        self.move_digest(before, digest_of(&parent_path, &parent));
+        self.outstanding.put(parent_path, parent);
+
+        let zxid = at.zxid.0;
+        let stat = StatPersisted {
+            czxid: zxid,
+            mzxid: zxid,
+            pzxid: zxid,
+            ctime: at.time,
+            mtime: at.time,
+            version: 0,
+            cversion: 0,
+            aversion: 0,
+            ephemeral_owner: owner.encode(),
+        };
+        let node = Change {
+            zxid: at.zxid,
+            stat: Some(stat),
+            children: 0,
+            acl: new.acl.clone().into(),
+            content_crc: if is_counted(&new.path) { content_crc(&new.path, data) } else { 0 },
+            data_len: data.map_or(0, <[u8]>::len),
+        };
+        self.move_digest(0, digest_of(&new.path, &node));
+        self.outstanding.put(new.path.clone(), node);
+    }
+
+    /// The outstanding changes of a delete: the znode gone, its parent one child less.
+    fn remove_change(&mut self, tree: &Tree, path: &Bytes, at: At) -> Result<(), ErrorCode> {
+        let parent_path = path.slice(..path::parent(path).ok_or(ErrorCode::BadArguments)?.len());
+        let mut node = self.outstanding.find(tree, path)?;
+        let mut parent = self.outstanding.find(tree, &parent_path)?;
+        let before = digest_of(&parent_path, &parent);
+        parent.zxid = at.zxid;
+        parent.children -= 1;
+        parent.stat.as_mut().expect("find() gives living znodes").pzxid = at.zxid.0;
+        self.move_digest(before, digest_of(&parent_path, &parent));
+        self.outstanding.put(parent_path, parent);
+        self.move_digest(digest_of(path, &node), 0);
+        node.zxid = at.zxid;
+        node.stat = None;
+        node.children = 0;
+        self.outstanding.put(path.clone(), node);
+        Ok(())
+    }
+
+    fn move_digest(&mut self, before: u64, after: u64) {
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+    }
+}
+
+/// A create that passed all checks.
+struct NewZnode {
+    path: Bytes,
+    parent_len: usize,
+    parent: Change,
+    acl: Vec<Acl<Bytes>>,
+    parent_cversion: i32,
+}
+
+fn digest_of(path: &[u8], change: &Change) -> u64 {
+    match &change.stat {
+        Some(stat) if is_counted(path) => u64::from(node_digest(change.content_crc, stat)),
+        _ => 0,
+    }
+}
+
+fn error_txn(code: ErrorCode) -> TxnBody {
+    TxnBody::Error(ErrorTxn { err: code.code() })
+}
+
+fn malformed(_: DecodeError) -> ErrorCode {
+    ErrorCode::MarshallingError
+}
+
+fn deletable_parent(path: &[u8]) -> Result<&[u8], ErrorCode> {
+    let special = [&b"/"[..], b"/zookeeper", b"/zookeeper/quota", b"/zookeeper/config"];
+    if path.contains(&0) || special.contains(&path) {
+        return Err(ErrorCode::BadArguments);
+    }
+    path::parent(path).ok_or(ErrorCode::BadArguments)
+}
+
+/// The next version, where `expected` (−1: any) is the current one.
+fn check_version(current: i32, expected: i32) -> Result<i32, ErrorCode> {
+    if expected != -1 && expected != current {
+        return Err(ErrorCode::BadVersion);
+    }
+    Ok(current.wrapping_add(1))
+}

@@ -1,0 +1,181 @@
+//! The life of sessions: ids, passwords, touches, expiry (`server/SessionTrackerImpl`, `server/ExpiryQueue`).
+//! Times are monotonic milliseconds, given in.
+
+mod password;
+
+pub use password::password_of;
+
+use crate::model::{ErrorCode, ServerId, SessionId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+#[derive(Debug)]
+struct Session {
+    timeout_ms: u64,
+    /// The bucket it expires in: a multiple of the tick.
+    expires_at: u64,
+    closing: bool,
+}
+
+/// All sessions that this server tracks: as leader or alone, the global ones.
+#[derive(Debug)]
+pub struct SessionTracker {
+    tick_ms: u64,
+    next_id: i64,
+    sessions: HashMap<SessionId, Session>,
+    buckets: BTreeMap<u64, BTreeSet<SessionId>>,
+}
+
+impl SessionTracker {
+    /// `seed_ms` is the wall clock: Java starts from the time since boot, and a rebooted host could then hand out
+    /// the id of a session that still lives.
+    pub fn new(tick_ms: u64, server: ServerId, seed_ms: u64) -> Self {
+        let next_id = (((seed_ms << 24) >> 8) as i64) | (server.0 << 56);
+        Self { tick_ms: tick_ms.max(1), next_id, sessions: HashMap::new(), buckets: BTreeMap::new() }
+    }
+
+    /// A new session, tracked from now on.
+    pub fn create(&mut self, now: u64, timeout_ms: i32) -> SessionId {
+        loop {
+            let id = SessionId(self.next_id);
+            self.next_id = self.next_id.wrapping_add(1);
+            // The container mark and "no session" are no ids.
+            if id.0 != i64::MIN && id != SessionId::NONE && !self.sessions.contains_key(&id) {
+                self.track(now, id, timeout_ms);
+                return id;
+            }
+        }
+    }
+
+    /// Starts to track a session that exists already, or touches it.
+    pub fn track(&mut self, now: u64, id: SessionId, timeout_ms: i32) {
+        let timeout_ms = u64::try_from(timeout_ms).unwrap_or(0);
+        let fresh = Session { timeout_ms, expires_at: 0, closing: false };
+        self.sessions.entry(id).or_insert(fresh);
+        self.touch(now, id, None);
+    }
+
+    /// Puts the session's end off. `timeout_ms` is the connection's negotiated one where it differs from the
+    /// stored. False for an unknown or closing session.
+    pub fn touch(&mut self, now: u64, id: SessionId, timeout_ms: Option<i32>) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        if session.closing {
+            return false;
+        }
+        if let Some(timeout) = timeout_ms {
+            session.timeout_ms = u64::try_from(timeout).unwrap_or(0);
+        }
+        let expires_at = ((now + session.timeout_ms) / self.tick_ms + 1) * self.tick_ms;
+        if expires_at > session.expires_at {
+            let old = std::mem::replace(&mut session.expires_at, expires_at);
+            self.take_from_bucket(old, id);
+            self.buckets.entry(expires_at).or_default().insert(id);
+        }
+        true
+    }
+
+    /// Whether a request of this session may be prepared.
+    pub fn check(&self, id: SessionId) -> Result<(), ErrorCode> {
+        match self.sessions.get(&id) {
+            None => Err(ErrorCode::UnknownSession),
+            Some(session) if session.closing => Err(ErrorCode::SessionExpired),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub fn is_alive(&self, id: SessionId) -> bool {
+        self.check(id).is_ok()
+    }
+
+    /// Its closeSession is under way: from here on its requests fail and it is not expired again.
+    pub fn set_closing(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.closing = true;
+            let at = session.expires_at;
+            self.take_from_bucket(at, id);
+        }
+    }
+
+    /// Its closeSession was applied.
+    pub fn remove(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.take_from_bucket(session.expires_at, id);
+        }
+    }
+
+    /// Sessions whose time is over; each is marked closing.
+    pub fn expire(&mut self, now: u64) -> Vec<SessionId> {
+        let mut expired = Vec::new();
+        while let Some(entry) = self.buckets.first_entry()
+            && *entry.key() <= now
+        {
+            expired.extend(entry.remove());
+        }
+        for id in &expired {
+            self.sessions.get_mut(id).expect("a bucket holds tracked sessions").closing = true;
+        }
+        expired
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// When which sessions would expire, for the `dump` word.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, &BTreeSet<SessionId>)> {
+        self.buckets.iter().map(|(at, ids)| (*at, ids))
+    }
+
+    fn take_from_bucket(&mut self, at: u64, id: SessionId) {
+        if let Some(bucket) = self.buckets.get_mut(&at) {
+            bucket.remove(&id);
+            if bucket.is_empty() {
+                self.buckets.remove(&at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tracker() -> SessionTracker {
+        SessionTracker::new(1000, ServerId(1), 1_700_000_000_000)
+    }
+
+    #[test]
+    fn a_session_lives_between_its_timeout_and_one_tick_more() {
+        let mut sessions = tracker();
+        let id = sessions.create(500, 3000);
+        assert_eq!(sessions.expire(3999), []);
+        assert_eq!(sessions.expire(4000), [id]);
+        assert_eq!(sessions.check(id), Err(ErrorCode::SessionExpired), "closing until the txn is applied");
+        assert_eq!(sessions.expire(9000), [], "expired once");
+        sessions.remove(id);
+        assert_eq!(sessions.check(id), Err(ErrorCode::UnknownSession));
+    }
+
+    #[test]
+    fn a_touch_puts_the_end_off_and_never_forward() {
+        let mut sessions = tracker();
+        let id = sessions.create(0, 3000);
+        assert!(sessions.touch(2500, id, None));
+        assert!(sessions.touch(2400, id, None), "a late touch changes nothing");
+        assert_eq!(sessions.expire(5999), []);
+        assert_eq!(sessions.expire(6000), [id]);
+        assert!(!sessions.touch(6001, id, None));
+    }
+
+    #[test]
+    fn ids_carry_the_server_and_skip_the_living() {
+        let mut sessions = tracker();
+        let first = sessions.create(0, 1000);
+        assert_eq!(first.0 >> 56, 1);
+        sessions.track(0, SessionId(first.0 + 1), 1000);
+        assert_eq!(sessions.create(0, 1000), SessionId(first.0 + 2));
+    }
+}

@@ -1,0 +1,271 @@
+//! The tree at one point, written in slices while the tree moves on; and its way back in.
+//!
+//! A walk goes through the slab in the order of ids. A znode that is about to change before the walk reached it is
+//! written first, as it still is (copy-on-write), together with those of its ancestors that are not out yet: so
+//! parents stand before children, as Java's reader wants them, and the bytes are those of the moment the walk began.
+
+use super::acls::AclTable;
+use super::node::{AclId, NIL, NodeId, ROOT, Slab};
+use super::{Tree, index};
+use crate::jute::records::{Acl, AclMapEntry, NodeEntry, SessionEntry, StatPersisted};
+use crate::jute::{DecodeError, Reader, Source};
+use crate::model::owner::OwnerRules;
+use crate::model::{SessionId, perms};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a call of [`Tree::snapshot_slice`] brought.
+#[derive(Debug)]
+pub struct SnapshotSlice {
+    pub bytes: BytesMut,
+    /// The end marker is in `bytes`; the walk is over.
+    pub done: bool,
+    pub znodes_left: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// Ids from here on were handed out after the walk began.
+    end: usize,
+    next: usize,
+    /// One bit an id: written, or not part of this snapshot.
+    out: Vec<u64>,
+    bytes: BytesMut,
+    path: Vec<u8>,
+}
+
+impl Walk {
+    fn is_out(&self, id: NodeId) -> bool {
+        let at = id.0 as usize;
+        at >= self.end || self.out[at / 64] & (1 << (at % 64)) != 0
+    }
+
+    fn mark(&mut self, id: NodeId) {
+        let at = id.0 as usize;
+        if at < self.end {
+            self.out[at / 64] |= 1 << (at % 64);
+        }
+    }
+
+    fn write(&mut self, slab: &Slab, id: NodeId) {
+        let mut chain = Vec::new();
+        let mut at = id;
+        while at != NIL && !self.is_out(at) {
+            chain.push(at);
+            at = slab[at].parent;
+        }
+        for id in chain.into_iter().rev() {
+            self.mark(id);
+            self.path.clear();
+            index::write_path(slab, id, &mut self.path);
+            let node = &slab[id];
+            let acl_id = if node.acl == AclId::OPEN { -1 } else { i64::from(node.acl.0) };
+            NodeEntry { path: &self.path[..], data: node.data(), acl_id, stat: node.stat_persisted() }
+                .encode(&mut self.bytes);
+        }
+    }
+}
+
+impl Tree {
+    /// Starts a snapshot of the tree as it is now. `sessions` go in front. One walk at a time.
+    pub fn begin_snapshot(&mut self, sessions: &BTreeMap<SessionId, i32>) {
+        assert!(self.walk.is_none(), "one snapshot at a time");
+        let mut bytes = BytesMut::new();
+        write_heads(sessions, &self.acls, &mut bytes);
+        let end = self.slab.end();
+        self.walk = Some(Walk { end, next: 0, out: vec![0; end.div_ceil(64)], bytes, path: Vec::new() });
+    }
+
+    pub fn snapshot_under_way(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// Goes on by at most `znodes` places of the slab and hands over all bytes that are ready.
+    pub fn snapshot_slice(&mut self, znodes: usize) -> SnapshotSlice {
+        let mut walk = self.walk.take().expect("begin_snapshot came first");
+        let stop = walk.end.min(walk.next + znodes);
+        for at in walk.next..stop {
+            let id = NodeId(at as u32);
+            let vacant = self.slab[id].parent == NIL && id != ROOT;
+            if !vacant && !walk.is_out(id) {
+                walk.write(&self.slab, id);
+            }
+        }
+        walk.next = stop;
+        let done = stop == walk.end;
+        if done {
+            walk.bytes.put_slice(&[0, 0, 0, 1, b'/']);
+        }
+        let slice = SnapshotSlice { bytes: walk.bytes.split(), done, znodes_left: walk.end - stop };
+        if !done {
+            self.walk = Some(walk);
+        }
+        slice
+    }
+
+    /// Gives up the snapshot under way, if there is one.
+    pub fn abandon_snapshot(&mut self) {
+        self.walk = None;
+    }
+
+    /// To be called before a znode changes.
+    #[inline]
+    pub(super) fn set_aside(&mut self, id: NodeId) {
+        if let Some(walk) = &mut self.walk
+            && !walk.is_out(id)
+        {
+            walk.write(&self.slab, id);
+        }
+    }
+
+    /// To be called for a new znode: it is not part of a snapshot that began before.
+    #[inline]
+    pub(super) fn skip_in_snapshot(&mut self, id: NodeId) {
+        if let Some(walk) = &mut self.walk {
+            walk.mark(id);
+        }
+    }
+}
+
+fn write_heads(sessions: &BTreeMap<SessionId, i32>, acls: &AclTable, out: &mut BytesMut) {
+    out.put_i32(sessions.len() as i32);
+    for (session, timeout) in sessions {
+        SessionEntry { session_id: session.0, timeout: *timeout }.encode(out);
+    }
+    let entries = acls.entries();
+    out.put_i32(entries.len() as i32);
+    for (id, list) in entries {
+        AclMapEntry { id: i64::from(id.0), acl: list.to_vec() }.encode(out);
+    }
+}
+
+/// Why a snapshot's body can't be read. The caller knows file and offset.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    #[error("{0}")]
+    Content(String),
+}
+
+enum Stage {
+    SessionCount,
+    Sessions(i32),
+    AclCount,
+    Acls(i32),
+    Nodes,
+    Done,
+}
+
+/// Builds a tree from the body of a snapshot that arrives in windows: our own, Java's, or a SNAP stream.
+pub struct Loader {
+    tree: Tree,
+    sessions: BTreeMap<SessionId, i32>,
+    acl_ids: HashMap<i64, AclId>,
+    stage: Stage,
+}
+
+impl Loader {
+    pub fn new(rules: OwnerRules) -> Self {
+        Self {
+            tree: Tree::rootless(rules),
+            sessions: BTreeMap::new(),
+            acl_ids: HashMap::new(),
+            stage: Stage::SessionCount,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// Takes as many whole records as `window` holds and returns how many bytes they were. 0 asks for more bytes.
+    pub fn feed(&mut self, window: &[u8]) -> Result<usize, LoadError> {
+        let mut reader = Reader::new(window);
+        let mut taken = 0;
+        while !self.is_done() {
+            match self.step(&mut reader) {
+                Ok(()) => taken = window.len() - reader.remaining(),
+                Err(LoadError::Decode(DecodeError::Truncated { .. })) => break,
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(taken)
+    }
+
+    fn step(&mut self, from: &mut Reader<'_>) -> Result<(), LoadError> {
+        self.stage = match self.stage {
+            Stage::SessionCount => Stage::Sessions(count(from.int()?, "sessions")?),
+            Stage::Sessions(0) => Stage::AclCount,
+            Stage::Sessions(left) => {
+                let entry = SessionEntry::decode(from)?;
+                self.sessions.insert(SessionId(entry.session_id), entry.timeout);
+                Stage::Sessions(left - 1)
+            }
+            Stage::AclCount => Stage::Acls(count(from.int()?, "ACL lists")?),
+            Stage::Acls(0) => Stage::Nodes,
+            Stage::Acls(left) => {
+                let entry = AclMapEntry::decode(from)?;
+                let list: Vec<Acl<Bytes>> = entry.acl.iter().map(owned).collect();
+                let id = self.tree.acls.acquire(&list);
+                self.acl_ids.insert(entry.id, id);
+                Stage::Acls(left - 1)
+            }
+            Stage::Nodes => self.node(from)?,
+            Stage::Done => Stage::Done,
+        };
+        Ok(())
+    }
+
+    fn node(&mut self, from: &mut Reader<'_>) -> Result<Stage, LoadError> {
+        let path = from.ustring()?;
+        if path == b"/" {
+            return Ok(Stage::Done);
+        }
+        let data = from.buffer()?;
+        let acl_id = from.long()?;
+        let stat = StatPersisted::decode(from)?;
+        let acl = self.acl(acl_id);
+        self.tree
+            .insert_loaded(path, data, &stat, acl)
+            .map_err(|what| LoadError::Content(format!("{what}: {}", crate::model::path::display(path))))?;
+        Ok(Stage::Nodes)
+    }
+
+    /// An id without an entry (a Java server's fuzzy snapshot may hold one) fails closed: nobody but super may pass.
+    fn acl(&mut self, id: i64) -> AclId {
+        if id == -1 {
+            return AclId::OPEN;
+        }
+        if let Some(known) = self.acl_ids.get(&id) {
+            self.tree.acls.share(*known);
+            return *known;
+        }
+        let nobody = Acl { perms: 0, ..super::acl_entry(perms::ALL, b"world", b"anyone") };
+        self.tree.acls.acquire(&[nobody])
+    }
+
+    /// The tree and the sessions.
+    pub fn finish(mut self) -> (Tree, BTreeMap<SessionId, i32>) {
+        assert!(self.is_done(), "feed() reached the end marker");
+        for id in std::mem::take(&mut self.acl_ids).into_values() {
+            self.tree.acls.release(id);
+        }
+        self.tree.rebuild_quotas();
+        (self.tree, self.sessions)
+    }
+}
+
+fn count(raw: i32, of: &str) -> Result<i32, LoadError> {
+    if raw < 0 { Err(LoadError::Content(format!("{raw} {of}"))) } else { Ok(raw) }
+}
+
+fn owned(acl: &Acl<&[u8]>) -> Acl<Bytes> {
+    Acl {
+        perms: acl.perms,
+        id: crate::jute::records::Id {
+            scheme: Bytes::copy_from_slice(acl.id.scheme),
+            id: Bytes::copy_from_slice(acl.id.id),
+        },
+    }
+}

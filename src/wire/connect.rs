@@ -1,0 +1,48 @@
+//! The first frame of a connection and its answer (`compat/ProtocolManager`).
+
+use crate::jute::records::{ConnectRequest, ConnectResponse};
+use crate::jute::{DecodeError, Reader, Source};
+use crate::model::SessionId;
+use bytes::{BufMut, BytesMut};
+
+/// What a client asks for when it connects. The password is kept as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    pub last_zxid_seen: i64,
+    /// Milliseconds, before it is clamped.
+    pub timeout: i32,
+    pub session: SessionId,
+    pub passwd: Vec<u8>,
+    /// `None`: a client from before 3.4, whose answer must not carry the byte either.
+    pub read_only: Option<bool>,
+}
+
+impl Connect {
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(body);
+        let request = ConnectRequest::decode(&mut from)?;
+        let read_only = if from.remaining() > 0 { Some(from.boolean()?) } else { None };
+        Ok(Self {
+            last_zxid_seen: request.last_zxid_seen,
+            timeout: request.timeout,
+            session: SessionId(request.session_id),
+            passwd: request.passwd.unwrap_or_default().to_vec(),
+            read_only,
+        })
+    }
+}
+
+/// Writes the framed answer. A refused session is told by zeros (`timeout` 0, session 0, 16 zero bytes).
+pub fn write_response(session: SessionId, timeout: i32, passwd: &[u8; 16], with_read_only: bool, out: &mut BytesMut) {
+    let response = ConnectResponse {
+        protocol_version: 0,
+        timeout,
+        session_id: session.0,
+        passwd: Some(&passwd[..]),
+    };
+    out.put_i32(response.encoded_len() as i32 + i32::from(with_read_only));
+    response.encode(out);
+    if with_read_only {
+        out.put_u8(0);
+    }
+}

@@ -1,0 +1,157 @@
+//! A transaction as the log and PROPOSAL packets carry it: header, body by type, optional digest
+//! (`server/util/SerializeUtils`).
+
+use crate::jute::records::{
+    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn, CreateTxnV0,
+    DeleteTxn, ErrorTxn, MultiTxn, SetAclTxn, SetDataTxn, Txn as TxnRecord, TxnDigest, TxnHeader,
+};
+use crate::jute::{DecodeError, SharedReader, Source};
+use crate::model::Op;
+use bytes::{Bytes, BytesMut};
+
+/// The digest version that Java 3.6 and newer write and compare.
+pub const DIGEST_VERSION: i32 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Txn {
+    pub header: TxnHeader,
+    pub body: TxnBody,
+    /// The tree's digest after this transaction.
+    pub digest: Option<TxnDigest>,
+}
+
+/// The change itself. The header's type is derived from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TxnBody {
+    Create(CreateTxn<Bytes>),
+    Create2(CreateTxn<Bytes>),
+    CreateContainer(CreateContainerTxn<Bytes>),
+    CreateTtl(CreateTtlTxn<Bytes>),
+    Delete(DeleteTxn<Bytes>),
+    DeleteContainer(DeleteTxn<Bytes>),
+    SetData(SetDataTxn<Bytes>),
+    Reconfig(SetDataTxn<Bytes>),
+    SetAcl(SetAclTxn<Bytes>),
+    Check(CheckVersionTxn<Bytes>),
+    CreateSession(CreateSessionTxn),
+    /// Without a list in logs of 3.5 and older.
+    CloseSession(Option<CloseSessionTxn<Bytes>>),
+    Error(ErrorTxn),
+    Multi(Vec<TxnBody>),
+}
+
+impl TxnBody {
+    pub fn op(&self) -> Op {
+        match self {
+            Self::Create(_) => Op::Create,
+            Self::Create2(_) => Op::Create2,
+            Self::CreateContainer(_) => Op::CreateContainer,
+            Self::CreateTtl(_) => Op::CreateTtl,
+            Self::Delete(_) => Op::Delete,
+            Self::DeleteContainer(_) => Op::DeleteContainer,
+            Self::SetData(_) => Op::SetData,
+            Self::Reconfig(_) => Op::Reconfig,
+            Self::SetAcl(_) => Op::SetAcl,
+            Self::Check(_) => Op::Check,
+            Self::CreateSession(_) => Op::CreateSession,
+            Self::CloseSession(_) => Op::CloseSession,
+            Self::Error(_) => Op::Error,
+            Self::Multi(_) => Op::Multi,
+        }
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Create(txn) | Self::Create2(txn) => txn.encode(out),
+            Self::CreateContainer(txn) => txn.encode(out),
+            Self::CreateTtl(txn) => txn.encode(out),
+            Self::Delete(txn) | Self::DeleteContainer(txn) => txn.encode(out),
+            Self::SetData(txn) | Self::Reconfig(txn) => txn.encode(out),
+            Self::SetAcl(txn) => txn.encode(out),
+            Self::Check(txn) => txn.encode(out),
+            Self::CreateSession(txn) => txn.encode(out),
+            Self::CloseSession(Some(txn)) => txn.encode(out),
+            Self::CloseSession(None) => {}
+            Self::Error(txn) => txn.encode(out),
+            Self::Multi(parts) => {
+                let txns = parts.iter().map(|part| {
+                    let mut data = BytesMut::new();
+                    part.encode(&mut data);
+                    TxnRecord { op: part.op().code(), data: Some(data.freeze()) }
+                });
+                MultiTxn { txns: txns.collect() }.encode(out);
+            }
+        }
+    }
+
+    /// `nested` inside a multi, where only some types may stand.
+    fn decode(op: i32, from: &mut SharedReader, nested: bool) -> Result<Self, DecodeError> {
+        let op = Op::from_code(op).ok_or(DecodeError::BadValue("unknown transaction type"))?;
+        Ok(match op {
+            Op::Create => Self::Create(create(from)?),
+            Op::Create2 => Self::Create2(create(from)?),
+            Op::CreateContainer => Self::CreateContainer(CreateContainerTxn::decode(from)?),
+            Op::CreateTtl => Self::CreateTtl(CreateTtlTxn::decode(from)?),
+            Op::Delete => Self::Delete(DeleteTxn::decode(from)?),
+            Op::DeleteContainer => Self::DeleteContainer(DeleteTxn::decode(from)?),
+            Op::SetData => Self::SetData(SetDataTxn::decode(from)?),
+            Op::Check => Self::Check(CheckVersionTxn::decode(from)?),
+            Op::Error => Self::Error(ErrorTxn::decode(from)?),
+            _ if nested => return Err(DecodeError::BadValue("a transaction type that no multi holds")),
+            Op::Reconfig => Self::Reconfig(SetDataTxn::decode(from)?),
+            Op::SetAcl => Self::SetAcl(SetAclTxn::decode(from)?),
+            Op::CreateSession => Self::CreateSession(CreateSessionTxn::decode(from)?),
+            Op::CloseSession if from.remaining() == 0 => Self::CloseSession(None),
+            Op::CloseSession => Self::CloseSession(Some(CloseSessionTxn::decode(from)?)),
+            Op::Multi => {
+                let parts = MultiTxn::decode(from)?.txns.into_iter().map(|part| {
+                    let data = part.data.ok_or(DecodeError::UnexpectedNull)?;
+                    Self::decode(part.op, &mut SharedReader::new(data), true)
+                });
+                Self::Multi(parts.collect::<Result<_, _>>()?)
+            }
+            _ => return Err(DecodeError::BadValue("an operation that is no transaction")),
+        })
+    }
+}
+
+/// Logs before 3.3 have creates without the parent's cversion: told by the bytes that are left.
+fn create(from: &mut SharedReader) -> Result<CreateTxn<Bytes>, DecodeError> {
+    let mut ahead = from.clone();
+    match CreateTxn::decode(&mut ahead) {
+        Ok(txn) => {
+            *from = ahead;
+            Ok(txn)
+        }
+        Err(DecodeError::Truncated { .. }) => {
+            let old = CreateTxnV0::decode(from)?;
+            Ok(CreateTxn {
+                path: old.path,
+                data: old.data,
+                acl: old.acl,
+                ephemeral: old.ephemeral,
+                parent_cversion: -1,
+            })
+        }
+        Err(other) => Err(other),
+    }
+}
+
+impl Txn {
+    pub fn encode(&self, out: &mut BytesMut) {
+        debug_assert_eq!(self.header.op, self.body.op().code());
+        self.header.encode(out);
+        self.body.encode(out);
+        if let Some(digest) = self.digest {
+            digest.encode(out);
+        }
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut from = SharedReader::new(bytes);
+        let header = TxnHeader::decode(&mut from)?;
+        let body = TxnBody::decode(header.op, &mut from, false)?;
+        let digest = if from.remaining() > 0 { Some(TxnDigest::decode(&mut from)?) } else { None };
+        Ok(Self { header, body, digest })
+    }
+}

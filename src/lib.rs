@@ -5,6 +5,7 @@ pub mod model;
 pub mod replica;
 pub mod request;
 pub mod session;
+pub mod storage;
 pub mod tree;
 pub mod wire;
 pub mod zab;

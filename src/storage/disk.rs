@@ -1,0 +1,136 @@
+//! The file system as this room uses it: a small trait with two homes, the real disk and a simulated one.
+
+use super::segment::MappedSegment;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+pub trait Disk: Send + Sync {
+    /// Names and lengths of the files in a directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>>;
+    /// A new file, empty, to be written from front to back.
+    fn create(&self, file: &Path) -> io::Result<Box<dyn WriteFile>>;
+    /// A new log segment with `len` bytes allocated. Fails where the name is taken or the disk is full.
+    fn segment(&self, file: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, file: &Path) -> io::Result<()>;
+    /// Shortens a file, durably.
+    fn truncate(&self, file: &Path, len: u64) -> io::Result<()>;
+    /// Makes creates, renames and removes in `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+pub trait ReadFile: Send {
+    fn len(&self) -> u64;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Reads at most `into.len()` bytes; 0 at the end.
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+}
+
+pub trait WriteFile: Send {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A log segment: allocated ahead, written in place, synced by range.
+pub trait SegmentFile: Send {
+    fn len(&self) -> u64;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Allocates up to `len`; what is written stays.
+    fn grow(&mut self, len: u64) -> io::Result<()>;
+    /// The range must be allocated. Ranges come in rising order.
+    fn write(&mut self, offset: u64, bytes: &[u8]);
+    /// Makes everything written durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_file() {
+                found.push((entry.file_name().to_string_lossy().into_owned(), meta.len()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        dir.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
+    }
+
+    fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let file = File::open(file)?;
+        let len = file.metadata()?.len();
+        Ok(Box::new(RealRead { file, len }))
+    }
+
+    fn create(&self, file: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(RealWrite(File::create(file)?)))
+    }
+
+    fn segment(&self, file: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(MappedSegment::create(file, len)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        fs::remove_file(file)
+    }
+
+    fn truncate(&self, file: &Path, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(file)?;
+        file.set_len(len)?;
+        file.sync_all()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        File::open(dir)?.sync_all()
+    }
+}
+
+struct RealRead {
+    file: File,
+    len: u64,
+}
+
+impl ReadFile for RealRead {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(into, offset)
+    }
+}
+
+struct RealWrite(File);
+
+impl WriteFile for RealWrite {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}

@@ -1,0 +1,58 @@
+//! The files `acceptedEpoch` and `currentEpoch`: decimal text, replaced as a whole.
+
+use super::snapshot_writer::TEMPORARY;
+use super::{Disk, StorageError};
+use std::path::Path;
+
+/// What the files say; a missing one is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Epochs {
+    pub accepted: Option<i64>,
+    pub current: Option<i64>,
+}
+
+const ACCEPTED: &str = "acceptedEpoch";
+const CURRENT: &str = "currentEpoch";
+
+impl Epochs {
+    pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, StorageError> {
+        Ok(Self { accepted: read(disk, dir, ACCEPTED)?, current: read(disk, dir, CURRENT)? })
+    }
+
+    pub fn write_accepted(disk: &dyn Disk, dir: &Path, epoch: i64) -> Result<(), StorageError> {
+        write(disk, dir, ACCEPTED, epoch)
+    }
+
+    pub fn write_current(disk: &dyn Disk, dir: &Path, epoch: i64) -> Result<(), StorageError> {
+        write(disk, dir, CURRENT, epoch)
+    }
+}
+
+fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<i64>, StorageError> {
+    let path = dir.join(name);
+    let there = disk.list(dir).map_err(StorageError::io("list", dir))?.iter().any(|(found, _)| found == name);
+    if !there {
+        return Ok(None);
+    }
+    let mut file = disk.open(&path).map_err(StorageError::io("open", &path))?;
+    let mut text = [0; 64];
+    let len = file.read_at(0, &mut text).map_err(StorageError::io("read", &path))?;
+    let text = String::from_utf8_lossy(&text[..len]).into_owned();
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.parse::<i64>() {
+        // An epoch is the high half of a zxid.
+        Ok(epoch) if (0..=i64::from(i32::MAX)).contains(&epoch) => Ok(Some(epoch)),
+        _ => Err(StorageError::damaged(&path, 0, format!("not an epoch: {line:?}"))),
+    }
+}
+
+fn write(disk: &dyn Disk, dir: &Path, name: &str, epoch: i64) -> Result<(), StorageError> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{TEMPORARY}{name}"));
+    let mut file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
+    file.write_all(epoch.to_string().as_bytes()).map_err(StorageError::io("write", &temporary))?;
+    file.sync().map_err(StorageError::io("sync", &temporary))?;
+    drop(file);
+    disk.rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
+    disk.sync_dir(dir).map_err(StorageError::io("sync", dir))
+}

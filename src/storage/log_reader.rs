@@ -1,0 +1,209 @@
+//! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
+
+use super::txn_log::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, is_header, zxid_of};
+use super::{Disk, ReadFile, StorageError};
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+const CHUNK: usize = 1 << 20;
+/// How far behind a bad place good records are looked for.
+const SEARCH: u64 = 256 << 20;
+/// A transaction header.
+const MIN_BODY: u64 = 32;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    pub offset: u64,
+    pub checksum: u32,
+    pub zxid: i64,
+    /// Header, record, digest.
+    pub body: Bytes,
+}
+
+/// How a log file ends. Known once [`LogReader::next`] returned `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEnd {
+    /// Nothing but padding behind the last record.
+    Clean { offset: u64 },
+    /// A write that a crash cut short: bytes that are no record, and none behind them.
+    Torn { offset: u64, what: String },
+    /// Bytes that are no record, with a good record behind them at `good`.
+    Damaged { offset: u64, what: String, good: u64 },
+}
+
+pub struct LogReader {
+    file: Box<dyn ReadFile>,
+    path: PathBuf,
+    len: u64,
+    buf: Vec<u8>,
+    buf_at: u64,
+    position: u64,
+    last_zxid: i64,
+    end: Option<LogEnd>,
+}
+
+impl LogReader {
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
+        let file = disk.open(path).map_err(StorageError::io("open", path))?;
+        let len = file.len();
+        let last_zxid = i64::MIN;
+        let path = path.to_path_buf();
+        Ok(Self { file, path, len, buf: Vec::new(), buf_at: 0, position: 0, last_zxid, end: None })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the next record begins.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How the file ends, once all its records were read.
+    pub fn end(&self) -> Option<&LogEnd> {
+        self.end.as_ref()
+    }
+
+    /// The next good record. Named as iterators do, but it can fail.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<LogRecord>, StorageError> {
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        if self.position == 0 {
+            if !is_header(self.bytes(0, HEADER_LEN)?) {
+                return self.bad("no log header".into());
+            }
+            self.position = HEADER_LEN;
+        }
+        let at = self.position;
+        let head = self.bytes(at, FRAME_LEN)?;
+        if head.iter().all(|byte| *byte == 0) {
+            return self.padding();
+        }
+        let Some(head) = head.first_chunk::<{ FRAME_LEN as usize }>().copied() else {
+            return self.bad("a record's frame is cut".into());
+        };
+        match self.record_at(at, &head)? {
+            Ok(record) => {
+                self.last_zxid = self.last_zxid.max(record.zxid);
+                self.position = at + FRAME_LEN + record.body.len() as u64 + 1;
+                Ok(Some(record))
+            }
+            Err(what) => self.bad(what),
+        }
+    }
+
+    /// The record at `at`, or why there is none.
+    fn record_at(
+        &mut self,
+        at: u64,
+        head: &[u8; FRAME_LEN as usize],
+    ) -> Result<Result<LogRecord, String>, StorageError> {
+        let checksum = u64::from_be_bytes(head[..8].try_into().expect("8 bytes"));
+        let length = i32::from_be_bytes(head[8..].try_into().expect("4 bytes"));
+        let left = self.len.saturating_sub(at + FRAME_LEN);
+        let wanted = u64::try_from(length).unwrap_or(u64::MAX);
+        if !(MIN_BODY..=left.saturating_sub(1)).contains(&wanted) {
+            return Ok(Err(format!("a record of {length} bytes where {left} are left")));
+        }
+        let bytes = self.bytes(at + FRAME_LEN, wanted + 1)?;
+        let Some((last, body)) = bytes.split_last() else { return Ok(Err("a record is cut".into())) };
+        if body.len() as u64 != wanted {
+            return Ok(Err("a record is cut".into()));
+        }
+        if *last != END_OF_RECORD {
+            return Ok(Err(format!("a record ends with byte {last:#04x} instead of 0x42")));
+        }
+        let actual = simd_adler32::adler32(&body);
+        if checksum != u64::from(actual) {
+            return Ok(Err(format!("checksum {actual:#x} where the record says {checksum:#x}")));
+        }
+        let body = Bytes::copy_from_slice(body);
+        let zxid = zxid_of(&body).expect("a body holds a header");
+        Ok(Ok(LogRecord { offset: at, checksum: actual, zxid, body }))
+    }
+
+    /// Zeros from here on are the padding of a clean end; anything else among them is not.
+    fn padding(&mut self) -> Result<Option<LogRecord>, StorageError> {
+        let start = self.position;
+        let mut at = start;
+        while at < self.len {
+            let chunk = self.bytes(at, CHUNK as u64)?;
+            let len = chunk.len() as u64;
+            if chunk.iter().any(|byte| *byte != 0) {
+                return self.bad("bytes behind the padding".into());
+            }
+            at += len.max(1);
+        }
+        self.end = Some(LogEnd::Clean { offset: start });
+        Ok(None)
+    }
+
+    fn bad(&mut self, what: String) -> Result<Option<LogRecord>, StorageError> {
+        let offset = self.position;
+        self.end = Some(match self.good_record_behind(offset)? {
+            Some(good) => LogEnd::Damaged { offset, what, good },
+            None => LogEnd::Torn { offset, what },
+        });
+        Ok(None)
+    }
+
+    /// The first place behind `offset` where a whole record with a right checksum stands.
+    fn good_record_behind(&mut self, offset: u64) -> Result<Option<u64>, StorageError> {
+        let stop = self.len.min(offset + SEARCH);
+        let mut at = offset + 1;
+        while at + FRAME_LEN + MIN_BODY < stop {
+            let chunk = self.bytes(at, CHUNK as u64)?.to_vec();
+            if chunk.len() < FRAME_LEN as usize {
+                break;
+            }
+            for start in 0..=chunk.len() - FRAME_LEN as usize {
+                let head: &[u8; FRAME_LEN as usize] =
+                    chunk[start..][..FRAME_LEN as usize].try_into().expect("a frame's length");
+                // The four high bytes of the checksum are zero, and some low one is not.
+                if head[..4] != [0; 4] || head[4..8] == [0; 4] || head[8..] == [0; 4] {
+                    continue;
+                }
+                let found = self.record_at(at + start as u64, head)?;
+                if found.is_ok_and(|record| record.zxid > self.last_zxid) {
+                    return Ok(Some(at + start as u64));
+                }
+            }
+            at += (chunk.len() - FRAME_LEN as usize + 1) as u64;
+        }
+        Ok(None)
+    }
+
+    /// At most `len` bytes from `at`, fewer at the end of the file.
+    fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8], StorageError> {
+        let len = len.min(self.len.saturating_sub(at)) as usize;
+        let inside = at >= self.buf_at && at + len as u64 <= self.buf_at + self.buf.len() as u64;
+        if !inside {
+            let want = len.max(CHUNK).min((self.len.saturating_sub(at)) as usize);
+            self.buf.resize(want, 0);
+            self.buf_at = at;
+            let mut filled = 0;
+            while filled < want {
+                let read = self.file.read_at(at + filled as u64, &mut self.buf[filled..]);
+                match read.map_err(StorageError::io("read", &self.path))? {
+                    0 => break,
+                    count => filled += count,
+                }
+            }
+            self.buf.truncate(filled);
+        }
+        let start = (at - self.buf_at) as usize;
+        let stop = (start + len).min(self.buf.len());
+        Ok(&self.buf[start.min(stop)..stop])
+    }
+}

@@ -1,0 +1,56 @@
+//! The only room with files: transaction logs, snapshots, epochs, and what can be made of them after a crash.
+//! All formats are those of a Java server.
+
+mod disk;
+mod epochs;
+mod lock;
+mod log_reader;
+mod names;
+mod recovery;
+mod retention;
+mod segment;
+mod snapshot_reader;
+mod snapshot_writer;
+#[cfg(test)]
+mod tests;
+mod txn_log;
+
+pub use disk::{Disk, ReadFile, RealDisk, SegmentFile, WriteFile};
+pub use epochs::Epochs;
+pub use lock::DirLock;
+pub use log_reader::{LogEnd, LogReader, LogRecord};
+pub use names::{Dirs, log_name, snapshot_name};
+pub use recovery::{Note, Progress, Recovered, Restore, recover};
+pub use retention::purge;
+pub use snapshot_reader::{SnapshotReader, SnapshotSeal};
+pub use snapshot_writer::SnapshotWriter;
+pub use txn_log::{LogOptions, TxnLog};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What is wrong with a file. Every message names it.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{op} {}: {source}", file.display())]
+    Io { op: &'static str, file: PathBuf, source: io::Error },
+    #[error("{} is damaged at offset {offset}: {what}. {}", file.display(), DAMAGE_ADVICE)]
+    Damaged { file: PathBuf, offset: u64, what: String },
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Says whether a snapshot can be read to its end.
+pub type LoadCheck<'a> = dyn Fn(&Path) -> bool + 'a;
+
+const DAMAGE_ADVICE: &str = "Nothing was changed; restore the file from a backup, or this server's data from another server";
+
+impl StorageError {
+    fn io(op: &'static str, file: &Path) -> impl FnOnce(io::Error) -> StorageError {
+        move |source| StorageError::Io { op, file: file.to_path_buf(), source }
+    }
+
+    fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> StorageError {
+        StorageError::Damaged { file: file.to_path_buf(), offset, what: what.into() }
+    }
+}

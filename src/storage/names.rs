@@ -1,0 +1,55 @@
+//! Names of files and directories.
+
+use super::{Disk, StorageError};
+use std::path::{Path, PathBuf};
+
+/// Where a server's files are: the `version-2` directories.
+#[derive(Debug, Clone)]
+pub struct Dirs {
+    /// Snapshots and epochs.
+    pub data: PathBuf,
+    /// Transaction logs; often the same.
+    pub log: PathBuf,
+}
+
+impl Dirs {
+    pub fn new(data_dir: &Path, log_dir: &Path) -> Self {
+        Self { data: data_dir.join("version-2"), log: log_dir.join("version-2") }
+    }
+}
+
+pub fn log_name(zxid: i64) -> String {
+    format!("log.{zxid:x}")
+}
+
+pub fn snapshot_name(zxid: i64) -> String {
+    format!("snapshot.{zxid:x}")
+}
+
+/// The zxid in `log.<hex>`.
+pub(super) fn log_zxid(name: &str) -> Option<i64> {
+    hex(name.strip_prefix("log.")?)
+}
+
+/// The zxid in `snapshot.<hex>`, `snapshot.<hex>.gz` or `.snappy`.
+pub(super) fn snapshot_zxid(name: &str) -> Option<i64> {
+    let rest = name.strip_prefix("snapshot.")?;
+    hex(rest.strip_suffix(".gz").or_else(|| rest.strip_suffix(".snappy")).unwrap_or(rest))
+}
+
+fn hex(text: &str) -> Option<i64> {
+    if text.starts_with('+') { None } else { i64::from_str_radix(text, 16).ok() }
+}
+
+/// The files of one kind, by rising zxid.
+pub(super) fn files(
+    disk: &dyn Disk,
+    dir: &Path,
+    zxid_of: fn(&str) -> Option<i64>,
+) -> Result<Vec<(i64, PathBuf)>, StorageError> {
+    let names = disk.list(dir).map_err(StorageError::io("list", dir))?;
+    let mut found: Vec<_> =
+        names.into_iter().filter_map(|(name, _)| Some((zxid_of(&name)?, dir.join(name)))).collect();
+    found.sort();
+    Ok(found)
+}

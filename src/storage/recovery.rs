@@ -1,0 +1,287 @@
+//! From the files to the state they hold: the newest good snapshot, then the log behind it.
+//!
+//! Three things are told apart. A clean end starts. A torn tail, the write that a crash cut short, starts too; what
+//! is cut off is kept beside. Damage before good records, or a gap between them, does not start: the error names
+//! file and offset, and nothing is changed.
+
+use super::log_reader::{LogEnd, LogReader, LogRecord};
+use super::names::{files, log_zxid, snapshot_zxid};
+use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
+use super::snapshot_writer::TEMPORARY;
+use super::txn_log::{HEADER_LEN, dir_of};
+use super::{Dirs, Disk, StorageError};
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+/// The state that is restored.
+pub trait Restore {
+    /// Back to the state of a new server: each snapshot is loaded into a fresh one.
+    fn reset(&mut self);
+    /// Takes whole records of a snapshot's body from the front of `window`; 0 asks for more bytes.
+    fn feed(&mut self, window: &[u8]) -> Result<usize, String>;
+    /// The body's end marker was taken.
+    fn is_fed(&self) -> bool;
+    /// The seals are right: the state is that of `zxid` (or fuzzily newer, from a Java server).
+    fn loaded(&mut self, zxid: i64, seal: &SnapshotSeal);
+    /// Applies one transaction, which the state may hold already in part.
+    fn replay(&mut self, body: Bytes) -> Result<(), String>;
+}
+
+/// How far recovery is, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    pub file: &'a Path,
+    pub done: u64,
+    pub total: u64,
+    pub txns: u64,
+}
+
+/// Something that an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    SnapshotSkipped { why: String },
+    TailCut { file: PathBuf, offset: u64, what: String, kept_in: PathBuf },
+    LogSetAside { file: PathBuf, what: String, kept_in: PathBuf },
+    TemporaryRemoved { file: PathBuf },
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Note::SnapshotSkipped { why } => write!(f, "skipped a snapshot: {why}"),
+            Note::TailCut { file, offset, what, kept_in } => write!(
+                f,
+                "{} ended in a torn write at offset {offset} ({what}); cut there, the rest is kept in {}",
+                file.display(),
+                kept_in.display()
+            ),
+            Note::LogSetAside { file, what, kept_in } => {
+                let (file, kept_in) = (file.display(), kept_in.display());
+                write!(f, "{file} holds no transaction, torn at offset 0 ({what}); moved to {kept_in}")
+            }
+            Note::TemporaryRemoved { file } => write!(f, "removed the unfinished {}", file.display()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    pub last_zxid: i64,
+    pub snapshot: Option<PathBuf>,
+    pub txns: u64,
+    pub notes: Vec<Note>,
+}
+
+/// Restores `state`. `progress` is called at least once a file, and often within long ones.
+pub fn recover(
+    disk: &dyn Disk,
+    dirs: &Dirs,
+    state: &mut dyn Restore,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Recovered, StorageError> {
+    refuse_mixed_dirs(disk, dirs)?;
+    let mut recovery = Recovery { disk, state, progress, found: Recovered::default(), tail: None };
+    let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
+    let logs = files(disk, &dirs.log, log_zxid)?;
+    recovery.load_newest(&snapshots)?;
+    recovery.replay_all(&logs, !snapshots.is_empty())?;
+    // Only now, with everything read and good, are files changed.
+    recovery.mend_tail()?;
+    for dir in [&dirs.data, &dirs.log] {
+        recovery.remove_temporaries(dir)?;
+    }
+    Ok(recovery.found)
+}
+
+struct Recovery<'a> {
+    disk: &'a dyn Disk,
+    state: &'a mut dyn Restore,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    found: Recovered,
+    /// The newest log's torn end: file, offset, what.
+    tail: Option<(PathBuf, u64, String)>,
+}
+
+impl Recovery<'_> {
+    fn load_newest(&mut self, snapshots: &[(i64, PathBuf)]) -> Result<(), StorageError> {
+        for (zxid, path) in snapshots.iter().rev() {
+            self.state.reset();
+            match self.load(*zxid, path) {
+                Ok(()) => {
+                    self.found.snapshot = Some(path.clone());
+                    self.found.last_zxid = *zxid;
+                    return Ok(());
+                }
+                Err(damaged @ StorageError::Damaged { .. }) => {
+                    self.found.notes.push(Note::SnapshotSkipped { why: damaged.to_string() });
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        self.state.reset();
+        Ok(())
+    }
+
+    fn load(&mut self, zxid: i64, path: &Path) -> Result<(), StorageError> {
+        let mut reader = SnapshotReader::open(self.disk, path)?;
+        let total = reader.file_len();
+        let mut told = 0;
+        while !self.state.is_fed() {
+            let mut failed = None;
+            let state = &mut *self.state;
+            reader.with(&mut |window| match state.feed(window) {
+                Ok(0) if !state.is_fed() => None,
+                Ok(taken) => Some(taken),
+                Err(what) => {
+                    failed = Some(what);
+                    Some(0)
+                }
+            })?;
+            if let Some(what) = failed {
+                return Err(reader.damaged(reader.consumed(), what));
+            }
+            if reader.consumed() - told > 16 << 20 || told == 0 {
+                told = reader.consumed();
+                (self.progress)(Progress { file: path, done: told, total, txns: 0 });
+            }
+        }
+        let seal = reader.finish()?;
+        self.state.loaded(zxid, &seal);
+        (self.progress)(Progress { file: path, done: total, total, txns: 0 });
+        Ok(())
+    }
+
+    fn replay_all(&mut self, logs: &[(i64, PathBuf)], had_snapshots: bool) -> Result<(), StorageError> {
+        let next = self.found.last_zxid + 1;
+        let first = logs.iter().rposition(|(zxid, _)| *zxid <= next).unwrap_or(0);
+        for (at, (_, path)) in logs.iter().enumerate().skip(first) {
+            let newest = at + 1 == logs.len();
+            self.replay_file(path, newest, had_snapshots)?;
+        }
+        Ok(())
+    }
+
+    fn replay_file(&mut self, path: &Path, newest: bool, had_snapshots: bool) -> Result<(), StorageError> {
+        let mut log = LogReader::open(self.disk, path)?;
+        let total = log.len();
+        while let Some(record) = log.next()? {
+            if record.zxid <= self.found.last_zxid {
+                continue;
+            }
+            self.check_order(path, &record, had_snapshots)?;
+            let offset = record.offset;
+            self.state.replay(record.body).map_err(|what| StorageError::damaged(path, offset, what))?;
+            self.found.last_zxid = record.zxid;
+            self.found.txns += 1;
+            if self.found.txns.is_multiple_of(100_000) {
+                (self.progress)(Progress { file: path, done: log.position(), total, txns: self.found.txns });
+            }
+        }
+        (self.progress)(Progress { file: path, done: total, total, txns: self.found.txns });
+        match log.end().expect("next() came to the end").clone() {
+            LogEnd::Damaged { offset, what, good } => {
+                let what = format!("{what}, and a good record follows at offset {good}");
+                Err(StorageError::damaged(path, offset, what))
+            }
+            // Behind an older file's torn end the next file must go on without a gap: check_order sees to it.
+            LogEnd::Torn { offset, what } if newest => {
+                self.tail = Some((path.to_path_buf(), offset, what));
+                Ok(())
+            }
+            LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
+                self.tail = Some((path.to_path_buf(), 0, "a header alone".into()));
+                Ok(())
+            }
+            LogEnd::Torn { .. } | LogEnd::Clean { .. } => Ok(()),
+        }
+    }
+
+    /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.
+    fn check_order(&self, path: &Path, record: &LogRecord, had_snapshots: bool) -> Result<(), StorageError> {
+        let (last, zxid) = (self.found.last_zxid, record.zxid);
+        let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
+        if zxid == last + 1 || opens_epoch && (last != 0 || zxid >> 32 == 1) {
+            return Ok(());
+        }
+        let missing = if self.found.snapshot.is_some() {
+            format!("transaction {zxid:#x} follows {last:#x}: what lies between is missing")
+        } else if had_snapshots {
+            let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();
+            format!("no snapshot is good and the log begins at {zxid:#x}; {}", skipped.join("; "))
+        } else {
+            format!("there is no snapshot and the log begins at {zxid:#x}: what came before is missing")
+        };
+        Err(StorageError::damaged(path, record.offset, missing))
+    }
+
+    fn mend_tail(&mut self) -> Result<(), StorageError> {
+        let Some((file, offset, what)) = self.tail.take() else { return Ok(()) };
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let dir = dir_of(&file).to_path_buf();
+        let kept_in = dir.join(format!("torn.{name}.{offset}"));
+        if offset <= HEADER_LEN {
+            self.disk.rename(&file, &kept_in).map_err(StorageError::io("rename", &file))?;
+            self.found.notes.push(Note::LogSetAside { file, what, kept_in });
+        } else {
+            self.keep_copy(&file, offset, &kept_in)?;
+            self.disk.truncate(&file, offset).map_err(StorageError::io("truncate", &file))?;
+            self.found.notes.push(Note::TailCut { file, offset, what, kept_in });
+        }
+        self.disk.sync_dir(&dir).map_err(StorageError::io("sync", &dir))
+    }
+
+    /// Copies the torn bytes, up to the last that is not zero.
+    fn keep_copy(&self, file: &Path, offset: u64, copy: &Path) -> Result<(), StorageError> {
+        let mut from = self.disk.open(file).map_err(StorageError::io("open", file))?;
+        let mut to = self.disk.create(copy).map_err(StorageError::io("create", copy))?;
+        let mut chunk = vec![0; 1 << 20];
+        let mut at = offset;
+        let mut zeros = 0;
+        loop {
+            let count = from.read_at(at, &mut chunk).map_err(StorageError::io("read", file))?;
+            if count == 0 {
+                break;
+            }
+            at += count as u64;
+            let Some(last) = chunk[..count].iter().rposition(|byte| *byte != 0) else {
+                zeros += count;
+                continue;
+            };
+            to.write_all(&vec![0; std::mem::take(&mut zeros)]).map_err(StorageError::io("write", copy))?;
+            to.write_all(&chunk[..=last]).map_err(StorageError::io("write", copy))?;
+            zeros = count - last - 1;
+        }
+        to.sync().map_err(StorageError::io("sync", copy))
+    }
+
+    fn remove_temporaries(&mut self, dir: &Path) -> Result<(), StorageError> {
+        for (name, _) in self.disk.list(dir).map_err(StorageError::io("list", dir))? {
+            if name.starts_with(TEMPORARY) {
+                let file = dir.join(name);
+                self.disk.remove(&file).map_err(StorageError::io("remove", &file))?;
+                self.found.notes.push(Note::TemporaryRemoved { file });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// With two directories, a snapshot among the logs or a log among the snapshots says that they were swapped.
+fn refuse_mixed_dirs(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
+    if dirs.data == dirs.log {
+        return Ok(());
+    }
+    let misplaced = [
+        (&dirs.log, files(disk, &dirs.log, snapshot_zxid)?, "a snapshot", "dataLogDir"),
+        (&dirs.data, files(disk, &dirs.data, log_zxid)?, "a transaction log", "dataDir"),
+    ];
+    for (dir, found, what, key) in misplaced {
+        if let Some((_, file)) = found.first() {
+            let (file, dir) = (file.display(), dir.display());
+            return Err(StorageError::Refused(format!(
+                "{file} is {what} in {dir}; check {key}: dataDir and dataLogDir may be swapped"
+            )));
+        }
+    }
+    Ok(())
+}

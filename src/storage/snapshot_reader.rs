@@ -1,0 +1,238 @@
+//! Reads a snapshot, plain or compressed, in windows, and checks its seals.
+
+use super::snapshot_writer::{HEADER_LEN, MAGIC, SEAL};
+use super::{Disk, ReadFile, StorageError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+const CHUNK: usize = 1 << 20;
+
+/// What stands behind the body. The variants are told apart by the bytes that are left: readers of different Java
+/// versions and settings write different ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotSeal {
+    /// zxid and digest (version 2) of the tree when writing ended.
+    pub digest: Option<(i64, u64)>,
+    pub last_zxid: Option<i64>,
+}
+
+pub struct SnapshotReader {
+    from: Box<dyn Read>,
+    path: PathBuf,
+    window: Vec<u8>,
+    /// The window's first byte that is not consumed yet.
+    start: usize,
+    consumed: u64,
+    ended: bool,
+    adler: simd_adler32::Adler32,
+    file_len: u64,
+}
+
+impl SnapshotReader {
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
+        let file = disk.open(path).map_err(StorageError::io("open", path))?;
+        let file_len = file.len();
+        let plain = Plain { file, at: 0 };
+        let from: Box<dyn Read> = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz") => Box::new(flate2::read::GzDecoder::new(plain)),
+            Some("snappy") => Box::new(Xerial::new(plain)),
+            _ => Box::new(plain),
+        };
+        let mut reader = Self {
+            from,
+            path: path.to_path_buf(),
+            window: Vec::new(),
+            start: 0,
+            consumed: 0,
+            ended: false,
+            adler: simd_adler32::Adler32::new(),
+            file_len,
+        };
+        let mut good = false;
+        reader.with(&mut |window| {
+            (window.len() >= HEADER_LEN as usize).then(|| {
+                good = window[..4] == MAGIC;
+                HEADER_LEN as usize
+            })
+        })?;
+        if good { Ok(reader) } else { Err(reader.damaged(0, "no snapshot header")) }
+    }
+
+    pub fn file_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Uncompressed bytes read so far.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    pub fn damaged(&self, offset: u64, what: impl Into<String>) -> StorageError {
+        StorageError::damaged(&self.path, offset, what)
+    }
+
+    /// Shows `f` the bytes that come next. It says how many of them it took, or `None` for more; it is called again
+    /// until it took some. The end of the file before that is an error.
+    pub fn with(&mut self, f: &mut dyn FnMut(&[u8]) -> Option<usize>) -> Result<(), StorageError> {
+        loop {
+            if let Some(taken) = f(&self.window[self.start..]) {
+                self.adler.write(&self.window[self.start..self.start + taken]);
+                self.start += taken;
+                self.consumed += taken as u64;
+                return Ok(());
+            }
+            if self.ended {
+                return Err(self.damaged(self.consumed, "the file ends too early"));
+            }
+            self.fill()?;
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), StorageError> {
+        self.window.drain(..self.start);
+        self.start = 0;
+        let before = self.window.len();
+        // Longer records make the window grow with what the file really holds.
+        let more = CHUNK.max(before);
+        let read = self.from.by_ref().take(more as u64).read_to_end(&mut self.window);
+        match read {
+            Ok(count) => self.ended = count < more,
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof) => {
+                return Err(self.damaged(self.consumed, format!("compressed data: {error}")));
+            }
+            Err(source) => return Err(StorageError::Io { op: "read", file: self.path.clone(), source }),
+        }
+        Ok(())
+    }
+
+    /// To be called behind the body's end marker.
+    pub fn finish(mut self) -> Result<SnapshotSeal, StorageError> {
+        while !self.ended {
+            self.fill()?;
+        }
+        let mut seal = SnapshotSeal::default();
+        self.check_seal()?;
+        let left = self.window.len() - self.start;
+        if !matches!(left, 0 | 21 | 33 | 54) {
+            let at = self.consumed;
+            return Err(self.damaged(at, format!("{left} bytes behind the first seal")));
+        }
+        if left >= 33 {
+            let zxid = i64::from_be_bytes(self.array()?);
+            let version = i32::from_be_bytes(self.array()?);
+            let digest = u64::from_be_bytes(self.array()?);
+            self.check_seal()?;
+            if version == super::snapshot_writer::DIGEST_VERSION && zxid != 0 {
+                seal.digest = Some((zxid, digest));
+            }
+        }
+        if self.window.len() > self.start {
+            seal.last_zxid = Some(i64::from_be_bytes(self.array()?));
+            self.check_seal()?;
+        }
+        Ok(seal)
+    }
+
+    fn check_seal(&mut self) -> Result<(), StorageError> {
+        let actual = u64::from(self.adler.finish());
+        let at = self.consumed;
+        let checksum = u64::from_be_bytes(self.array()?);
+        if checksum != actual {
+            let what = format!("checksum {actual:#x} where the file says {checksum:#x}");
+            return Err(self.damaged(at, what));
+        }
+        if self.array::<5>()? != SEAL {
+            return Err(self.damaged(at + 8, "a seal without its end"));
+        }
+        Ok(())
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StorageError> {
+        let mut out = [0; N];
+        self.with(&mut |window| {
+            out = *window.first_chunk()?;
+            Some(N)
+        })?;
+        Ok(out)
+    }
+}
+
+struct Plain {
+    file: Box<dyn ReadFile>,
+    at: u64,
+}
+
+impl Read for Plain {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(self.at, into)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// The framing of snappy-java: a header, then chunks of a length and a raw snappy block.
+struct Xerial<R> {
+    from: R,
+    block: Vec<u8>,
+    at: usize,
+    started: bool,
+}
+
+impl<R: Read> Xerial<R> {
+    const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
+    /// snappy-java's largest block.
+    const MAX_BLOCK: usize = 512 << 20;
+
+    fn new(from: R) -> Self {
+        Self { from, block: Vec::new(), at: 0, started: false }
+    }
+
+    fn next_block(&mut self) -> io::Result<bool> {
+        if !self.started {
+            let mut header = [0; 16];
+            self.from.read_exact(&mut header)?;
+            if header[..8] != Self::HEADER[..8] {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "no snappy header"));
+            }
+            self.started = true;
+        }
+        let mut len = [0; 4];
+        let mut filled = 0;
+        while filled < 4 {
+            match self.from.read(&mut len[filled..])? {
+                0 if filled == 0 => return Ok(false),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        let len = u32::from_be_bytes(len);
+        let mut packed = Vec::new();
+        self.from.by_ref().take(u64::from(len)).read_to_end(&mut packed)?;
+        if packed.len() != len as usize {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let invalid = |error: snap::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        // A block unpacks to at most this much; a larger claim is a lie and must not be allocated.
+        let unpacked = snap::raw::decompress_len(&packed).map_err(invalid)?;
+        if unpacked > Self::MAX_BLOCK.min(packed.len().saturating_mul(64) + 64) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snappy block that claims too much"));
+        }
+        self.block = snap::raw::Decoder::new().decompress_vec(&packed).map_err(invalid)?;
+        self.at = 0;
+        Ok(true)
+    }
+}
+
+impl<R: Read> Read for Xerial<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.block.len() {
+            if !self.next_block()? {
+                return Ok(0);
+            }
+        }
+        let count = into.len().min(self.block.len() - self.at);
+        into[..count].copy_from_slice(&self.block[self.at..][..count]);
+        self.at += count;
+        Ok(count)
+    }
+}

@@ -1,0 +1,88 @@
+//! Writes a snapshot: temporary name, body, seals, sync, rename (`server/persistence/FileSnap`).
+
+use super::txn_log::dir_of;
+use super::{Disk, StorageError, WriteFile, snapshot_name};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(super) const MAGIC: [u8; 4] = *b"ZKSN";
+pub(super) const SEAL: [u8; 5] = [0, 0, 0, 1, b'/'];
+pub(super) const DIGEST_VERSION: i32 = 2;
+pub(super) const HEADER_LEN: u64 = 16;
+/// No server reads a name that begins like this.
+pub(super) const TEMPORARY: &str = "tmp.";
+/// Synced piece by piece, so that no giant flush stands in the way of the log.
+const SYNC_EVERY: u64 = 8 << 20;
+
+pub struct SnapshotWriter {
+    disk: Arc<dyn Disk>,
+    file: Option<Box<dyn WriteFile>>,
+    temporary: PathBuf,
+    path: PathBuf,
+    adler: simd_adler32::Adler32,
+    len: u64,
+    unsynced: u64,
+}
+
+impl SnapshotWriter {
+    /// `zxid`: the point that the snapshot shows.
+    pub fn create(disk: Arc<dyn Disk>, dir: &Path, zxid: i64) -> Result<Self, StorageError> {
+        let path = dir.join(snapshot_name(zxid));
+        let temporary = dir.join(format!("{TEMPORARY}{}", snapshot_name(zxid)));
+        let file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
+        let adler = simd_adler32::Adler32::new();
+        let mut writer = Self { disk, file: Some(file), temporary, path, adler, len: 0, unsynced: 0 };
+        let mut header = [0xff; HEADER_LEN as usize];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..8].copy_from_slice(&2_i32.to_be_bytes());
+        writer.write(&header)?;
+        Ok(writer)
+    }
+
+    /// A piece of the body: sessions, ACL lists, znodes, end marker.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let file = self.file.as_mut().expect("open until finish()");
+        file.write_all(bytes).map_err(StorageError::io("write", &self.temporary))?;
+        self.adler.write(bytes);
+        self.len += bytes.len() as u64;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            file.sync().map_err(StorageError::io("sync", &self.temporary))?;
+        }
+        Ok(())
+    }
+
+    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point.
+    pub fn finish(mut self, zxid: i64, tree_digest: u64) -> Result<(PathBuf, u64), StorageError> {
+        self.seal()?;
+        self.write(&zxid.to_be_bytes())?;
+        self.write(&DIGEST_VERSION.to_be_bytes())?;
+        self.write(&tree_digest.to_be_bytes())?;
+        self.seal()?;
+        self.write(&zxid.to_be_bytes())?;
+        self.seal()?;
+        let mut file = self.file.take().expect("open until finish()");
+        file.sync().map_err(StorageError::io("sync", &self.temporary))?;
+        drop(file);
+        self.disk.rename(&self.temporary, &self.path).map_err(StorageError::io("rename", &self.temporary))?;
+        let dir = dir_of(&self.path);
+        self.disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
+        Ok((self.path.clone(), self.len))
+    }
+
+    fn seal(&mut self) -> Result<(), StorageError> {
+        let checksum = u64::from(self.adler.finish());
+        self.write(&checksum.to_be_bytes())?;
+        self.write(&SEAL)
+    }
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // Given up half-way. What stays behind is removed at the next start.
+            let _ = self.disk.remove(&self.temporary);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The writer of the transaction log: segments `log.<zxid>`, allocated ahead, one sync for everything that waits.
+
+use super::{Disk, SegmentFile, StorageError, log_name};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(super) const MAGIC: [u8; 4] = *b"ZKLG";
+pub(super) const VERSION: i32 = 2;
+pub(super) const HEADER_LEN: u64 = 16;
+/// Checksum and length.
+pub(super) const FRAME_LEN: u64 = 12;
+pub(super) const END_OF_RECORD: u8 = b'B';
+/// The smallest allocation that is tried on a disk that is almost full.
+const MIN_ALLOCATION: u64 = 64 << 10;
+
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Bytes by which a segment grows (`preAllocSize`).
+    pub prealloc_bytes: u64,
+    /// `forceSync=no` leaves durability to the operating system.
+    pub force_sync: bool,
+}
+
+pub struct TxnLog {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: LogOptions,
+    segment: Option<Segment>,
+    /// Rolled segments with bytes that are not synced yet.
+    unsynced: Vec<Segment>,
+    last_zxid: i64,
+    /// An append or a sync failed: what is on the disk is not known, and asking again would not tell.
+    failed: bool,
+}
+
+struct Segment {
+    file: Box<dyn SegmentFile>,
+    path: PathBuf,
+    position: u64,
+    dirty: bool,
+    /// Its name is not durable yet.
+    created: bool,
+}
+
+impl TxnLog {
+    /// Appends go behind `last_zxid`, into a new segment.
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: i64) -> Self {
+        Self { disk, dir, options, segment: None, unsynced: Vec::new(), last_zxid, failed: false }
+    }
+
+    /// Writes one transaction: header, record, digest. Not durable before [`Self::sync`].
+    pub fn append(&mut self, zxid: i64, body: &[u8]) -> Result<(), StorageError> {
+        self.check()?;
+        assert!(zxid > self.last_zxid, "zxid {zxid:#x} after {:#x}", self.last_zxid);
+        let done = self.try_append(zxid, body);
+        self.failed |= done.is_err();
+        done
+    }
+
+    fn try_append(&mut self, zxid: i64, body: &[u8]) -> Result<(), StorageError> {
+        let framed = FRAME_LEN + body.len() as u64 + 1;
+        if self.segment.is_none() {
+            self.segment = Some(self.open_segment(zxid, framed)?);
+        }
+        let prealloc = self.options.prealloc_bytes;
+        let segment = self.segment.as_mut().expect("opened above");
+        // A zero length must always follow the last record.
+        if segment.position + framed + FRAME_LEN > segment.file.len() {
+            let (file, position) = (&mut segment.file, segment.position);
+            let needed = position + framed + FRAME_LEN;
+            allocate(position.max(file.len()), needed, prealloc, |len| file.grow(len))
+                .map_err(StorageError::io("grow", &segment.path))?;
+        }
+        let mut head = [0; FRAME_LEN as usize];
+        head[..8].copy_from_slice(&u64::from(simd_adler32::adler32(&body)).to_be_bytes());
+        head[8..].copy_from_slice(&(body.len() as i32).to_be_bytes());
+        segment.file.write(segment.position, &head);
+        segment.file.write(segment.position + FRAME_LEN, body);
+        segment.file.write(segment.position + framed - 1, &[END_OF_RECORD]);
+        segment.position += framed;
+        segment.dirty = true;
+        self.last_zxid = zxid;
+        Ok(())
+    }
+
+    fn open_segment(&self, zxid: i64, framed: u64) -> Result<Segment, StorageError> {
+        let path = self.dir.join(log_name(zxid));
+        let needed = HEADER_LEN + framed + FRAME_LEN;
+        let mut file = None;
+        allocate(0, needed, self.options.prealloc_bytes + HEADER_LEN, |len| {
+            file = Some(self.disk.segment(&path, len)?);
+            Ok(())
+        })
+        .map_err(StorageError::io("create", &path))?;
+        let mut file = file.expect("allocate() made it");
+        let mut header = [0; HEADER_LEN as usize];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..8].copy_from_slice(&VERSION.to_be_bytes());
+        file.write(0, &header);
+        Ok(Segment { file, path, position: HEADER_LEN, dirty: true, created: true })
+    }
+
+    /// Makes everything appended durable. After an error nothing more is written and no sync is tried again: the
+    /// system may have dropped the pages that failed.
+    pub fn sync(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        let done = self.try_sync();
+        self.failed |= done.is_err();
+        done
+    }
+
+    fn try_sync(&mut self) -> Result<(), StorageError> {
+        let mut new_names = false;
+        for segment in self.unsynced.iter_mut().chain(&mut self.segment) {
+            if segment.dirty && self.options.force_sync {
+                segment.file.sync().map_err(StorageError::io("sync", &segment.path))?;
+            }
+            segment.dirty = false;
+            new_names |= std::mem::take(&mut segment.created);
+        }
+        self.unsynced.clear();
+        if new_names && self.options.force_sync {
+            self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// The next append opens a new segment.
+    pub fn roll(&mut self) {
+        self.unsynced.extend(self.segment.take());
+    }
+
+    /// Bytes in the open segment.
+    pub fn position(&self) -> u64 {
+        self.segment.as_ref().map_or(0, |segment| segment.position)
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        if self.failed {
+            let dir = self.dir.display();
+            return Err(StorageError::Refused(format!("the log in {dir} failed before; restart the server")));
+        }
+        Ok(())
+    }
+}
+
+/// Allocates up to a multiple of `step` behind `from`, at least to `needed`. Where the disk has less, half the step is
+/// tried, and again: so that the last blocks are used before the server has to stop.
+fn allocate(
+    from: u64,
+    needed: u64,
+    step: u64,
+    mut try_len: impl FnMut(u64) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut step = step.max(MIN_ALLOCATION);
+    loop {
+        let len = needed.max(from + step);
+        match try_len(len) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && len > needed && step > MIN_ALLOCATION => {
+                step /= 2;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Reads the fixed part of a body: its zxid.
+pub(super) fn zxid_of(body: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(body.get(12..20)?.try_into().ok()?))
+}
+
+pub(super) fn is_header(bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_LEN as usize && bytes[..4] == MAGIC
+}
+
+pub(super) fn dir_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}

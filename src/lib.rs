@@ -1,5 +1,7 @@
 //! Zabra: ZooKeeper on the wire and on disk. The floor plan is in `ARCHITECTURE.md`.
 
+pub mod core;
+pub mod figures;
 pub mod jute;
 pub mod model;
 pub mod replica;

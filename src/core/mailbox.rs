@@ -1,0 +1,96 @@
+//! From the core to one reactor: replies and events, in order.
+
+use super::reactor_of;
+use crate::model::SessionId;
+use crate::replica::{ClientOutput, Outputs};
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A batch: the bytes of the messages stand one behind the other.
+#[derive(Debug, Default)]
+pub struct Mail {
+    pub messages: Vec<ClientOutput>,
+    pub bytes: BytesMut,
+}
+
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+pub struct Mailbox {
+    mail: Mutex<Mail>,
+    has_mail: AtomicBool,
+    /// A wake-up is under way and not yet answered.
+    woken: AtomicBool,
+    wake: OnceLock<Wake>,
+    /// Sessions that were heard from since the touches were last collected.
+    touched: Mutex<Vec<SessionId>>,
+}
+
+impl Mailbox {
+    /// To be called once by the reactor, before it takes connections.
+    pub fn on_wake(&self, wake: Wake) {
+        assert!(self.wake.set(wake).is_ok(), "one reactor owns a mailbox");
+    }
+
+    #[inline]
+    pub fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// Exchanges the mail for `empty`. The caller holds the database's read lock.
+    pub fn take(&self, empty: &mut Mail) {
+        self.woken.store(false, Ordering::Release);
+        if self.has_mail() {
+            let mut mail = self.mail.lock();
+            self.has_mail.store(false, Ordering::Release);
+            std::mem::swap(&mut *mail, empty);
+        }
+    }
+
+    pub fn wake(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+
+    pub(super) fn wake_if_mail(&self) {
+        if self.has_mail() && !self.woken.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    pub fn touch(&self, session: SessionId) {
+        self.touched.lock().push(session);
+    }
+
+    pub(super) fn take_touched(&self) -> Vec<SessionId> {
+        std::mem::take(&mut self.touched.lock())
+    }
+}
+
+/// Sorts the outputs into the mailboxes. Where the database was written, its write lock is still held.
+pub(super) fn deliver(outputs: &mut Outputs, mailboxes: &[Mailbox]) {
+    if outputs.client.is_empty() {
+        return;
+    }
+    for (at, mailbox) in mailboxes.iter().enumerate() {
+        let mut mail = None;
+        let mut offset = 0;
+        for output in &outputs.client {
+            let bytes = &outputs.bytes[offset..offset + output.len];
+            offset += output.len;
+            if reactor_of(output.conn) == at {
+                let mail = mail.get_or_insert_with(|| mailbox.mail.lock());
+                mail.messages.push(*output);
+                mail.bytes.extend_from_slice(bytes);
+            }
+        }
+        if mail.is_some() {
+            mailbox.has_mail.store(true, Ordering::Release);
+        }
+    }
+    outputs.client.clear();
+    outputs.bytes.clear();
+}

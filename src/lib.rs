@@ -1,5 +1,6 @@
 //! Zabra: ZooKeeper on the wire and on disk. The floor plan is in `ARCHITECTURE.md`.
 
+pub mod client_port;
 pub mod core;
 pub mod figures;
 pub mod jute;

@@ -146,6 +146,10 @@ impl Figures {
         }
     }
 
+    pub fn auth_failures(&self) -> u64 {
+        self.store.counter("auth_failed_count")
+    }
+
     /// Starts the figures of `srvr` anew (`srst`).
     pub fn reset_traffic(&self) {
         self.store.reset_summary("latency");

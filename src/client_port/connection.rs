@@ -1,0 +1,472 @@
+//! One client connection: from bytes to frames to answers, in the order of its requests.
+
+use super::{ClientPort, ConnInfo, four_letter};
+use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslResponse};
+use crate::jute::{Reader, Source};
+use crate::model::{ConnId, ErrorCode, Op, SessionId};
+use crate::replica::{ClientMessage, Input};
+use crate::request::{ReadContext, Request, auth, is_read, serve_read, write_reply};
+use crate::tree::Database;
+use crate::wire::connect::Connect;
+use bytes::{Bytes, BytesMut};
+use mio::net::TcpStream;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Bytes that wait for a slow reader before no more of its requests are served.
+const HIGH_WATER: usize = 1 << 20;
+/// Bytes that wait for a slow reader before it is cut off: events arrive without being asked for.
+const OVERFLOW: usize = 64 << 20;
+/// Requests of one connection that may wait for the log.
+const MAX_IN_FLIGHT: usize = 4096;
+/// Bytes taken from one socket before the others have their turn.
+const READ_SHARE: usize = 256 << 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The first four bytes decide: a four-letter word or the length of a connect request.
+    New,
+    /// The core was asked for the session; nothing is read meanwhile.
+    Connecting,
+    Open,
+    /// What is in the output goes out, then the end. Nothing is read any more.
+    Ending,
+}
+
+pub(super) struct Connection {
+    pub id: ConnId,
+    socket: TcpStream,
+    pub info: Arc<ConnInfo>,
+    state: State,
+    pub session: SessionId,
+    timeout: Duration,
+    auth: Arc<[Id<Bytes>]>,
+    input: Vec<u8>,
+    input_at: usize,
+    pub output: BytesMut,
+    /// When the requests in flight were handed in, oldest first.
+    in_flight: VecDeque<Instant>,
+    /// Requests behind one that has to wait for a write of this session.
+    pending: VecDeque<Bytes>,
+    opened: Instant,
+    pub last_heard: Instant,
+    /// When the peer last took bytes, while there are some for it.
+    pub last_drained: Instant,
+    touch_round: u32,
+    /// The socket may hold more bytes than were read.
+    pub more_to_read: bool,
+    pub broken: Option<&'static str>,
+}
+
+/// What a connection needs while it works on its input.
+pub(super) struct Context<'a> {
+    pub port: &'a ClientPort,
+    pub db: &'a Database,
+    pub inputs: &'a mut Vec<Input>,
+    pub now: Instant,
+    pub reactor: usize,
+    pub answered: usize,
+    pub received: usize,
+    pub reads: usize,
+}
+
+impl Connection {
+    pub fn new(id: ConnId, socket: TcpStream, info: Arc<ConnInfo>, address: IpAddr, now: Instant) -> Self {
+        Self {
+            id,
+            socket,
+            info,
+            state: State::New,
+            session: SessionId::NONE,
+            timeout: Duration::ZERO,
+            auth: Arc::new([auth::ip_id(address)]),
+            input: Vec::new(),
+            input_at: 0,
+            output: BytesMut::new(),
+            in_flight: VecDeque::new(),
+            pending: VecDeque::new(),
+            opened: now,
+            last_heard: now,
+            last_drained: now,
+            touch_round: 0,
+            more_to_read: false,
+            broken: None,
+        }
+    }
+
+    pub fn socket(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
+    /// Whether requests are taken from the input now.
+    fn takes_requests(&self, port: &ClientPort) -> bool {
+        let crowded = !self.in_flight.is_empty() && port.core.outstanding() > port.limits.outstanding;
+        matches!(self.state, State::New | State::Open)
+            && self.output.len() < HIGH_WATER
+            && self.in_flight.len() < MAX_IN_FLIGHT
+            && self.pending.len() < MAX_IN_FLIGHT
+            && !crowded
+    }
+
+    /// Reads what the socket holds, up to its share.
+    pub fn fill(&mut self, scratch: &mut [u8], port: &ClientPort, now: Instant) {
+        self.more_to_read = true;
+        let mut share = READ_SHARE;
+        while share > 0 {
+            // One frame may stand in the input while no request is taken; the rest stays in the socket.
+            let room = port.limits.max_frame + 4 + READ_SHARE;
+            if self.input.len() - self.input_at > room || (!self.takes_requests(port) && self.input.len() > self.input_at) {
+                return;
+            }
+            match self.socket.read(scratch) {
+                Ok(0) => {
+                    self.broken = Some("the client closed the connection");
+                    return;
+                }
+                Ok(count) => {
+                    self.last_heard = now;
+                    self.input.extend_from_slice(&scratch[..count]);
+                    share = share.saturating_sub(count);
+                    if count < scratch.len() {
+                        // A short read means an empty socket; the next bytes make a new event.
+                        self.more_to_read = false;
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.more_to_read = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.broken = Some("reading failed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Works off the input as far as possible.
+    pub fn advance(&mut self, cx: &mut Context<'_>) {
+        self.serve_pending(cx);
+        let input = std::mem::take(&mut self.input);
+        while self.broken.is_none() && self.takes_requests(cx.port) {
+            let rest = &input[self.input_at..];
+            let Some(head) = rest.first_chunk::<4>() else { break };
+            if self.state == State::New && four_letter::is_word(head) {
+                self.on_word(head, &rest[4..], cx);
+                break;
+            }
+            let len = i32::from_be_bytes(*head);
+            if len < 0 || len as usize > cx.port.limits.max_frame {
+                self.broken = Some("a frame of a length that is not allowed");
+                break;
+            }
+            let Some(frame) = rest[4..].get(..len as usize) else { break };
+            self.input_at += 4 + len as usize;
+            cx.received += 1;
+            match self.state {
+                State::New => self.on_connect(frame, cx),
+                State::Open => self.on_frame(frame, cx),
+                State::Connecting | State::Ending => {}
+            }
+        }
+        self.input = input;
+        self.compact();
+    }
+
+    /// Drops what was worked off; an idle connection keeps no buffer.
+    fn compact(&mut self) {
+        if self.input_at == self.input.len() {
+            self.input_at = 0;
+            if self.input.capacity() > 4096 && self.in_flight.is_empty() {
+                self.input = Vec::new();
+            } else {
+                self.input.clear();
+            }
+        } else if self.input_at > READ_SHARE {
+            self.input.drain(..self.input_at);
+            self.input_at = 0;
+        }
+    }
+
+    fn on_word(&mut self, word: &[u8; 4], behind: &[u8], cx: &mut Context<'_>) {
+        if word == b"stmk" && behind.len() < 8 {
+            // Its mask has not arrived yet.
+            return;
+        }
+        let text = four_letter::answer(word, behind, cx.port, cx.db);
+        self.output.extend_from_slice(text.as_bytes());
+        self.state = State::Ending;
+    }
+
+    fn on_connect(&mut self, frame: &[u8], cx: &mut Context<'_>) {
+        match Connect::decode(frame) {
+            Ok(connect) => {
+                self.state = State::Connecting;
+                cx.inputs.push(Input::Connect { conn: self.id, connect });
+            }
+            Err(_) => self.broken = Some("a connect request that does not decode"),
+        }
+    }
+
+    fn on_frame(&mut self, frame: &[u8], cx: &mut Context<'_>) {
+        self.touch(cx);
+        if !self.pending.is_empty() {
+            return self.pending.push_back(Bytes::copy_from_slice(frame));
+        }
+        if !self.execute(frame, cx) {
+            self.pending.push_back(Bytes::copy_from_slice(frame));
+        }
+    }
+
+    fn serve_pending(&mut self, cx: &mut Context<'_>) {
+        while self.broken.is_none()
+            && self.state == State::Open
+            && self.output.len() < HIGH_WATER
+            && let Some(frame) = self.pending.pop_front()
+        {
+            if !self.execute(&frame, cx) {
+                return self.pending.push_front(frame);
+            }
+        }
+    }
+
+    /// Reports the session as alive, once per round of the timer.
+    fn touch(&mut self, cx: &Context<'_>) {
+        let round = cx.port.core.touch_round.load(Ordering::Relaxed);
+        if self.touch_round != round {
+            self.touch_round = round;
+            cx.port.core.mailboxes[cx.reactor].touch(self.session);
+        }
+    }
+
+    /// Answers a request or hands it in. False: it has to wait for the session's own writes.
+    fn execute(&mut self, frame: &[u8], cx: &mut Context<'_>) -> bool {
+        let mut from = Reader::new(frame);
+        let Ok(header) = RequestHeader::decode(&mut from) else {
+            self.broken = Some("a request without a header");
+            return true;
+        };
+        let body = &frame[frame.len() - from.remaining()..];
+        let op = Op::from_code(header.op);
+        self.info.last_cxid.store(i64::from(header.xid), Ordering::Relaxed);
+        self.info.last_op.store(i64::from(header.op), Ordering::Relaxed);
+        match op {
+            Some(Op::Auth) => {
+                self.on_auth(body, header.xid, cx);
+                true
+            }
+            Some(Op::Sasl) => {
+                if !self.in_flight.is_empty() {
+                    return false;
+                }
+                // As a Java server without a login configuration: no error, no token.
+                let body = |out: &mut BytesMut| SaslResponse::<&[u8]> { token: None }.encode(out);
+                write_reply(&mut self.output, header.xid, 0, Ok(body));
+                cx.answered += 1;
+                true
+            }
+            Some(_) if !self.may_enter(cx.port) => {
+                if !self.in_flight.is_empty() {
+                    return false;
+                }
+                self.refuse(header.xid, 0, ErrorCode::SessionClosedRequireSaslAuth);
+                true
+            }
+            Some(op) if is_read(op) => {
+                if !self.in_flight.is_empty() {
+                    return false;
+                }
+                // Java answers a ping with its own xid whatever the request's was.
+                let xid = if op == Op::Ping { -2 } else { header.xid };
+                let reader =
+                    ReadContext { conn: self.id, session: self.session, auth: &self.auth, rules: &cx.port.rules };
+                serve_read(cx.db, reader, xid, op, body, &mut self.output);
+                self.info.last_zxid.store(cx.db.last_zxid.0, Ordering::Relaxed);
+                cx.answered += 1;
+                cx.reads += 1;
+                true
+            }
+            Some(
+                op @ (Op::Create
+                | Op::Create2
+                | Op::CreateContainer
+                | Op::CreateTtl
+                | Op::Delete
+                | Op::SetData
+                | Op::SetAcl
+                | Op::Multi
+                | Op::Reconfig
+                | Op::Sync
+                | Op::CloseSession),
+            ) => {
+                let request = Request {
+                    session: self.session,
+                    cxid: header.xid,
+                    op,
+                    body: Bytes::copy_from_slice(body),
+                    auth: self.auth.clone(),
+                };
+                self.in_flight.push_back(cx.now);
+                cx.inputs.push(Input::Request { conn: self.id, request });
+                true
+            }
+            // deleteContainer and createSession are the server's own; check stands in multis only.
+            _ => {
+                if !self.in_flight.is_empty() {
+                    return false;
+                }
+                self.refuse(header.xid, -1, ErrorCode::Unimplemented);
+                true
+            }
+        }
+    }
+
+    /// Replies with an error, then ends the connection.
+    fn refuse(&mut self, xid: i32, zxid: i64, code: ErrorCode) {
+        write_reply(&mut self.output, xid, zxid, Err::<fn(&mut BytesMut), _>(code));
+        self.state = State::Ending;
+    }
+
+    fn may_enter(&self, port: &ClientPort) -> bool {
+        let schemes = &port.limits.enforced_schemes;
+        schemes.is_empty() || self.auth.iter().any(|id| schemes.iter().any(|scheme| id.scheme == scheme.as_bytes()))
+    }
+
+    fn on_auth(&mut self, body: &[u8], xid: i32, cx: &mut Context<'_>) {
+        let Ok(packet) = AuthPacket::decode(&mut Reader::new(body)) else {
+            self.broken = Some("an auth packet that does not decode");
+            return;
+        };
+        let address = self.info.peer.ip();
+        let data = packet.auth.unwrap_or_default();
+        match auth::ids_for(packet.scheme, data, address, &cx.port.rules) {
+            Some(ids) => {
+                let mut all = self.auth.to_vec();
+                for id in ids {
+                    if !all.contains(&id) {
+                        all.push(id);
+                    }
+                }
+                self.auth = all.into();
+                cx.db.watches.lock().set_auth(self.id, &self.auth);
+                write_reply(&mut self.output, xid, 0, Ok(|_: &mut BytesMut| ()));
+                cx.answered += 1;
+            }
+            None => {
+                cx.port.core.figures.auth_failed.increment(1);
+                self.refuse(xid, 0, ErrorCode::AuthFailed);
+            }
+        }
+    }
+
+    /// A message of the core. The caller calls [`Self::advance`] afterwards.
+    pub fn on_mail(&mut self, message: ClientMessage, bytes: &[u8], cx: &mut Context<'_>) {
+        if self.state == State::Ending {
+            return;
+        }
+        self.output.extend_from_slice(bytes);
+        match message {
+            ClientMessage::Established { session, timeout_ms } => {
+                self.state = State::Open;
+                self.session = session;
+                self.timeout = Duration::from_millis(timeout_ms.max(0) as u64);
+                self.last_heard = cx.now;
+                self.info.session.store(session.0, Ordering::Relaxed);
+                self.info.timeout_ms.store(timeout_ms.max(0) as u64, Ordering::Relaxed);
+                cx.answered += 1;
+            }
+            ClientMessage::Reply | ClientMessage::LastReply => {
+                if let Some(sent) = self.in_flight.pop_front() {
+                    let ms = cx.now.saturating_duration_since(sent).as_secs_f64() * 1000.0;
+                    cx.port.core.figures.latency.record(ms.floor());
+                    cx.port.core.figures.update_latency.record(ms.floor());
+                }
+                if let Some(header) = bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok()) {
+                    self.info.last_zxid.store(header.zxid, Ordering::Relaxed);
+                }
+                cx.answered += 1;
+                if message == ClientMessage::LastReply {
+                    self.state = State::Ending;
+                }
+            }
+            ClientMessage::Event => cx.answered += 1,
+            ClientMessage::Close(_) => self.state = State::Ending,
+        }
+        if self.output.len() > OVERFLOW {
+            self.broken = Some("the client does not read what it asked for");
+        }
+    }
+
+    /// Writes what is there. True when nothing is left.
+    pub fn flush(&mut self, now: Instant) -> bool {
+        let mut written = 0;
+        while written < self.output.len() {
+            match self.socket.write(&self.output[written..]) {
+                Ok(0) => {
+                    self.broken = Some("writing failed");
+                    break;
+                }
+                Ok(count) => {
+                    written += count;
+                    self.last_drained = now;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.broken = Some("writing failed");
+                    break;
+                }
+            }
+        }
+        if written == self.output.len() {
+            self.last_drained = now;
+            if self.output.capacity() > 1 << 18 {
+                self.output = BytesMut::new();
+            } else {
+                self.output.clear();
+            }
+            if self.state == State::Ending && self.broken.is_none() {
+                self.broken = Some("done");
+            }
+            return true;
+        }
+        let _ = self.output.split_to(written);
+        false
+    }
+
+    /// Why the connection has lived too long, if it has.
+    pub fn overdue(&self, port: &ClientPort, now: Instant) -> Option<&'static str> {
+        let stuck = !self.output.is_empty() && super::is_over(self.last_drained, self.timeout.max(port.limits.sessionless), now);
+        match self.state {
+            _ if stuck => Some("the client takes no bytes"),
+            State::New | State::Connecting if super::is_over(self.opened, port.limits.sessionless, now) => {
+                port.core.figures.sessionless_expired.increment(1);
+                Some("no session in time")
+            }
+            // The session itself ends by the core's clock; this is for one that has moved elsewhere.
+            State::Open if super::is_over(self.last_heard, self.timeout * 2, now) => Some("silent for two timeouts"),
+            State::New | State::Connecting | State::Open | State::Ending => None,
+        }
+    }
+
+    /// Whether a frame lies in the input that can be worked on without a new event.
+    pub fn has_work(&self, port: &ClientPort) -> bool {
+        let rest = &self.input[self.input_at..];
+        let whole = rest.first_chunk::<4>().is_some_and(|head| {
+            let len = i32::from_be_bytes(*head);
+            len < 0 || rest.len() - 4 >= len as usize
+        });
+        let unblocked = !self.pending.is_empty() && self.in_flight.is_empty();
+        (whole || unblocked || self.more_to_read) && self.takes_requests(port)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len() + self.pending.len()
+    }
+}

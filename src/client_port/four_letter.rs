@@ -1,0 +1,253 @@
+//! The four-letter words (`server/command/FourLetterCommands`): text questions on the client port.
+
+use super::{ClientPort, ConnInfo};
+use crate::model::Op;
+use crate::tree::Database;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What the words tell and no other part of the server knows.
+pub struct Facts {
+    pub started: Instant,
+    pub allowed: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// The text of `conf`.
+    pub configuration: String,
+    pub data_dir: PathBuf,
+    pub log_dir: PathBuf,
+    pub trace_mask: AtomicI64,
+}
+
+const WORDS: [&[u8; 4]; 18] = [
+    b"conf", b"cons", b"crst", b"dirs", b"dump", b"envi", b"gtmk", b"ruok", b"stmk", b"srst", b"srvr", b"stat",
+    b"wchc", b"wchp", b"wchs", b"mntr", b"isro", b"hash",
+];
+/// What telnet sends when it is interrupted.
+const TELNET_BREAK: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
+
+/// The version that clients and scripts parse: the release whose behaviour is ours.
+pub const VERSION: &str = concat!("3.9.5-zabra-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-24 00:00 UTC");
+
+pub(super) fn is_word(head: &[u8; 4]) -> bool {
+    *head == TELNET_BREAK || WORDS.contains(&head)
+}
+
+pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Database) -> String {
+    let Ok(word) = std::str::from_utf8(word) else { return String::new() };
+    if !(port.facts.allowed)(word) {
+        return format!("{word} is not executed because it is not in the whitelist.\n");
+    }
+    let mut out = String::new();
+    match word {
+        "ruok" => out.push_str("imok"),
+        "isro" => out.push_str("rw"),
+        "srvr" => server(port, db, false, &mut out),
+        "stat" => server(port, db, true, &mut out),
+        "mntr" => monitor(port, db, &mut out),
+        "conf" => out.push_str(&port.facts.configuration),
+        "cons" => {
+            port.each_connection(|_, info| connection(info, true, &mut out));
+            out.push('\n');
+        }
+        "crst" => {
+            port.each_connection(|_, info| info.reset());
+            out.push_str("Connection stats reset.\n");
+        }
+        "srst" => {
+            port.core.figures.reset_traffic();
+            out.push_str("Server stats reset.\n");
+        }
+        "dirs" => {
+            let size = |dir: &PathBuf, prefix: &str| -> u64 {
+                let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+                let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+                ours.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+            };
+            let (data, log) = (size(&port.facts.data_dir, "snapshot."), size(&port.facts.log_dir, "log."));
+            let _ = writeln!(out, "datadir_size: {data}\nlogdir_size: {log}");
+        }
+        "dump" => dump(port, db, &mut out),
+        "envi" => environment(&mut out),
+        "gtmk" => out.push_str(&port.facts.trace_mask.load(Ordering::Relaxed).to_string()),
+        "stmk" => {
+            let mask = behind.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+            port.facts.trace_mask.store(mask, Ordering::Relaxed);
+            out.push_str(&mask.to_string());
+        }
+        "wchs" => {
+            let watches = db.watches.lock();
+            let (connections, paths, total) = (watches.connections(), watches.paths(), watches.count());
+            let _ = writeln!(out, "{connections} connections watching {paths} paths\nTotal watches:{total}");
+        }
+        "wchc" => {
+            for (conn, paths) in db.watches.lock().by_connection() {
+                let _ = writeln!(out, "{}", port.session_of(conn));
+                for path in paths {
+                    let _ = writeln!(out, "\t{}", crate::model::path::display(path));
+                }
+            }
+            out.push('\n');
+        }
+        "wchp" => {
+            for (path, conns) in db.watches.lock().by_path() {
+                let _ = writeln!(out, "{}", crate::model::path::display(path));
+                for conn in conns {
+                    let _ = writeln!(out, "\t{}", port.session_of(conn));
+                }
+            }
+            out.push('\n');
+        }
+        "hash" => {
+            let _ = writeln!(out, "{:x}: {}", db.last_zxid.0, db.tree.digest());
+        }
+        _ => {}
+    }
+    out
+}
+
+fn server(port: &ClientPort, db: &Database, with_clients: bool, out: &mut String) {
+    let _ = writeln!(out, "Zookeeper version: {VERSION}");
+    if with_clients {
+        out.push_str("Clients:\n");
+        port.each_connection(|_, info| connection(info, false, out));
+        out.push('\n');
+    }
+    let traffic = port.core.figures.traffic();
+    let avg = (traffic.avg_ms * 10_000.0).round() / 10_000.0;
+    let _ = writeln!(out, "Latency min/avg/max: {}/{avg:?}/{}", traffic.min_ms, traffic.max_ms);
+    let _ = writeln!(out, "Received: {}", traffic.received);
+    let _ = writeln!(out, "Sent: {}", traffic.sent);
+    let _ = writeln!(out, "Connections: {}", connections(port));
+    let _ = writeln!(out, "Outstanding: {}", port.core.outstanding());
+    let _ = writeln!(out, "Zxid: {}", db.last_zxid);
+    let _ = writeln!(out, "Mode: standalone");
+    let _ = writeln!(out, "Node count: {}", db.tree.znode_count());
+}
+
+fn connections(port: &ClientPort) -> usize {
+    let mut count = 0;
+    port.each_connection(|_, _| count += 1);
+    count
+}
+
+fn connection(info: &ConnInfo, full: bool, out: &mut String) {
+    let number = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
+    let (queued, received, sent) = (number(&info.outstanding), number(&info.received), number(&info.sent));
+    let session = info.session.load(Ordering::Relaxed);
+    let _ = write!(out, " /{}[{}](queued={queued},recved={received},sent={sent}", info.peer, u8::from(session != 0));
+    if full && session != 0 {
+        let since = info.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let op = Op::from_code(info.last_op.load(Ordering::Relaxed) as i32).map_or("NA", short_name);
+        let _ = write!(
+            out,
+            ",sid=0x{session:x},lop={op},est={since},to={},lcxid=0x{:x},lzxid=0x{:x},lresp={},llat=0,minlat=0,avglat=0,maxlat=0",
+            number(&info.timeout_ms),
+            info.last_cxid.load(Ordering::Relaxed),
+            info.last_zxid.load(Ordering::Relaxed),
+            number(&info.last_heard),
+        );
+    }
+    out.push_str(")\n");
+}
+
+/// The abbreviations of `Request.op2String` in the `cons` output.
+fn short_name(op: Op) -> &'static str {
+    match op {
+        Op::Create => "CREA",
+        Op::Delete => "DELE",
+        Op::Exists => "EXIS",
+        Op::GetData => "GETD",
+        Op::SetData => "SETD",
+        Op::GetAcl => "GETA",
+        Op::SetAcl => "SETA",
+        Op::GetChildren | Op::GetChildren2 => "GETC",
+        Op::Ping => "PING",
+        Op::CreateSession => "SESS",
+        Op::CloseSession => "CLOS",
+        Op::SetWatches => "SETW",
+        Op::SetWatches2 => "STW2",
+        Op::Sync => "SYNC",
+        Op::Multi => "MULT",
+        Op::MultiRead => "MLTR",
+        _ => op.name(),
+    }
+}
+
+fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(out, "zk_{key}\t{value}");
+    };
+    let figures = &port.core.figures;
+    let traffic = figures.traffic();
+    line("version", VERSION.into());
+    line("server_state", "standalone".into());
+    line("avg_latency", format!("{:?}", (traffic.avg_ms * 10_000.0).round() / 10_000.0));
+    line("max_latency", traffic.max_ms.to_string());
+    line("min_latency", traffic.min_ms.to_string());
+    line("packets_received", traffic.received.to_string());
+    line("packets_sent", traffic.sent.to_string());
+    line("num_alive_connections", connections(port).to_string());
+    line("outstanding_requests", port.core.outstanding().to_string());
+    line("uptime", port.facts.started.elapsed().as_millis().to_string());
+    line("znode_count", db.tree.znode_count().to_string());
+    line("watch_count", db.watches.lock().total().to_string());
+    line("ephemerals_count", db.tree.ephemeral_count().to_string());
+    line("approximate_data_size", db.tree.approximate_data_size().to_string());
+    line("global_sessions", db.sessions.len().to_string());
+    line("local_sessions", "0".into());
+    let (open, max) = descriptors();
+    line("open_file_descriptor_count", open.to_string());
+    line("max_file_descriptor_count", max.to_string());
+    line("connection_drop_probability", "0.0".into());
+    line("outstanding_tls_handshake", "0".into());
+    line("auth_failed_count", figures.auth_failures().to_string());
+    line("non_mtls_remote_conn_count", "0".into());
+    line("non_mtls_local_conn_count", "0".into());
+    figures.lines(out);
+}
+
+/// Open descriptors of this process, and how many it may have.
+fn descriptors() -> (usize, u64) {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let max = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    (open, max.unwrap_or(0))
+}
+
+fn dump(port: &ClientPort, db: &Database, out: &mut String) {
+    out.push_str("SessionTracker dump:\n");
+    port.core.look(|replica| {
+        let buckets: Vec<_> = replica.sessions().buckets().collect();
+        let _ = writeln!(out, "Session Sets ({})/({}):", buckets.len(), replica.sessions().len());
+        for (at, sessions) in buckets {
+            let _ = writeln!(out, "{} expire at {at}:", sessions.len());
+            for session in sessions {
+                let _ = writeln!(out, "\t{session}");
+            }
+        }
+    });
+    out.push_str("ephemeral nodes dump:\n");
+    let owners: Vec<_> = db.tree.sessions_with_ephemerals().collect();
+    let _ = writeln!(out, "Sessions with Ephemerals ({}):", owners.len());
+    for owner in owners {
+        let _ = writeln!(out, "{owner}:");
+        for path in db.tree.ephemerals_of(owner) {
+            let _ = writeln!(out, "\t{}", crate::model::path::display(&path));
+        }
+    }
+    out.push_str("Connections dump:\n");
+    let _ = writeln!(out, "Connections Sets ({})/({}):", 1, connections(port));
+    port.each_connection(|_, info| {
+        let _ = writeln!(out, "\tip: /{} sessionId: 0x{:x}", info.peer, info.session.load(Ordering::Relaxed));
+    });
+}
+
+fn environment(out: &mut String) {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let _ = writeln!(out, "Environment:\nzookeeper.version={VERSION}\nhost.name={}", host.trim());
+    let _ = writeln!(out, "os.name={}\nos.arch={}\nos.version={}", std::env::consts::OS, std::env::consts::ARCH, release.trim());
+    let _ = writeln!(out, "time.millis={now}");
+}

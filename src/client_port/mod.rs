@@ -1,0 +1,148 @@
+//! The client port: mio reactors that own their connections, serve reads themselves, and bring writes to the core.
+
+mod connection;
+mod four_letter;
+mod reactor;
+
+pub use four_letter::Facts;
+pub use reactor::run as run_reactor;
+
+use crate::core::Core;
+use crate::model::{ConnId, SessionId};
+use crate::request::Rules;
+use mio::net::TcpStream;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What bounds a client.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one request (`jute.maxbuffer`).
+    pub max_frame: usize,
+    /// Connections from one address; 0: any number.
+    pub per_address: usize,
+    /// Connections in all; 0: any number.
+    pub connections: usize,
+    /// How long a connection may take to open its session.
+    pub sessionless: Duration,
+    /// Requests in flight in the whole server, beyond which connections that have some are not read
+    /// (`globalOutstandingLimit`, raised: a batch is cheap here).
+    pub outstanding: usize,
+    /// A client has to have authenticated with one of these schemes; empty: it need not.
+    pub enforced_schemes: Vec<String>,
+}
+
+/// What all reactors share.
+pub struct ClientPort {
+    pub core: Arc<Core>,
+    pub rules: Rules,
+    pub limits: Limits,
+    pub facts: Facts,
+    connections: Mutex<Registry>,
+    handover: Vec<Mutex<Vec<(TcpStream, SocketAddr)>>>,
+}
+
+#[derive(Default)]
+struct Registry {
+    by_id: BTreeMap<ConnId, Arc<ConnInfo>>,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// What the words `cons` and `stat` tell about a connection.
+pub struct ConnInfo {
+    pub peer: SocketAddr,
+    pub since: SystemTime,
+    pub session: AtomicI64,
+    pub timeout_ms: AtomicU64,
+    pub received: AtomicU64,
+    pub sent: AtomicU64,
+    pub outstanding: AtomicU64,
+    pub last_cxid: AtomicI64,
+    pub last_op: AtomicI64,
+    pub last_zxid: AtomicI64,
+    /// Milliseconds since the port opened.
+    pub last_heard: AtomicU64,
+}
+
+impl ConnInfo {
+    fn new(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            since: SystemTime::now(),
+            session: AtomicI64::new(0),
+            timeout_ms: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            outstanding: AtomicU64::new(0),
+            last_cxid: AtomicI64::new(0),
+            last_op: AtomicI64::new(0),
+            last_zxid: AtomicI64::new(0),
+            last_heard: AtomicU64::new(0),
+        }
+    }
+
+    fn reset(&self) {
+        self.received.store(0, Ordering::Relaxed);
+        self.sent.store(0, Ordering::Relaxed);
+    }
+}
+
+impl ClientPort {
+    pub fn new(core: Arc<Core>, rules: Rules, limits: Limits, facts: Facts) -> Self {
+        let handover = core.mailboxes.iter().map(|_| Mutex::default()).collect();
+        Self { core, rules, limits, facts, connections: Mutex::default(), handover }
+    }
+
+    /// Counts a new connection in, unless a limit is reached.
+    fn admit(&self, address: IpAddr) -> bool {
+        let mut registry = self.connections.lock();
+        let total: usize = registry.by_address.values().sum();
+        if self.limits.connections > 0 && total >= self.limits.connections {
+            return false;
+        }
+        let count = registry.by_address.entry(address).or_default();
+        if self.limits.per_address > 0 && *count >= self.limits.per_address {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn dismiss(&self, address: IpAddr) {
+        let mut registry = self.connections.lock();
+        if let Some(count) = registry.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                registry.by_address.remove(&address);
+            }
+        }
+    }
+
+    fn register(&self, id: ConnId, info: Arc<ConnInfo>) {
+        self.connections.lock().by_id.insert(id, info);
+    }
+
+    fn unregister(&self, id: ConnId) {
+        self.connections.lock().by_id.remove(&id);
+    }
+
+    fn each_connection(&self, mut f: impl FnMut(ConnId, &ConnInfo)) {
+        for (id, info) in &self.connections.lock().by_id {
+            f(*id, info);
+        }
+    }
+
+    fn session_of(&self, id: ConnId) -> SessionId {
+        let registry = self.connections.lock();
+        SessionId(registry.by_id.get(&id).map_or(0, |info| info.session.load(Ordering::Relaxed)))
+    }
+}
+
+/// A deadline that has passed.
+fn is_over(since: Instant, limit: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(since) > limit
+}

@@ -1,0 +1,371 @@
+//! One reactor: a thread with its own poll and its own connections.
+
+use super::connection::{Connection, Context};
+use super::{ClientPort, ConnInfo};
+use crate::core::Mail;
+use crate::model::{ConnId, SessionId};
+use crate::replica::{ClientMessage, Input};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const WAKER: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX - 1);
+/// How often deadlines are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long accepting rests when the system has no descriptor left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long connections get to take their last bytes when the server stops.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+static NEXT_REACTOR: AtomicUsize = AtomicUsize::new(0);
+
+struct Reactor {
+    index: usize,
+    port: Arc<ClientPort>,
+    poll: Poll,
+    listener: Option<TcpListener>,
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    generation: u32,
+    inputs: Vec<Input>,
+    mail: Mail,
+    /// Slots with bytes to read or to work on.
+    ready: Vec<usize>,
+    /// Slots with bytes to write.
+    dirty: Vec<usize>,
+    scratch: Vec<u8>,
+    accept_again: bool,
+}
+
+/// Runs reactor `index` until the core stops. The first one also accepts.
+pub fn run(index: usize, port: Arc<ClientPort>, listener: Option<std::net::TcpListener>) -> io::Result<()> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    port.core.mailboxes[index].on_wake(Box::new(move || {
+        // A wake-up that fails means the poll is gone, and with it the reactor.
+        let _ = waker.wake();
+    }));
+    let listener = match listener {
+        Some(listener) => {
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+            Some(listener)
+        }
+        None => None,
+    };
+    let mut reactor = Reactor {
+        index,
+        port,
+        poll,
+        listener,
+        slots: Vec::new(),
+        free: Vec::new(),
+        generation: 0,
+        inputs: Vec::new(),
+        mail: Mail::default(),
+        ready: Vec::new(),
+        dirty: Vec::new(),
+        scratch: vec![0; 64 << 10],
+        accept_again: false,
+    };
+    reactor.run()
+}
+
+impl Reactor {
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut housekeeping = Instant::now() + HOUSEKEEPING;
+        while !self.port.core.is_stopping() {
+            let timeout = if !self.ready.is_empty() || self.port.core.mailboxes[self.index].has_mail() {
+                Duration::ZERO
+            } else if self.accept_again {
+                ACCEPT_REST
+            } else {
+                housekeeping.saturating_duration_since(Instant::now())
+            };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            let now = Instant::now();
+            let mut accept = std::mem::take(&mut self.accept_again);
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    LISTENER => accept = true,
+                    Token(slot) => {
+                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                            self.ready.push(slot);
+                        }
+                        if event.is_writable() {
+                            self.dirty.push(slot);
+                        }
+                    }
+                }
+            }
+            if accept {
+                self.accept();
+            }
+            self.take_handover(now);
+            self.turn(now);
+            if now >= housekeeping {
+                housekeeping = now + HOUSEKEEPING;
+                self.end_overdue(now);
+            }
+        }
+        self.say_goodbye();
+        Ok(())
+    }
+
+    /// Reads, answers, hands in, writes: each socket at most once.
+    fn turn(&mut self, now: Instant) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for slot in &ready {
+            if let Some(Some(connection)) = self.slots.get_mut(*slot) {
+                connection.fill(&mut self.scratch, &self.port, now);
+            }
+        }
+        // A wake-up alone brings mail.
+        self.work(&ready, now);
+        ready.clear();
+        self.ready = ready;
+        let port = self.port.clone();
+        while !self.inputs.is_empty() {
+            port.core.submit(&mut self.inputs, Some(self.index));
+            if port.core.mailboxes[self.index].has_mail() {
+                self.work(&[], now);
+            }
+        }
+        self.flush(now);
+    }
+
+    /// Empties the mailbox, then works off the input of `slots`; each time under the read lock, in this order, so
+    /// that no read overtakes an event (see `core`).
+    fn work(&mut self, slots: &[usize], now: Instant) {
+        let port = self.port.clone();
+        {
+            let db = port.db();
+            self.take_mail(&port, &db, now);
+        }
+        for slot in slots {
+            // The lock is let go of between connections, so that the core never waits for many of them.
+            let db = port.db();
+            if port.core.mailboxes[self.index].has_mail() {
+                self.take_mail(&port, &db, now);
+            }
+            self.advance(*slot, &port, &db, now);
+        }
+    }
+
+    fn take_mail(&mut self, port: &ClientPort, db: &crate::tree::Database, now: Instant) {
+        let mut mail = std::mem::take(&mut self.mail);
+        port.core.mailboxes[self.index].take(&mut mail);
+        let mut offset = 0;
+        let mut touched = Vec::new();
+        for message in mail.messages.drain(..) {
+            let bytes = &mail.bytes[offset..offset + message.len];
+            offset += message.len;
+            let slot = slot_of(message.conn);
+            let Some(Some(connection)) = self.slots.get_mut(slot).filter(|found| is_at(found, message.conn)) else {
+                // It is gone. A session that was opened for it stays without a connection.
+                if let ClientMessage::Established { session, .. } = message.message {
+                    self.inputs.push(Input::Disconnected { conn: message.conn, session });
+                }
+                continue;
+            };
+            let mut cx = context(port, db, &mut self.inputs, now, self.index);
+            connection.on_mail(message.message, bytes, &mut cx);
+            count(port, connection, &cx);
+            if touched.last() != Some(&slot) {
+                touched.push(slot);
+            }
+        }
+        mail.bytes.clear();
+        self.mail = mail;
+        touched.sort_unstable();
+        touched.dedup();
+        for slot in touched {
+            self.advance(slot, port, db, now);
+        }
+    }
+
+    fn advance(&mut self, slot: usize, port: &ClientPort, db: &crate::tree::Database, now: Instant) {
+        let Some(Some(connection)) = self.slots.get_mut(slot) else { return };
+        let mut cx = context(port, db, &mut self.inputs, now, self.index);
+        connection.advance(&mut cx);
+        count(port, connection, &cx);
+        self.dirty.push(slot);
+    }
+
+    fn flush(&mut self, now: Instant) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for slot in dirty.drain(..) {
+            let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
+            connection.flush(now);
+            if connection.broken.is_some() {
+                self.remove(slot);
+            } else if connection.has_work(&self.port) {
+                self.ready.push(slot);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        // Bounded, so that a flood of connections does not starve those that are there.
+        for _ in 0..256 {
+            match listener.accept() {
+                Ok((socket, peer)) => {
+                    self.port.core.figures.connections.increment(1);
+                    if !self.port.admit(peer.ip().to_canonical()) {
+                        self.port.core.figures.connections_rejected.increment(1);
+                        continue;
+                    }
+                    let target = NEXT_REACTOR.fetch_add(1, Ordering::Relaxed) % self.port.handover.len();
+                    self.port.handover[target].lock().push((socket, peer));
+                    if target != self.index {
+                        self.port.core.mailboxes[target].wake();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!("cannot accept connections: {error}; trying again");
+                    break;
+                }
+            }
+        }
+        self.accept_again = true;
+    }
+
+    fn take_handover(&mut self, now: Instant) {
+        let arrived = std::mem::take(&mut *self.port.handover[self.index].lock());
+        for (socket, peer) in arrived {
+            if let Err(error) = self.add(socket, peer, now) {
+                tracing::warn!("cannot watch the connection of {peer}: {error}");
+                self.port.dismiss(peer.ip().to_canonical());
+            }
+        }
+    }
+
+    fn add(&mut self, mut socket: TcpStream, peer: SocketAddr, now: Instant) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut socket, Token(slot), interest) {
+            self.free.push(slot);
+            return Err(error);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let id = ConnId((self.index as u64) << 56 | (slot as u64) << 32 | u64::from(self.generation));
+        let info = Arc::new(ConnInfo::new(SocketAddr::new(peer.ip().to_canonical(), peer.port())));
+        self.port.register(id, info.clone());
+        let address = info.peer.ip();
+        self.slots[slot] = Some(Connection::new(id, socket, info, address, now));
+        // The socket may hold bytes already.
+        self.ready.push(slot);
+        Ok(())
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let Some(mut connection) = self.slots[slot].take() else { return };
+        self.free.push(slot);
+        let _ = self.poll.registry().deregister(connection.socket());
+        self.port.unregister(connection.id);
+        self.port.dismiss(connection.info.peer.ip());
+        self.port.core.db.read().watches.lock().remove_watcher(connection.id);
+        if connection.session != SessionId::NONE {
+            self.inputs.push(Input::Disconnected { conn: connection.id, session: connection.session });
+        }
+        let why = connection.broken.unwrap_or("the server stops");
+        if why != "done" {
+            self.port.core.figures.connections_dropped.increment(1);
+        }
+        tracing::debug!("closed {} (session {}): {why}", connection.info.peer, connection.session);
+    }
+
+    fn end_overdue(&mut self, now: Instant) {
+        for slot in 0..self.slots.len() {
+            if let Some(connection) = &mut self.slots[slot]
+                && let Some(why) = connection.overdue(&self.port, now)
+            {
+                connection.broken = Some(why);
+                self.remove(slot);
+            }
+        }
+        let port = self.port.clone();
+        port.core.submit(&mut self.inputs, Some(self.index));
+    }
+
+    /// Gives the last replies some time to leave.
+    fn say_goodbye(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        let mut events = Events::with_capacity(64);
+        loop {
+            let now = Instant::now();
+            let mut left = false;
+            for connection in self.slots.iter_mut().flatten() {
+                left |= !connection.flush(now) && connection.broken.is_none();
+            }
+            if !left || now >= deadline || self.poll.poll(&mut events, Some(deadline - now)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl ClientPort {
+    fn db(&self) -> parking_lot::RwLockReadGuard<'_, crate::tree::Database> {
+        self.core.db.read()
+    }
+}
+
+fn context<'a>(
+    port: &'a ClientPort,
+    db: &'a crate::tree::Database,
+    inputs: &'a mut Vec<Input>,
+    now: Instant,
+    reactor: usize,
+) -> Context<'a> {
+    Context { port, db, inputs, now, reactor, answered: 0, received: 0, reads: 0 }
+}
+
+/// Puts the work of one turn into the figures, once for all its requests.
+fn count(port: &ClientPort, connection: &Connection, cx: &Context<'_>) {
+    let figures = &port.core.figures;
+    if cx.received > 0 {
+        figures.packets_received.increment(cx.received as u64);
+        connection.info.received.fetch_add(cx.received as u64, Ordering::Relaxed);
+        connection.info.last_heard.store(cx.now.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+    if cx.answered > 0 {
+        figures.packets_sent.increment(cx.answered as u64);
+        connection.info.sent.fetch_add(cx.answered as u64, Ordering::Relaxed);
+    }
+    if cx.reads > 0 {
+        let ms = (cx.now.elapsed().as_secs_f64() * 1000.0).floor();
+        figures.latency.record_many(ms, cx.reads);
+        figures.read_latency.record_many(ms, cx.reads);
+    }
+    connection.info.outstanding.store(connection.in_flight() as u64, Ordering::Relaxed);
+}
+
+fn slot_of(conn: ConnId) -> usize {
+    (conn.0 >> 32) as usize & 0xff_ffff
+}
+
+fn is_at(found: &Option<Connection>, conn: ConnId) -> bool {
+    found.as_ref().is_some_and(|connection| connection.id == conn)
+}

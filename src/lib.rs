@@ -1,12 +1,15 @@
 //! Zabra: ZooKeeper on the wire and on disk. The floor plan is in `ARCHITECTURE.md`.
 
+pub mod cli;
 pub mod client_port;
+pub mod config;
 pub mod core;
 pub mod figures;
 pub mod jute;
 pub mod model;
 pub mod replica;
 pub mod request;
+pub mod server;
 pub mod session;
 pub mod storage;
 pub mod tree;

@@ -1,2 +1,18 @@
 //! The one binary.
-fn main() {}
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// A million small allocations, freed by other threads than made them: what this allocator is good at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match zabra::cli::run(zabra::cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("zabra: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The doors: what the one binary can be asked to do. Thin.
+
+pub mod log;
+pub mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// ZooKeeper on the wire and on disk.
+#[derive(Debug, Parser)]
+#[command(name = "zabra", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub door: Door,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Door {
+    /// Run a server.
+    Serve(serve::ServeArgs),
+    /// Print the transactions of log files, one line each.
+    Log(log::LogArgs),
+}
+
+/// Runs the door that was asked for. An error is told on standard error, with exit code 1.
+pub fn run(cli: Cli) -> Result<(), String> {
+    match cli.door {
+        Door::Serve(args) => serve::run(&args),
+        Door::Log(args) => log::run(&args),
+    }
+}

@@ -1,0 +1,96 @@
+//! `zabra serve`: runs a server until SIGTERM or SIGINT.
+
+use crate::config::Config;
+use crate::server::{self, Parts, Watch};
+use crate::storage::{Progress, Recovered};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// A stock zoo.cfg. Without one: a standalone server on port 2181 with its data in ./zabra-data.
+    pub config: Option<PathBuf>,
+}
+
+pub fn run(args: &ServeArgs) -> Result<(), String> {
+    start_log();
+    let config = configuration(args)?;
+    for warning in &config.warnings {
+        tracing::warn!("{}: {}", warning.place, warning.text);
+    }
+    // Before the threads: they inherit what the runtime sets up for signals.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let started = Instant::now();
+    let server = server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
+    tracing::info!("serving clients on {} after {:.0?}", server.address(), started.elapsed());
+    let which = runtime.block_on(asked_to_stop()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    tracing::info!("{which}: stopping");
+    server.stop();
+    tracing::info!("stopped; everything acknowledged is on disk");
+    Ok(())
+}
+
+fn configuration(args: &ServeArgs) -> Result<Config, String> {
+    let mut config = match &args.config {
+        Some(file) => Config::from_file(file).map_err(|error| error.to_string())?,
+        None => Config::standalone_default(),
+    };
+    for name in ["JVMFLAGS", "SERVER_JVMFLAGS"] {
+        if let Ok(flags) = std::env::var(name) {
+            config.apply_jvm_flags(name, &flags).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(config)
+}
+
+async fn asked_to_stop() -> std::io::Result<&'static str> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = int.recv() => Ok("SIGINT"),
+    }
+}
+
+fn start_log() {
+    let level = std::env::var("ZABRA_LOG").unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Tells people how recovery goes: at most once a second.
+#[derive(Default)]
+struct Told {
+    last: Option<Instant>,
+}
+
+impl Watch for Told {
+    fn recovering(&mut self, progress: Progress<'_>) {
+        let started = *self.last.get_or_insert_with(Instant::now);
+        if started.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let percent = progress.done.min(progress.total) * 100 / progress.total.max(1);
+        tracing::info!("recovering {}: {percent}%, {} transactions", progress.file.display(), progress.txns);
+    }
+
+    fn recovered(&mut self, found: &Recovered) {
+        for note in &found.notes {
+            tracing::warn!("{note}");
+        }
+        let snapshot = found.snapshot.as_ref().map_or("no snapshot".into(), |path| path.display().to_string());
+        tracing::info!(
+            "recovered up to zxid {:#x}: {snapshot}, {} transactions from the log",
+            found.last_zxid,
+            found.txns
+        );
+    }
+}

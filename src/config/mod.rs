@@ -1,0 +1,424 @@
+//! The configuration: a stock `zoo.cfg`, and the `-D` flags that Java deployments pass beside it.
+//! Nothing here has effects; whoever starts a server reads it and hands it on.
+
+mod properties;
+mod servers;
+
+pub use properties::Property;
+pub use servers::{Role, ServerLine};
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    #[error("{place}: {key}={value:?}: {wanted}")]
+    Value { place: String, key: String, value: String, wanted: String },
+    #[error("{}: {key} is missing: {why}", file.display())]
+    Missing { file: PathBuf, key: &'static str, why: &'static str },
+    #[error("{}: {what}", file.display())]
+    Unserved { file: PathBuf, what: String },
+}
+
+/// Something in the file that has no effect, or not the one that its writer may expect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    pub place: String,
+    pub text: String,
+}
+
+/// All settings, with Java's defaults. Times in milliseconds unless a name says otherwise.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub file: PathBuf,
+    pub data_dir: PathBuf,
+    pub data_log_dir: Option<PathBuf>,
+    pub client_port: Option<u16>,
+    pub client_port_address: Option<String>,
+    pub tick_time_ms: u64,
+    pub max_client_cnxns: usize,
+    pub max_cnxns: usize,
+    pub client_port_listen_backlog: i32,
+    pub min_session_timeout_ms: Option<i32>,
+    pub max_session_timeout_ms: Option<i32>,
+    pub autopurge_snap_retain_count: usize,
+    /// 0: off.
+    pub autopurge_purge_interval_hours: u64,
+    pub snap_count: u64,
+    pub pre_alloc_size_kb: u64,
+    pub snap_size_limit_kb: i64,
+    pub txn_log_size_limit_kb: i64,
+    pub global_outstanding_limit: usize,
+    pub force_sync: bool,
+    pub skip_acl: bool,
+    pub datadir_autocreate: bool,
+    pub extended_types: bool,
+    pub emulate_353_ttl: bool,
+    pub digest_enabled: bool,
+    pub enforce_quota: bool,
+    pub digest_auth: bool,
+    pub super_digest: Option<String>,
+    pub enforced_schemes: Vec<String>,
+    pub four_letter_words: Vec<String>,
+    pub max_buffer: usize,
+    pub max_buffer_extra: Option<usize>,
+    pub container_check_interval_ms: u64,
+    pub container_max_per_minute: u64,
+    pub container_max_never_used_ms: i64,
+    pub sessionless_timeout_ms: u64,
+    pub reconfig_enabled: bool,
+    pub standalone_enabled: bool,
+    pub init_limit: u64,
+    pub sync_limit: u64,
+    pub servers: BTreeMap<i64, ServerLine>,
+    /// Keys that are known and kept, but that no part of the server reads yet.
+    pub kept: BTreeMap<String, String>,
+    pub warnings: Vec<Warning>,
+}
+
+/// Keys of a stock file that are accepted and have no effect on a server alone, by their beginnings.
+const KEPT: [&str; 34] = [
+    "admin.", "metricsProvider.", "ssl.", "sslQuorum", "portUnification", "serverCnxnFactory", "secureClientPort",
+    "authProvider.", "quorum.", "audit.", "kerberos.", "security.", "commitProcessor.", "nio.", "netty.", "leader.",
+    "learner.", "observer", "group.", "weight.", "peerType", "electionAlg", "cnxTimeout", "quorumListenOnAllIPs",
+    "connectToLearnerMasterLimit", "electionPortBindRetry", "commitLogCount", "syncEnabled", "localSessions",
+    "leaderServes", "dynamicConfigFile", "multiAddress.", "fips-mode", "java.security.auth.login.config",
+];
+
+impl Config {
+    /// What `zabra serve` runs without a file.
+    pub fn standalone_default() -> Self {
+        Self {
+            file: PathBuf::from("(defaults)"),
+            data_dir: PathBuf::from("./zabra-data"),
+            data_log_dir: None,
+            client_port: Some(2181),
+            client_port_address: None,
+            tick_time_ms: 2000,
+            max_client_cnxns: 60,
+            max_cnxns: 0,
+            client_port_listen_backlog: -1,
+            min_session_timeout_ms: None,
+            max_session_timeout_ms: None,
+            autopurge_snap_retain_count: 3,
+            autopurge_purge_interval_hours: 0,
+            snap_count: 100_000,
+            pre_alloc_size_kb: 65_536,
+            snap_size_limit_kb: 4_194_304,
+            txn_log_size_limit_kb: -1,
+            global_outstanding_limit: 1000,
+            force_sync: true,
+            skip_acl: false,
+            datadir_autocreate: true,
+            extended_types: false,
+            emulate_353_ttl: false,
+            digest_enabled: true,
+            enforce_quota: false,
+            digest_auth: true,
+            super_digest: None,
+            enforced_schemes: Vec::new(),
+            four_letter_words: vec!["srvr".into()],
+            max_buffer: 0xf_ffff,
+            max_buffer_extra: None,
+            container_check_interval_ms: 60_000,
+            container_max_per_minute: 10_000,
+            container_max_never_used_ms: 0,
+            sessionless_timeout_ms: 10_000,
+            reconfig_enabled: false,
+            standalone_enabled: true,
+            init_limit: 10,
+            sync_limit: 5,
+            servers: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
+        let bytes = std::fs::read(file)
+            .map_err(|source| ConfigError::Unreadable { file: file.to_path_buf(), source })?;
+        Self::parse(file, &String::from_utf8_lossy(&bytes))
+    }
+
+    /// `file` is named in messages only.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config =
+            Self { file: file.to_path_buf(), client_port: None, tick_time_ms: 3000, ..Self::standalone_default() };
+        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+        for property in properties::parse(text) {
+            let place = format!("{}:{}", file.display(), property.line);
+            if let Some(before) = lines.insert(property.key.clone(), property.line) {
+                config.warn(&place, format!("{} stands in line {before} too; this one counts", property.key));
+            }
+            config.set(&place, &property.key, &property.value)?;
+        }
+        if !lines.contains_key("dataDir") {
+            let why = "it says where snapshots and logs are kept";
+            return Err(ConfigError::Missing { file: config.file, key: "dataDir", why });
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Takes `-Dkey=value` flags as Java deployments pass them (SERVER_JVMFLAGS); others are not for this server.
+    pub fn apply_jvm_flags(&mut self, from: &str, flags: &str) -> Result<(), ConfigError> {
+        for flag in flags.split_whitespace() {
+            if let Some((key, value)) = flag.strip_prefix("-D").and_then(|flag| flag.split_once('=')) {
+                self.set(from, key.strip_prefix("zookeeper.").unwrap_or(key), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.client_port.is_none() {
+            let why = "it is the port that clients connect to";
+            return Err(ConfigError::Missing { file: self.file.clone(), key: "clientPort", why });
+        }
+        let voters = self.servers.values().filter(|server| server.role == Role::Participant).count();
+        if voters > 1 || (voters == 1 && !self.standalone_enabled) {
+            let what = format!("{voters} servers are configured; this version serves alone: remove the server.N lines");
+            return Err(ConfigError::Unserved { file: self.file.clone(), what });
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, place: &str, text: String) {
+        self.warnings.push(Warning { place: place.into(), text });
+    }
+
+    fn set(&mut self, place: &str, key: &str, value: &str) -> Result<(), ConfigError> {
+        let at = At { place, key, value };
+        match key {
+            "dataDir" => self.data_dir = at.path()?,
+            "dataLogDir" => self.data_log_dir = Some(at.path()?),
+            "clientPort" => self.client_port = Some(at.number(0..=65_535)? as u16),
+            "clientPortAddress" => self.client_port_address = Some(value.into()),
+            "tickTime" => self.tick_time_ms = at.number(1..=i64::from(i32::MAX))? as u64,
+            "maxClientCnxns" => self.max_client_cnxns = at.number(0..=i64::from(i32::MAX))? as usize,
+            "maxCnxns" => self.max_cnxns = at.number(0..=i64::from(i32::MAX))? as usize,
+            "clientPortListenBacklog" => self.client_port_listen_backlog = at.number(-1..=65_535)? as i32,
+            "minSessionTimeout" => self.min_session_timeout_ms = at.timeout()?,
+            "maxSessionTimeout" => self.max_session_timeout_ms = at.timeout()?,
+            "autopurge.snapRetainCount" => {
+                let count = at.number(0..=i64::from(i32::MAX))? as usize;
+                if count < 3 {
+                    self.warn(place, format!("{key}={count}: at least 3 snapshots are kept"));
+                }
+                self.autopurge_snap_retain_count = count.max(3);
+            }
+            "autopurge.purgeInterval" => self.autopurge_purge_interval_hours = at.number(0..=1_000_000)? as u64,
+            "snapCount" => self.snap_count = (at.number(0..=i64::from(i32::MAX))? as u64).max(2),
+            "preAllocSize" => self.pre_alloc_size_kb = at.number(0..=1 << 30)? as u64,
+            "snapSizeLimitInKb" => self.snap_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
+            "txnLogSizeLimitInKb" => self.txn_log_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
+            "globalOutstandingLimit" => self.global_outstanding_limit = at.number(1..=i64::from(i32::MAX))? as usize,
+            "forceSync" => self.force_sync = value != "no",
+            "skipACL" => self.skip_acl = value == "yes",
+            "datadir.autocreate" => self.datadir_autocreate = at.flag(),
+            "extendedTypesEnabled" => self.extended_types = at.flag(),
+            "emulate353TTLNodes" => self.emulate_353_ttl = at.flag(),
+            "digest.enabled" => self.digest_enabled = at.flag(),
+            "enforceQuota" => self.enforce_quota = at.flag(),
+            "DigestAuthenticationProvider.enabled" => self.digest_auth = at.flag(),
+            "DigestAuthenticationProvider.superDigest" => self.super_digest = Some(value.into()),
+            "DigestAuthenticationProvider.digestAlg" if value != "SHA1" => {
+                return Err(at.wrong("this version knows SHA1 alone"));
+            }
+            "DigestAuthenticationProvider.digestAlg" => {}
+            "enforce.auth.enabled" if !at.flag() => self.enforced_schemes.clear(),
+            "enforce.auth.enabled" => {}
+            "enforce.auth.schemes" => self.enforced_schemes = words(value),
+            "sessionRequireClientSASLAuth" if at.flag() => self.enforced_schemes = vec!["sasl".into()],
+            "sessionRequireClientSASLAuth" => {}
+            "4lw.commands.whitelist" => self.four_letter_words = words(value),
+            "jute.maxbuffer" => self.max_buffer = at.number(1..=i64::from(i32::MAX))? as usize,
+            "jute.maxbuffer.extrasize" => self.max_buffer_extra = Some(at.number(0..=i64::from(i32::MAX))? as usize),
+            "znode.container.checkIntervalMs" => self.container_check_interval_ms = at.number(1..=1 << 40)? as u64,
+            "znode.container.maxPerMinute" => self.container_max_per_minute = at.number(1..=1 << 40)? as u64,
+            "znode.container.maxNeverUsedIntervalMs" => self.container_max_never_used_ms = at.number(0..=1 << 40)?,
+            "nio.sessionlessCnxnTimeout" => self.sessionless_timeout_ms = at.number(1..=1 << 40)? as u64,
+            "reconfigEnabled" => self.reconfig_enabled = at.strict_flag()?,
+            "standaloneEnabled" => self.standalone_enabled = at.strict_flag()?,
+            "initLimit" => self.init_limit = at.number(1..=i64::from(i32::MAX))? as u64,
+            "syncLimit" => self.sync_limit = at.number(1..=i64::from(i32::MAX))? as u64,
+            "closeSessionTxn.enabled" | "readonlymode.enabled" | "flushDelay" | "maxBatchSize"
+            | "fsync.warningthresholdms" | "db.autocreate" | "snapshot.trust.empty"
+            | "serializeLastProcessedZxid.enabled" | "snapshot.compression.method" => {
+                self.kept.insert(key.into(), value.into());
+            }
+            _ if key.starts_with("server.") => {
+                let id = key["server.".len()..].parse().map_err(|_| at.wrong("server.N needs a number"))?;
+                let line = ServerLine::parse(value).map_err(|wanted| at.wrong(&wanted))?;
+                self.servers.insert(id, line);
+            }
+            _ if KEPT.iter().any(|known| key.starts_with(known)) => {
+                self.kept.insert(key.into(), value.into());
+            }
+            _ => match key.strip_prefix("zookeeper.") {
+                Some(bare) => {
+                    self.warn(place, format!("Java ignores {key} in this file; taken as {bare}"));
+                    self.set(place, bare, value)?;
+                }
+                None => self.warn(place, format!("{key} is not known and has no effect")),
+            },
+        }
+        Ok(())
+    }
+
+    pub fn min_session_timeout(&self) -> i32 {
+        self.min_session_timeout_ms.unwrap_or((self.tick_time_ms * 2).min(i32::MAX as u64) as i32)
+    }
+
+    pub fn max_session_timeout(&self) -> i32 {
+        self.max_session_timeout_ms.unwrap_or((self.tick_time_ms * 20).min(i32::MAX as u64) as i32)
+    }
+
+    pub fn log_dir(&self) -> &Path {
+        self.data_log_dir.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// Bytes of one record in a log or snapshot that a Java peer with the same settings can read.
+    pub fn max_record(&self) -> usize {
+        self.max_buffer + self.max_buffer_extra.unwrap_or(self.max_buffer).max(1024)
+    }
+
+    pub fn word_is_allowed(&self, word: &str) -> bool {
+        word == "srvr" || self.four_letter_words.iter().any(|allowed| allowed == "*" || allowed == word)
+    }
+
+    /// The text of the word `conf`.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |key: &str, value: String| {
+            let _ = writeln!(out, "{key}={value}");
+        };
+        let version = |dir: &Path| dir.join("version-2").display().to_string();
+        line("clientPort", self.client_port.unwrap_or(0).to_string());
+        line("secureClientPort", "-1".into());
+        line("dataDir", version(&self.data_dir));
+        line("dataLogDir", version(self.log_dir()));
+        line("tickTime", self.tick_time_ms.to_string());
+        line("maxClientCnxns", self.max_client_cnxns.to_string());
+        line("minSessionTimeout", self.min_session_timeout().to_string());
+        line("maxSessionTimeout", self.max_session_timeout().to_string());
+        line("clientPortListenBacklog", self.client_port_listen_backlog.to_string());
+        line("serverId", "0".into());
+        out
+    }
+}
+
+fn words(value: &str) -> Vec<String> {
+    value.split(',').map(|word| word.trim().to_string()).filter(|word| !word.is_empty()).collect()
+}
+
+/// One setting and where it stands.
+struct At<'a> {
+    place: &'a str,
+    key: &'a str,
+    value: &'a str,
+}
+
+impl At<'_> {
+    fn wrong(&self, wanted: &str) -> ConfigError {
+        let (place, key, value) = (self.place.into(), self.key.into(), self.value.into());
+        ConfigError::Value { place, key, value, wanted: wanted.into() }
+    }
+
+    fn number(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, ConfigError> {
+        match self.value.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(self.wrong(&format!("a whole number from {} to {} is needed", range.start(), range.end()))),
+        }
+    }
+
+    /// −1 stands for the default.
+    fn timeout(&self) -> Result<Option<i32>, ConfigError> {
+        let number = self.number(-1..=i64::from(i32::MAX))?;
+        Ok((number >= 0).then_some(number as i32))
+    }
+
+    fn path(&self) -> Result<PathBuf, ConfigError> {
+        if self.value.is_empty() { Err(self.wrong("a directory is needed")) } else { Ok(self.value.into()) }
+    }
+
+    /// As Java reads a system property: all but `true` is false.
+    fn flag(&self) -> bool {
+        self.value.eq_ignore_ascii_case("true")
+    }
+
+    /// As Java's parser reads the keys that it knows.
+    fn strict_flag(&self) -> Result<bool, ConfigError> {
+        match self.value.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(self.wrong("true or false is needed")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("zoo.cfg"), text)
+    }
+
+    #[test]
+    fn our_own_file_parses_without_a_warning() {
+        let config = Config::parse(Path::new("conf/zoo.cfg"), include_str!("../../conf/zoo.cfg")).unwrap();
+        assert_eq!(config.warnings, []);
+        assert_eq!(config.client_port, Some(2181));
+    }
+
+    #[test]
+    fn a_wrong_value_names_file_line_and_key() {
+        let error = parse("dataDir=/d\nclientPort=2181\ntickTime=soon\n").unwrap_err().to_string();
+        assert_eq!(error, "zoo.cfg:3: tickTime=\"soon\": a whole number from 1 to 2147483647 is needed");
+        let error = parse("dataDir=/d\nclientPort=2181\nstandaloneEnabled=maybe\n").unwrap_err().to_string();
+        assert!(error.starts_with("zoo.cfg:3: standaloneEnabled"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_a_warning() {
+        let config = parse("dataDir=/d\nclientPort=2181\nfrobnicate=1\n").unwrap();
+        assert_eq!(config.warnings.len(), 1);
+        assert_eq!(config.warnings[0].place, "zoo.cfg:3");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert!(parse("clientPort=2181\n").unwrap_err().to_string().contains("dataDir is missing"));
+        assert!(parse("dataDir=/d\n").unwrap_err().to_string().contains("clientPort is missing"));
+    }
+
+    #[test]
+    fn session_timeouts_follow_the_tick_unless_set() {
+        let config = parse("dataDir=/d\nclientPort=1\ntickTime=500\nmaxSessionTimeout=70000\n").unwrap();
+        assert_eq!((config.min_session_timeout(), config.max_session_timeout()), (1000, 70_000));
+    }
+
+    #[test]
+    fn jvm_flags_count_like_lines_of_the_file() {
+        let mut config = parse("dataDir=/d\nclientPort=1\n").unwrap();
+        let flags = "-Xmx1g -Dzookeeper.extendedTypesEnabled=true -Dznode.container.checkIntervalMs=100";
+        config.apply_jvm_flags("SERVER_JVMFLAGS", flags).unwrap();
+        assert!(config.extended_types);
+        assert_eq!(config.container_check_interval_ms, 100);
+        let wrong = config.apply_jvm_flags("SERVER_JVMFLAGS", "-Djute.maxbuffer=big").unwrap_err();
+        assert!(wrong.to_string().starts_with("SERVER_JVMFLAGS: jute.maxbuffer"), "{wrong}");
+    }
+
+    #[test]
+    fn an_ensemble_is_refused_for_now_and_one_server_is_alone() {
+        let one = "dataDir=/d\nclientPort=1\nserver.1=localhost:2888:3888\n";
+        assert!(parse(one).is_ok());
+        let error = parse(&format!("{one}server.2=b:2888:3888\n")).unwrap_err().to_string();
+        assert!(error.contains("2 servers are configured"), "{error}");
+        assert!(parse("dataDir=/d\nclientPort=1\nserver.1=nonsense\n").is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! The database as recovery fills it: a snapshot first, transactions behind it.
+
+use crate::model::Zxid;
+use crate::model::owner::OwnerRules;
+use crate::storage::{Disk, Restore, SnapshotReader, SnapshotSeal};
+use crate::tree::{Database, Loader};
+use crate::wire::txn::Txn;
+use bytes::Bytes;
+use std::path::Path;
+
+pub struct RestoredDatabase {
+    rules: OwnerRules,
+    loader: Option<Loader>,
+    db: Option<Database>,
+    events: Vec<crate::tree::Event>,
+}
+
+impl RestoredDatabase {
+    pub fn new(rules: OwnerRules) -> Self {
+        Self { rules, loader: None, db: None, events: Vec::new() }
+    }
+
+    pub fn into_database(self) -> Database {
+        self.db.unwrap_or_else(|| Database::new(self.rules))
+    }
+}
+
+impl Restore for RestoredDatabase {
+    fn reset(&mut self) {
+        self.loader = Some(Loader::new(self.rules));
+        self.db = None;
+    }
+
+    fn feed(&mut self, window: &[u8]) -> Result<usize, String> {
+        let loader = self.loader.as_mut().expect("reset() came first");
+        loader.feed(window).map_err(|error| error.to_string())
+    }
+
+    fn is_fed(&self) -> bool {
+        self.loader.as_ref().is_some_and(Loader::is_done)
+    }
+
+    fn loaded(&mut self, zxid: i64, _: &SnapshotSeal) {
+        let loader = self.loader.take().expect("reset() came first");
+        self.db = Some(Database::from_snapshot(loader, Zxid(zxid)));
+    }
+
+    fn replay(&mut self, body: Bytes) -> Result<(), String> {
+        let txn = Txn::decode(body).map_err(|error| format!("a transaction that does not decode: {error}"))?;
+        let rules = self.rules;
+        let db = self.db.get_or_insert_with(|| Database::new(rules));
+        db.apply(&txn, &mut self.events);
+        self.events.clear();
+        Ok(())
+    }
+}
+
+/// Whether a snapshot can be read to its end, seals and all.
+pub(super) fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
+    let Ok(mut reader) = SnapshotReader::open(disk, path) else { return false };
+    let mut loader = Loader::new(rules);
+    while !loader.is_done() {
+        let mut failed = false;
+        let fed = reader.with(&mut |window| match loader.feed(window) {
+            Ok(0) if !loader.is_done() => None,
+            Ok(taken) => Some(taken),
+            Err(_) => {
+                failed = true;
+                Some(0)
+            }
+        });
+        if failed || fed.is_err() {
+            return false;
+        }
+    }
+    reader.finish().is_ok()
+}

@@ -1,5 +1,6 @@
 //! The doors: what the one binary can be asked to do. Thin.
 
+pub mod bench;
 pub mod log;
 pub mod serve;
 
@@ -17,6 +18,8 @@ pub struct Cli {
 pub enum Door {
     /// Run a server.
     Serve(serve::ServeArgs),
+    /// Put load on any ZooKeeper server and measure it.
+    Bench(bench::BenchArgs),
     /// Print the transactions of log files, one line each.
     Log(log::LogArgs),
 }
@@ -25,6 +28,7 @@ pub enum Door {
 pub fn run(cli: Cli) -> Result<(), String> {
     match cli.door {
         Door::Serve(args) => serve::run(&args),
+        Door::Bench(args) => bench::run(&args),
         Door::Log(args) => log::run(&args),
     }
 }

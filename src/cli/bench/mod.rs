@@ -1,0 +1,244 @@
+//! `zabra bench`: load for any ZooKeeper server, and what it costs: throughput, latency, the server's CPU time.
+//!
+//! One thread drives all connections, so that the load costs little beside a server on the same machine.
+
+mod client;
+mod process;
+mod requests;
+
+use client::{Client, Driver};
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use process::Process;
+use requests::{Kind, Workload};
+use serde_json::json;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// The server's client port. Addresses beyond this machine need --allow-remote.
+    #[arg(long, default_value = "127.0.0.1:2181")]
+    server: String,
+    #[arg(long)]
+    allow_remote: bool,
+    /// get, set, create, exists, children, mix:READS/WRITES (as mix:90/10), multi:N (N setData), or load.
+    /// load fills the server with --nodes znodes below /bench-load and leaves them there.
+    #[arg(long, default_value = "get")]
+    op: String,
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Requests that each connection keeps unanswered.
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
+    /// Bytes of data in each znode.
+    #[arg(long, default_value_t = 100)]
+    data_bytes: usize,
+    /// Znodes that the load is spread over.
+    #[arg(long, default_value_t = 1000)]
+    nodes: usize,
+    #[arg(long, default_value_t = 5.0)]
+    duration_s: f64,
+    /// Not measured, in front.
+    #[arg(long, default_value_t = 1.0)]
+    warmup_s: f64,
+    /// Requests a second, sent on time whatever the answers do; latency counts from the intended time.
+    /// Without it: closed loop, as fast as answers come.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// The server's process, for its CPU time and memory; found by itself on this machine.
+    #[arg(long)]
+    server_pid: Option<u32>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+    #[error("the server {0}")]
+    Server(String),
+}
+
+/// Runs the load that `args` describe and prints what came of it.
+pub fn run(args: &BenchArgs) -> Result<(), String> {
+    measure(args).map_err(|error| error.to_string())
+}
+
+fn measure(args: &BenchArgs) -> Result<(), BenchError> {
+    let address = address(args)?;
+    let process = args.server_pid.or_else(|| process::listening_on(address.port())).map(Process::new);
+    let kind: Kind = args.op.parse().map_err(BenchError::Usage)?;
+    if kind == Kind::Load {
+        return load(args, address, process);
+    }
+    let root = format!("/bench-{:08x}", std::process::id() ^ address.port() as u32);
+    let workload = Workload::new(kind, &root, args.nodes.max(1), args.data_bytes);
+    let mut setup = Driver::new(vec![Client::connect(address)?])?;
+    prepare(&mut setup, &workload)?;
+
+    let clients = (0..args.connections.max(1)).map(|_| Client::connect(address)).collect::<Result<_, _>>()?;
+    let mut driver = Driver::new(clients)?;
+    let mut run = Run::new(args, process.as_ref());
+    driver.run(&workload, args.in_flight.max(1), args.rate, &mut run)?;
+    report(args, &run, process.as_ref());
+    let last = driver.close();
+    cleanup(&mut setup, &workload, run.created)?;
+    last
+}
+
+fn address(args: &BenchArgs) -> Result<SocketAddr, BenchError> {
+    let found = args.server.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let address = found.ok_or_else(|| BenchError::Usage(format!("{}: host:port is needed", args.server)))?;
+    if !address.ip().is_loopback() && !args.allow_remote {
+        return Err(BenchError::Usage(format!("{address} is not this machine; --allow-remote if you mean it")));
+    }
+    Ok(address)
+}
+
+fn prepare(setup: &mut Driver, workload: &Workload) -> Result<(), BenchError> {
+    let bar = bar(workload.nodes() as u64, "preparing");
+    setup.batch(&mut workload.preparation(), 256, true, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn cleanup(setup: &mut Driver, workload: &Workload, created: u64) -> Result<(), BenchError> {
+    let bar = bar(workload.nodes() as u64 + created, "removing");
+    setup.batch(&mut workload.removal(created), 256, false, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    setup.close()
+}
+
+fn bar(total: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec}");
+    ProgressBar::new(total).with_style(style.expect("the template is right")).with_message(what)
+}
+
+/// Fills the server and says what the znodes cost it.
+fn load(args: &BenchArgs, address: SocketAddr, process: Option<Process>) -> Result<(), BenchError> {
+    let before = process.as_ref().map_or(0, Process::resident_kb);
+    let workload = Workload::new(Kind::Load, "/bench-load", args.nodes, args.data_bytes);
+    let mut driver = Driver::new(vec![Client::connect(address)?])?;
+    let bar = bar(workload.load_len(), "loading");
+    let started = Instant::now();
+    driver.batch(&mut workload.filling(), 512, true, &mut |done| bar.set_position(done))?;
+    let took = started.elapsed();
+    bar.finish_and_clear();
+    driver.close()?;
+    let after = process.as_ref().map_or(0, Process::resident_kb);
+    let rate = workload.load_len() as f64 / took.as_secs_f64();
+    if args.json {
+        println!(
+            "{}",
+            json!({"op": "load", "nodes": args.nodes, "seconds": took.as_secs_f64(), "per_s": rate,
+                "server_rss_before_kb": before, "server_rss_after_kb": after})
+        );
+    } else {
+        println!("{} znodes in {took:.2?}: {rate:.0}/s; server memory {before} -> {after} kB", args.nodes);
+    }
+    Ok(())
+}
+
+/// One run's clock, its histogram, and the processes' CPU times at its ends.
+pub(crate) struct Run<'a> {
+    process: Option<&'a Process>,
+    /// When measuring begins.
+    pub begin: Instant,
+    pub end: Instant,
+    latency: Histogram<u64>,
+    pub errors: u64,
+    pub created: u64,
+    server_cpu: (f64, f64),
+    own_cpu: (f64, f64),
+    measuring: bool,
+    bar: ProgressBar,
+    told: Instant,
+    measured: f64,
+}
+
+impl<'a> Run<'a> {
+    fn new(args: &BenchArgs, process: Option<&'a Process>) -> Self {
+        let now = Instant::now();
+        let begin = now + Duration::from_secs_f64(args.warmup_s.max(0.0));
+        let style = ProgressStyle::with_template("{msg}").expect("the template is right");
+        Self {
+            process,
+            begin,
+            end: begin + Duration::from_secs_f64(args.duration_s.max(0.1)),
+            latency: Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("the bounds are right"),
+            errors: 0,
+            created: 0,
+            server_cpu: (0.0, 0.0),
+            own_cpu: (0.0, 0.0),
+            measuring: false,
+            bar: ProgressBar::new_spinner().with_style(style),
+            told: now,
+            measured: 0.0,
+        }
+    }
+
+    /// An answer came, for a request that was sent (or meant to be sent) at `sent`.
+    #[inline]
+    pub(crate) fn answered(&mut self, sent: Instant, now: Instant, err: i32) {
+        if err != 0 {
+            self.errors += 1;
+        }
+        if self.measuring {
+            self.latency.saturating_record(now.duration_since(sent).as_nanos() as u64);
+        }
+    }
+
+    /// To be called once a wake-up. False: the time is over.
+    pub(crate) fn goes_on(&mut self, now: Instant) -> bool {
+        if !self.measuring && now >= self.begin {
+            self.measuring = true;
+            self.begin = now;
+            self.server_cpu.0 = self.process.map_or(0.0, Process::cpu_s);
+            self.own_cpu.0 = Process::own().cpu_s();
+        }
+        if now.duration_since(self.told) > Duration::from_secs(1) {
+            self.told = now;
+            self.bar.set_message(format!("{} answers measured", self.latency.len()));
+        }
+        now < self.end
+    }
+
+    pub(crate) fn finished(&mut self, now: Instant) {
+        self.server_cpu.1 = self.process.map_or(0.0, Process::cpu_s);
+        self.own_cpu.1 = Process::own().cpu_s();
+        self.measured = now.duration_since(self.begin).as_secs_f64();
+        self.measuring = false;
+        self.bar.finish_and_clear();
+    }
+}
+
+fn report(args: &BenchArgs, run: &Run<'_>, process: Option<&Process>) {
+    let count = run.latency.len();
+    let per_op = |(from, to): (f64, f64)| if count == 0 { 0.0 } else { (to - from) * 1e6 / count as f64 };
+    let micros = |quantile: f64| run.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    let throughput = count as f64 / run.measured.max(1e-9);
+    let (server_cpu, own_cpu) = (per_op(run.server_cpu), per_op(run.own_cpu));
+    let rss = process.map_or(0, Process::resident_kb);
+    let max = run.latency.max() as f64 / 1000.0;
+    if args.json {
+        println!(
+            "{}",
+            json!({"op": args.op, "connections": args.connections, "in_flight": args.in_flight, "rate": args.rate,
+                "per_s": throughput, "p50_us": micros(0.5), "p99_us": micros(0.99), "p999_us": micros(0.999),
+                "max_us": max, "errors": run.errors, "server_cpu_us_per_op": server_cpu,
+                "client_cpu_us_per_op": own_cpu, "server_rss_kb": rss})
+        );
+        return;
+    }
+    println!("{} {} connections x {} in flight: {throughput:.0}/s", args.op, args.connections, args.in_flight);
+    println!("latency us: p50 {:.0}  p99 {:.0}  p99.9 {:.0}  max {max:.0}", micros(0.5), micros(0.99), micros(0.999));
+    println!("CPU us an operation: server {server_cpu:.2}, this load {own_cpu:.2}; server memory {rss} kB");
+    if run.errors > 0 {
+        println!("{} errors", run.errors);
+    }
+}

@@ -1,8 +1,8 @@
 //! Compiles `jute/*.jute` into the records of `zabra::jute::records`.
 
-#[path = "build/emit.rs"]
+#[path = "jute/compiler/emit.rs"]
 mod emit;
-#[path = "build/grammar.rs"]
+#[path = "jute/compiler/grammar.rs"]
 mod grammar;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use std::{env, fs, process};
 
 fn main() {
     println!("cargo:rerun-if-changed=jute");
-    println!("cargo:rerun-if-changed=build");
     if let Err(message) = compile(Path::new("jute")) {
         eprintln!("error: {message}");
         process::exit(1);

@@ -1,0 +1,266 @@
+"""Damaged files: a torn tail starts and says so; damage before good records does not start and names the place."""
+import re
+import shutil
+import struct
+import subprocess
+
+import pytest
+from harness.server import IS_JAVA, Server
+from harness.wire import CLOSE, CREATE, GET, SET, Closed, Session, create, set_data, watched
+
+pytestmark = pytest.mark.skipif(IS_JAVA, reason="it is about this server's recovery")
+WRITES = 40
+
+
+def fill(server, count=WRITES):
+    with Session(server.port) as session:
+        session.call(CREATE, create("/d", b"0"))
+        for value in range(1, count + 1):
+            assert session.call(SET, set_data("/d", str(value).encode()))[1] == 0
+        session.call(CLOSE)
+
+
+def records(path):
+    """Offsets and lengths of the records of a log file."""
+    data, at, found = path.read_bytes(), 16, []
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">i", data[at + 8:at + 12])
+        if length == 0:
+            break
+        found.append((at, 12 + length + 1))
+        at += 12 + length + 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A data directory with one log of some records, and where they stand."""
+    directory = tmp_path_factory.mktemp("filled")
+    server = Server({"preAllocSize": "64"}, data=directory)
+    server.start()
+    fill(server)
+    server.stop()
+    log = server.files / "log.1"
+    return directory, records(log)
+
+
+@pytest.fixture
+def copy(filled, tmp_path):
+    """A fresh copy of it, with a server that is not started."""
+    directory, _ = filled
+    shutil.copytree(directory / "data", tmp_path / "data", dirs_exist_ok=True)
+    return Server({"preAllocSize": "64"}, data=tmp_path)
+
+
+def value(server):
+    with Session(server.port) as session:
+        body = session.call(GET, watched("/d"))[2]
+    (length,) = struct.unpack(">i", body[:4])
+    return int(body[4:4 + length])
+
+
+def refuses(server, *words):
+    """It ends by itself with an error that holds all of `words`, and changes no file."""
+    before = {path.name: path.read_bytes() for path in server.files.iterdir()}
+    server.start(wait=False)
+    assert server.process.wait(20) != 0, server.log()
+    for word in words:
+        assert word in server.log(), f"{word!r} is missing in:\n{server.log()}"
+    assert before == {path.name: path.read_bytes() for path in server.files.iterdir()}
+
+
+def test_a_tail_cut_at_every_byte_of_the_last_record_starts(filled, copy):
+    log = copy.files / "log.1"
+    whole = log.read_bytes()
+    # The last record closes the session; the one before it is the last write.
+    at, length = filled[1][-2]
+    for cut in range(at, at + length):
+        for old in copy.files.glob("*log*"):
+            old.unlink()
+        log.write_bytes(whole[:cut])
+        copy.log_path.unlink(missing_ok=True)
+        copy.start()
+        assert value(copy) == WRITES - 1, f"cut at {cut}"
+        if cut > at:
+            assert f"offset {at}" in copy.log() and str(log) in copy.log(), copy.log()
+            kept = copy.files / f"torn.log.1.{at}"
+            assert kept.read_bytes() == whole[at:cut].rstrip(b"\0")
+        copy.stop()
+
+
+def test_a_flipped_bit_in_the_last_record_is_a_torn_tail(filled, copy):
+    log = copy.files / "log.1"
+    whole = log.read_bytes()
+    at, length = filled[1][-1]
+    for place in range(at + 12, at + length, 7):
+        for old in copy.files.glob("*log*"):
+            old.unlink()
+        data = bytearray(whole)
+        data[place] ^= 0x10
+        log.write_bytes(data)
+        copy.start()
+        assert value(copy) == WRITES
+        assert f"offset {at}" in copy.log()
+        copy.stop()
+
+
+def test_a_flipped_bit_in_the_middle_does_not_start(filled, copy):
+    log = copy.files / "log.1"
+    whole = log.read_bytes()
+    at, length = filled[1][len(filled[1]) // 2]
+    for place in range(at, at + length, 3):
+        data = bytearray(whole)
+        data[place] ^= 0x01
+        log.write_bytes(data)
+        refuses(copy, str(log), f"offset {at}", "damaged")
+
+
+def test_a_missing_log_between_two_does_not_start(copy):
+    copy.start()
+    fill(copy, 5)
+    copy.stop()
+    copy.start()
+    fill(copy, 5)
+    copy.stop()
+    logs = sorted(copy.files.glob("log.*"), key=lambda path: int(path.name[4:], 16))
+    assert len(logs) == 3
+    logs[1].unlink()
+    refuses(copy, str(logs[2]), "what lies between is missing")
+
+
+@pytest.mark.parametrize("content", [b"", b"ZKLG\0\0", b"ZKLG\0\0\0\2" + bytes(8), bytes(1000), b"nonsense" * 100])
+def test_a_newest_log_without_a_record_is_set_aside(copy, content):
+    empty = copy.files / "log.ff"
+    empty.write_bytes(content)
+    copy.start()
+    assert value(copy) == WRITES
+    assert str(empty) in copy.log() and "offset 0" in copy.log()
+    copy.stop()
+    assert not empty.exists()
+    assert (copy.files / "torn.log.ff.0").read_bytes() == content
+
+
+def newest_snapshot(server):
+    return max(server.files.glob("snapshot.*"), key=lambda path: int(path.name[9:], 16))
+
+
+@pytest.fixture
+def snapshots(tmp_path):
+    """A data directory with several snapshots."""
+    server = Server({"preAllocSize": "64", "snapCount": "10"}, data=tmp_path)
+    server.start()
+    fill(server, 60)
+    server.stop()
+    assert len(list(server.files.glob("snapshot.*"))) >= 3
+    return server
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_newest_snapshot_gives_way_to_the_one_before(snapshots, damage):
+    newest = newest_snapshot(snapshots)
+    whole = newest.read_bytes()
+    for place in range(0, len(whole), 41):
+        data = bytearray(whole)
+        data[place] ^= 0x04
+        newest.write_bytes({"flip": bytes(data), "cut": whole[:place], "empty": b""}[damage])
+        snapshots.log_path.unlink(missing_ok=True)
+        snapshots.start()
+        assert value(snapshots) == 60
+        assert str(newest) in snapshots.log() and "offset" in snapshots.log()
+        snapshots.stop()
+        # A start may write new snapshots and logs; the damaged one has to stay the newest for the next round.
+        for path in snapshots.files.iterdir():
+            name = re.fullmatch(r"(?:snapshot|log)\.([0-9a-f]+)", path.name)
+            if name and int(name[1], 16) > int(newest.name[9:], 16) and path.name.startswith("snapshot"):
+                path.unlink()
+        if damage == "empty":
+            break
+
+
+def test_all_snapshots_damaged_and_the_log_not_whole_does_not_start(snapshots):
+    for path in snapshots.files.glob("snapshot.*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    (snapshots.files / "log.1").unlink()
+    refuses(snapshots, "no snapshot is good", str(newest_snapshot(snapshots)))
+
+
+@pytest.mark.parametrize("name", ["acceptedEpoch", "currentEpoch"])
+@pytest.mark.parametrize("content", [b"", b"x", b"-1", b"99999999999", b"1\xff"])
+def test_garbage_in_an_epoch_file_does_not_start(copy, name, content):
+    (copy.files / name).write_bytes(content)
+    refuses(copy, str(copy.files / name), "not an epoch")
+
+
+def test_a_second_server_on_the_same_directory_is_refused(copy):
+    copy.start()
+    other = Server({**copy.settings}, data=copy.dir)
+    other.log_path = copy.dir / "other.log"
+    try:
+        other.start(wait=False)
+        assert other.process.wait(20) != 0
+        assert "another server" in other.log() and str(copy.process.pid) in other.log()
+        assert value(copy) == WRITES
+    finally:
+        other.stop()
+        copy.stop()
+
+
+def test_sigterm_ends_cleanly_and_loses_nothing(copy):
+    copy.start()
+    with Session(copy.port) as session:
+        assert session.call(SET, set_data("/d", b"777"))[1] == 0
+        copy.process.terminate()
+        assert copy.process.wait(10) == 0
+    assert copy.start() and value(copy) == 777
+    copy.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """24 MiB of ext4 in a file."""
+    image, mount = tmp_path / "disk.img", tmp_path / "mount"
+    mount.mkdir()
+    image.write_bytes(b"")
+    subprocess.run(["truncate", "-s", "24M", str(image)], check=True)
+    made = subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(image)], capture_output=True, text=True)
+    done = subprocess.run(["mount", "-o", "loop", str(image), str(mount)], capture_output=True, text=True)
+    if done.returncode != 0:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {made.stderr} {done.stderr}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_full_disk_loses_nothing_acknowledged(small_disk):
+    server = Server({"preAllocSize": "1024", "snapCount": "100000"}, data=small_disk)
+    acknowledged = 0
+    server.start()
+    try:
+        with Session(server.port) as session:
+            assert session.call(CREATE, create("/d", b"0"))[1] == 0
+            for number in range(1, 2000):
+                assert session.call(SET, set_data("/d", str(number).encode() + b" " * 100_000))[1] == 0
+                acknowledged = number
+        pytest.fail("the disk never filled")
+    except Closed:
+        pass
+    assert server.process.wait(20) != 0
+    assert "log.1" in server.log() and "No space left" in server.log(), server.log()
+    assert acknowledged > 50
+    # With space again it starts by itself, with everything that was acknowledged.
+    bulk = [path for path in server.dir.glob("server.log")]
+    for path in bulk:
+        path.write_text("")
+    subprocess.run(["cp", "-a", str(server.dir / "data"), str(small_disk.parent / "data")], check=True)
+    moved = Server({"preAllocSize": "1024"}, data=small_disk.parent)
+    moved.start()
+    try:
+        with Session(moved.port) as session:
+            body = session.call(GET, watched("/d"))[2]
+            (length,) = struct.unpack(">i", body[:4])
+            assert int(body[4:4 + length].split()[0]) in (acknowledged, acknowledged + 1)
+    finally:
+        moved.stop()

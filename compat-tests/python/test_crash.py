@@ -13,7 +13,8 @@ CRASHES = int(os.environ.get("CRASHES", "10" if IS_JAVA else "200"))
 SEED = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 32))))
 WRITERS = 4
 WINDOW = 48
-SESSION_MS = 2000
+# A session has to outlive a restart: a Java server takes seconds to start.
+SESSION_MS = 8000 if IS_JAVA else 2000
 # Crashes between two checks that every ended session took its ephemerals along.
 SETTLE_EVERY = 20
 

@@ -15,3 +15,6 @@ pub mod storage;
 pub mod tree;
 pub mod wire;
 pub mod zab;
+
+#[cfg(test)]
+mod floor_plan;

@@ -81,7 +81,8 @@ def test_a_tail_cut_at_every_byte_of_the_last_record_starts(filled, copy):
         copy.log_path.unlink(missing_ok=True)
         copy.start()
         assert value(copy) == WRITES - 1, f"cut at {cut}"
-        if cut > at:
+        # The first bytes of a checksum are zero: cut there, nothing is left that could be told from padding.
+        if whole[at:cut].strip(b"\0"):
             assert f"offset {at}" in copy.log() and str(log) in copy.log(), copy.log()
             kept = copy.files / f"torn.log.1.{at}"
             assert kept.read_bytes() == whole[at:cut].rstrip(b"\0")

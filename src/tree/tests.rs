@@ -1,0 +1,314 @@
+//! The tree against a simple model, snapshots at one point, and digests.
+
+use super::*;
+use crate::jute::Reader;
+use crate::jute::records::{CreateTxn, DeleteTxn, NodeEntry, SetDataTxn, TxnHeader};
+use crate::model::Zxid;
+use crate::wire::txn::{Txn, TxnBody};
+use bytes::BytesMut;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const SESSION: i64 = 0x0100_0000_0000_0001;
+
+fn txn(zxid: i64, body: TxnBody) -> Txn {
+    let header = TxnHeader { client_id: SESSION, cxid: 0, zxid, time: 1000 + zxid, op: body.op().code() };
+    Txn { header, body, digest: None }
+}
+
+fn create(path: &str, data: &str, parent_cversion: i32) -> TxnBody {
+    TxnBody::Create(CreateTxn {
+        path: Bytes::copy_from_slice(path.as_bytes()),
+        data: Some(Bytes::copy_from_slice(data.as_bytes())),
+        acl: vec![open_entry()],
+        ephemeral: false,
+        parent_cversion,
+    })
+}
+
+fn delete(path: &str) -> TxnBody {
+    TxnBody::Delete(DeleteTxn { path: Bytes::copy_from_slice(path.as_bytes()) })
+}
+
+fn set(path: &str, data: &str, version: i32) -> TxnBody {
+    let data = Some(Bytes::copy_from_slice(data.as_bytes()));
+    TxnBody::SetData(SetDataTxn { path: Bytes::copy_from_slice(path.as_bytes()), data, version })
+}
+
+fn database() -> Database {
+    Database::new(OwnerRules { extended_types: true, emulate_353: false })
+}
+
+fn apply(db: &mut Database, zxid: i64, body: TxnBody) -> Applied {
+    db.apply(&txn(zxid, body), &mut Vec::new())
+}
+
+/// The digest, counted anew from every znode.
+fn recount(tree: &Tree) -> u64 {
+    let counted = tree.subtree(ROOT).filter(|id| is_counted(&tree.path(*id)));
+    let one = |id| {
+        let crc = content_crc(&tree.path(id), tree.data(id));
+        u64::from(node_digest(crc, &tree.stat_persisted(id)))
+    };
+    counted.map(one).fold(0, u64::wrapping_add)
+}
+
+/// The whole body of a snapshot that begins now; `between` runs after each slice.
+fn snapshot(db: &mut Database, slice: usize, mut between: impl FnMut(&mut Database)) -> BytesMut {
+    db.begin_snapshot();
+    let mut out = BytesMut::new();
+    loop {
+        let piece = db.tree.snapshot_slice(slice);
+        out.extend_from_slice(&piece.bytes);
+        if piece.done {
+            return out;
+        }
+        between(db);
+    }
+}
+
+fn load(bytes: &[u8], window: usize) -> Database {
+    let mut loader = Loader::new(OwnerRules { extended_types: true, emulate_353: false });
+    let (mut at, mut end) = (0, 0);
+    while !loader.is_done() {
+        let taken = loader.feed(&bytes[at..end]).unwrap();
+        at += taken;
+        if taken == 0 {
+            assert!(end < bytes.len(), "the body ends before its end marker");
+            end = (end + window).min(bytes.len());
+        }
+    }
+    Database::from_snapshot(loader, Zxid(0))
+}
+
+fn contents(tree: &Tree) -> BTreeMap<Vec<u8>, (Option<Vec<u8>>, crate::jute::records::Stat)> {
+    let all = tree.subtree(ROOT);
+    all.map(|id| (tree.path(id), (tree.data(id).map(<[u8]>::to_vec), tree.stat(id)))).collect()
+}
+
+#[test]
+fn the_digest_of_a_new_tree_is_javas() {
+    assert_eq!(database().tree.digest(), 0x51c6_d660);
+}
+
+#[test]
+fn the_digest_of_javas_golden_log_is_reached() {
+    // The third txn of a Java 3.9.3 log: create /a "hi" at zxid 3, with the digest that stands behind it.
+    let mut db = database();
+    let header = TxnHeader { client_id: 0, cxid: 1, zxid: 3, time: 0x1a2_04be_8e27, op: 1 };
+    db.apply(&Txn { header, body: create("/a", "hi", 1), digest: None }, &mut Vec::new());
+    assert_eq!(db.tree.digest(), 0x1_8fb5_2eb8);
+}
+
+#[test]
+fn a_new_tree_is_javas_snapshot_of_zero() {
+    let body = snapshot(&mut database(), 10, |_| ());
+    // 478 bytes in all, less header and seals.
+    assert_eq!(body.len(), 478 - 16 - 13 - 33 - 21);
+}
+
+#[test]
+fn stats_follow_javas_rules() {
+    let mut db = database();
+    apply(&mut db, 1, create("/a", "", 1));
+    for (zxid, name) in [(2, "x"), (3, "y"), (4, "z")] {
+        apply(&mut db, zxid, create(&format!("/a/{name}"), "", zxid as i32 - 1));
+    }
+    apply(&mut db, 5, delete("/a/x"));
+    let stat = db.tree.stat(db.tree.find(b"/a").unwrap());
+    assert_eq!((stat.cversion, stat.num_children, stat.pzxid, stat.mzxid), (4, 2, 5, 1));
+    let stat = apply(&mut db, 6, set("/a", "data", 1)).stat.unwrap();
+    assert_eq!((stat.version, stat.mzxid, stat.mtime, stat.pzxid, stat.data_length), (1, 6, 1006, 5, 4));
+}
+
+#[test]
+fn replaying_what_is_there_already_changes_nothing() {
+    let history = [
+        create("/a", "1", 1),
+        create("/a/b", "2", 1),
+        set("/a/b", "3", 1),
+        create("/a/c", "4", 2),
+        delete("/a/b"),
+        create("/d", "5", 2),
+        delete("/d"),
+    ];
+    let mut db = database();
+    for (at, body) in history.iter().enumerate() {
+        apply(&mut db, at as i64 + 1, body.clone());
+    }
+    let (digest, before) = (db.tree.digest(), contents(&db.tree));
+    // The last four again, as over a fuzzy snapshot.
+    for (at, body) in history.iter().enumerate().skip(3) {
+        apply(&mut db, at as i64 + 1, body.clone());
+    }
+    assert_eq!(db.tree.digest(), digest);
+    assert_eq!(contents(&db.tree), before);
+}
+
+#[test]
+fn a_path_of_half_a_million_components_is_no_harm() {
+    let mut db = database();
+    let mut path = String::new();
+    for zxid in 1..=3000 {
+        path.push_str("/x");
+        assert_eq!(apply(&mut db, zxid, create(&path, "", 1)).err, 0);
+    }
+    assert_eq!(db.tree.descendants(db.tree.find(b"/x").unwrap()), 2999);
+    assert_eq!(load(&snapshot(&mut db, 64, |_| ()), 1 << 20).tree.digest(), db.tree.digest());
+}
+
+#[test]
+fn an_acl_id_without_its_list_lets_nobody_in() {
+    let mut db = database();
+    let mut body = snapshot(&mut db, 100, |_| ());
+    body.truncate(body.len() - 5);
+    let stat = db.tree.stat_persisted(ROOT);
+    NodeEntry { path: &b"/closed"[..], data: None, acl_id: 77, stat }.encode(&mut body);
+    body.extend_from_slice(&[0, 0, 0, 1, b'/']);
+    let loaded = load(&body, 50);
+    let list = loaded.tree.acl(loaded.tree.find(b"/closed").unwrap());
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0].perms, 0);
+}
+
+#[test]
+fn quotas_count_below_their_path() {
+    let mut db = database();
+    let limits = "/zookeeper/quota/q";
+    apply(&mut db, 1, create("/q", "12345", 1));
+    apply(&mut db, 2, create(limits, "", 1));
+    apply(&mut db, 3, create(&format!("{limits}/zookeeper_limits"), "count=3,bytes=-1", 1));
+    apply(&mut db, 4, create(&format!("{limits}/zookeeper_stats"), "", 2));
+    apply(&mut db, 5, create("/q/a", "123", 1));
+    apply(&mut db, 6, create("/qq", "not below", 2));
+    let (_, limit, usage) = db.tree.quota_for(b"/q/a").unwrap();
+    assert_eq!((limit.count, usage.count, usage.bytes), (3, 2, 8));
+    assert!(db.tree.quota_for(b"/qq").is_none());
+    let loaded = load(&snapshot(&mut db, 100, |_| ()), 100);
+    assert_eq!(loaded.tree.quota_for(b"/q").unwrap().2.bytes, 8);
+}
+
+#[test]
+fn watches_fire_as_in_javas_table() {
+    use crate::model::ConnId;
+    let auth: std::sync::Arc<[crate::jute::records::Id<Bytes>]> = std::sync::Arc::new([]);
+    let mut db = database();
+    apply(&mut db, 1, create("/n", "", 1));
+    let watches = db.watches.get_mut();
+    let (standard, persistent, recursive) = (ConnId(1), ConnId(2), ConnId(3));
+    watches.add(standard, &auth, b"/n", WatchKind::Data, WatchMode::Standard);
+    watches.add(standard, &auth, b"/n", WatchKind::Child, WatchMode::Standard);
+    watches.add_persistent(persistent, &auth, b"/n", false);
+    watches.add_persistent(recursive, &auth, b"/", true);
+    let told = |db: &mut Database, zxid, body| {
+        let (mut events, mut out) = (Vec::new(), Vec::new());
+        db.apply(&txn(zxid, body), &mut events);
+        db.watches.get_mut().fire(&events, &|_, _| true, &mut out);
+        out.into_iter().map(|event| (event.conn.0, event.kind as u8, event.path)).collect::<Vec<_>>()
+    };
+    let n = Bytes::from_static(b"/n");
+    let k = Bytes::from_static(b"/n/k");
+    let events = told(&mut db, 2, create("/n/k", "", 1));
+    assert_eq!(events, [(3, 1, k.clone()), (1, 4, n.clone()), (2, 4, n.clone())]);
+    let events = told(&mut db, 3, set("/n", "", 1));
+    assert_eq!(events, [(1, 3, n.clone()), (2, 3, n.clone()), (3, 3, n.clone())]);
+    let events = told(&mut db, 4, delete("/n/k"));
+    assert_eq!(events, [(3, 2, k), (2, 4, n.clone())], "the one-shot watches are used up");
+    db.watches.get_mut().add(standard, &auth, b"/n", WatchKind::Data, WatchMode::Standard);
+    db.watches.get_mut().add(standard, &auth, b"/n", WatchKind::Child, WatchMode::Standard);
+    let events = told(&mut db, 5, delete("/n"));
+    assert_eq!(events, [(1, 2, n.clone()), (2, 2, n.clone()), (3, 2, n)], "one event for both tables");
+    let watches = db.watches.get_mut();
+    for conn in [standard, persistent, recursive] {
+        watches.remove_watcher(conn);
+    }
+    assert!(watches.is_empty() && watches.total() == 0);
+}
+
+/// One random change: a path out of few, and what happens to it.
+fn change() -> impl Strategy<Value = (u8, u8, u8)> {
+    (0..3_u8, 0..4_u8, 0..4_u8)
+}
+
+fn body_of((kind, first, second): (u8, u8, u8), zxid: i64) -> TxnBody {
+    let path = if second == 0 { format!("/n{first}") } else { format!("/n{first}/m{second}") };
+    match kind {
+        0 => create(&path, &"x".repeat(zxid as usize % 7), -1),
+        1 => delete(&path),
+        _ => set(&path, &"y".repeat(zxid as usize % 9), zxid as i32),
+    }
+}
+
+proptest! {
+    #[test]
+    fn counters_and_digest_follow_every_change(changes in prop::collection::vec(change(), 0..80)) {
+        let mut db = database();
+        let mut model: BTreeMap<String, usize> = BTreeMap::new();
+        for (at, what) in changes.into_iter().enumerate() {
+            let zxid = at as i64 + 1;
+            let applied = apply(&mut db, zxid, body_of(what, zxid));
+            let path = if what.2 == 0 { format!("/n{}", what.1) } else { format!("/n{}/m{}", what.1, what.2) };
+            let parent_there = what.2 == 0 || model.contains_key(&format!("/n{}", what.1));
+            let has_children = model.keys().any(|other| other.starts_with(&format!("{path}/")));
+            let ok = match what.0 {
+                0 if parent_there && !model.contains_key(&path) => {
+                    model.insert(path, zxid as usize % 7);
+                    true
+                }
+                1 if !has_children => model.remove(&path).is_some(),
+                2 if model.contains_key(&path) => {
+                    model.insert(path, zxid as usize % 9);
+                    true
+                }
+                _ => false,
+            };
+            prop_assert_eq!(applied.err == 0, ok);
+        }
+        prop_assert_eq!(db.tree.digest(), recount(&db.tree));
+        prop_assert_eq!(db.tree.znode_count(), model.len() + 5);
+        for (path, len) in &model {
+            let id = db.tree.find(path.as_bytes()).unwrap();
+            prop_assert_eq!(db.tree.data_len(id), *len);
+            prop_assert_eq!(db.tree.path(id), path.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_shows_the_point_at_which_it_began(
+        before in prop::collection::vec(change(), 0..60),
+        during in prop::collection::vec(change(), 0..60),
+        slice in 1..5_usize,
+        window in 1..200_usize,
+    ) {
+        let mut db = database();
+        let mut zxid = 0;
+        for what in before {
+            zxid += 1;
+            apply(&mut db, zxid, body_of(what, zxid));
+        }
+        let (digest, expected) = (db.tree.digest(), contents(&db.tree));
+        let mut during = during.into_iter();
+        let body = snapshot(&mut db, slice, |db| {
+            for what in during.by_ref().take(4) {
+                zxid += 1;
+                apply(db, zxid, body_of(what, zxid));
+            }
+        });
+        let loaded = load(&body, window);
+        prop_assert_eq!(loaded.tree.digest(), digest);
+        prop_assert_eq!(contents(&loaded.tree), expected);
+    }
+
+    #[test]
+    fn no_bytes_make_the_loader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut loader = Loader::new(OwnerRules::default());
+        let _ = loader.feed(&bytes);
+        let mut good = snapshot(&mut database(), 10, |_| ());
+        for (at, byte) in bytes.iter().enumerate() {
+            let place = at * 7919 % good.len();
+            good[place] ^= byte;
+        }
+        let _ = Loader::new(OwnerRules::default()).feed(&good);
+        let _ = Reader::new(&good);
+    }
+}

@@ -101,10 +101,10 @@ mod tests {
         for zxid in 1..=3 {
             broadcast.propose(txn(zxid));
         }
-        assert_eq!(committed(&mut broadcast, 1, 3), []);
-        assert_eq!(committed(&mut broadcast, 9, 3), [], "a stranger does not count");
+        assert_eq!(committed(&mut broadcast, 1, 3), [0_i64; 0]);
+        assert_eq!(committed(&mut broadcast, 9, 3), [0_i64; 0], "a stranger does not count");
         assert_eq!(committed(&mut broadcast, 2, 2), [1, 2]);
-        assert_eq!(committed(&mut broadcast, 2, 2), [], "a repeated ack changes nothing");
+        assert_eq!(committed(&mut broadcast, 2, 2), [0_i64; 0], "a repeated ack changes nothing");
         assert_eq!(committed(&mut broadcast, 3, 3), [3]);
     }
 

@@ -1,5 +1,6 @@
 //! One client connection: from bytes to frames to answers, in the order of its requests.
 
+use super::frames::{Front, front};
 use super::{ClientPort, ConnInfo, four_letter};
 use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslResponse};
 use crate::jute::{Reader, Source};
@@ -156,18 +157,20 @@ impl Connection {
         let input = std::mem::take(&mut self.input);
         while self.broken.is_none() && self.takes_requests(cx.port) {
             let rest = &input[self.input_at..];
-            let Some(head) = rest.first_chunk::<4>() else { break };
-            if self.state == State::New && four_letter::is_word(head) {
-                self.on_word(head, &rest[4..], cx);
-                break;
-            }
-            let len = i32::from_be_bytes(*head);
-            if len < 0 || len as usize > cx.port.limits.max_frame {
-                self.broken = Some("a frame of a length that is not allowed");
-                break;
-            }
-            let Some(frame) = rest[4..].get(..len as usize) else { break };
-            self.input_at += 4 + len as usize;
+            let len = match front(rest, self.state == State::New, cx.port.limits.max_frame) {
+                Front::Incomplete => break,
+                Front::Frame(len) => len,
+                Front::Word(word) => {
+                    self.on_word(&word, &rest[4..], cx);
+                    break;
+                }
+                Front::Refused(_) => {
+                    self.broken = Some("a frame of a length that is not allowed");
+                    break;
+                }
+            };
+            let frame = &rest[4..4 + len];
+            self.input_at += 4 + len;
             cx.received += 1;
             match self.state {
                 State::New => self.on_connect(frame, cx),
@@ -458,10 +461,7 @@ impl Connection {
     /// Whether a frame lies in the input that can be worked on without a new event.
     pub fn has_work(&self, port: &ClientPort) -> bool {
         let rest = &self.input[self.input_at..];
-        let whole = rest.first_chunk::<4>().is_some_and(|head| {
-            let len = i32::from_be_bytes(*head);
-            len < 0 || rest.len() - 4 >= len as usize
-        });
+        let whole = !matches!(front(rest, self.state == State::New, port.limits.max_frame), Front::Incomplete | Front::Word(_));
         let unblocked = !self.pending.is_empty() && self.in_flight.is_empty();
         (whole || unblocked || self.more_to_read) && self.takes_requests(port)
     }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod four_letter;
+pub mod frames;
 mod reactor;
 
 pub use four_letter::Facts;

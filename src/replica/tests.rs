@@ -1,0 +1,214 @@
+//! The server as a value: what is acknowledged when, who is told, how sessions end.
+
+use super::*;
+use crate::jute::Reader;
+use crate::jute::records::{CreateRequest, ReplyHeader, SetDataRequest};
+use crate::model::owner::OwnerRules;
+use crate::session::password_of;
+use crate::tree::open_entry;
+use std::sync::Arc;
+
+struct Server {
+    replica: Replica,
+    db: Database,
+    now: Now,
+    out: Outputs,
+    /// Everything appended so far.
+    log: Vec<LogEntry>,
+}
+
+const CONN: ConnId = ConnId(1);
+
+impl Server {
+    fn new() -> Self {
+        let settings = Settings {
+            server: ServerId(1),
+            tick_ms: 100,
+            min_session_timeout_ms: 200,
+            max_session_timeout_ms: 2000,
+            container_check_ms: 1000,
+            container_max_per_minute: 10_000,
+            container_max_never_used_ms: 0,
+            rules: Rules { txn_digests: true, digest_auth: true, max_txn_bytes: 1 << 20, ..Rules::default() },
+        };
+        let db = Database::new(OwnerRules::default());
+        let now = Now { mono_ms: 1000, wall_ms: 1_700_000_000_000 };
+        let replica = Replica::alone(settings, &db, now);
+        Self { replica, db, now, out: Outputs::default(), log: Vec::new() }
+    }
+
+    /// Hands in one input and returns what clients are told.
+    fn input(&mut self, input: Input) -> Vec<(ClientOutput, Vec<u8>)> {
+        self.replica.handle(self.now, &self.db, input, &mut self.out);
+        if self.replica.has_committed() {
+            self.replica.apply(self.now, &mut self.db, &mut self.out);
+        }
+        self.log.append(&mut self.out.append);
+        let mut bytes = self.out.bytes.split();
+        let told = self.out.client.drain(..);
+        told.map(|output| (output, bytes.split_to(output.len).to_vec())).collect()
+    }
+
+    fn sync(&mut self) -> Vec<(ClientOutput, Vec<u8>)> {
+        let last = self.log.last().unwrap().zxid;
+        self.input(Input::Logged(last))
+    }
+
+    fn connect(&mut self, conn: ConnId) -> SessionId {
+        let connect =
+            Connect { last_zxid_seen: 0, timeout: 500, session: SessionId::NONE, passwd: vec![], read_only: Some(false) };
+        assert_eq!(self.input(Input::Connect { conn, connect }), [], "not before it is durable");
+        let told = self.sync();
+        let ClientMessage::Established { session, timeout_ms: 500 } = told[0].0.message else { panic!("{told:?}") };
+        session
+    }
+
+    fn request(&mut self, session: SessionId, op: Op, body: impl FnOnce(&mut BytesMut)) -> Vec<(ClientOutput, Vec<u8>)> {
+        let mut bytes = BytesMut::new();
+        body(&mut bytes);
+        let request = Request { session, cxid: 7, op, body: bytes.freeze(), auth: Arc::new([]) };
+        self.input(Input::Request { conn: CONN, request })
+    }
+
+    fn create(&mut self, session: SessionId, path: &str, flags: i32) -> Vec<(ClientOutput, Vec<u8>)> {
+        let path = Bytes::copy_from_slice(path.as_bytes());
+        self.request(session, Op::Create, |out| {
+            CreateRequest { path, data: None, acl: vec![open_entry()], flags }.encode(out);
+        })
+    }
+}
+
+fn header(bytes: &[u8]) -> ReplyHeader {
+    ReplyHeader::decode(&mut Reader::new(&bytes[4..])).unwrap()
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_durable() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    assert_eq!(server.create(session, "/a", 0), []);
+    assert!(server.db.tree.find(b"/a").is_none(), "not even visible");
+    let told = server.sync();
+    assert_eq!(told.len(), 1);
+    assert_eq!((header(&told[0].1).xid, header(&told[0].1).zxid, header(&told[0].1).err), (7, 2, 0));
+    assert!(server.db.tree.find(b"/a").is_some());
+}
+
+#[test]
+fn every_failed_write_takes_a_zxid_too() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    server.create(session, "/no/parent", 0);
+    let told = server.sync();
+    assert_eq!((header(&told[0].1).zxid, header(&told[0].1).err), (2, -101));
+    assert_eq!(server.db.last_zxid, Zxid(2));
+}
+
+#[test]
+fn a_sync_waits_for_what_was_proposed_before_it() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    server.create(session, "/a", 0);
+    let path = |out: &mut BytesMut| SyncRequest { path: Some(&b"/x"[..]) }.encode(out);
+    assert_eq!(server.request(session, Op::Sync, path), []);
+    let told = server.sync();
+    assert_eq!(told.len(), 2, "the create's reply, then the sync's");
+    assert_eq!(header(&told[1].1).zxid, 2);
+    assert_eq!(server.request(session, Op::Sync, path).len(), 1, "at once when nothing is outstanding");
+}
+
+#[test]
+fn an_expired_session_takes_its_ephemerals_and_its_connection() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    server.create(session, "/e", 1);
+    server.sync();
+    server.now.mono_ms += 400;
+    assert_eq!(server.input(Input::Touched(vec![session])), []);
+    server.now.mono_ms += 400;
+    assert_eq!(server.input(Input::Tick), [], "it was heard from");
+    server.now.mono_ms += 300;
+    server.input(Input::Tick);
+    assert_eq!(server.create(session, "/late", 1), [], "closing: requests get no answer");
+    let told = server.sync();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::SessionEnded));
+    assert_eq!(server.db.tree.ephemeral_count(), 0);
+    assert!(server.db.sessions.is_empty());
+}
+
+#[test]
+fn a_session_moves_with_the_right_password_alone() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    let ask = |passwd: Vec<u8>| Connect { last_zxid_seen: 0, timeout: 300, session, passwd, read_only: None };
+    let told = server.input(Input::Connect { conn: ConnId(2), connect: ask(vec![0; 16]) });
+    assert_eq!(told.len(), 1, "the owner's connection lives on");
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::InvalidSession));
+    let told = server.input(Input::Connect { conn: ConnId(3), connect: ask(password_of(session).to_vec()) });
+    let messages: Vec<_> = told.iter().map(|(output, _)| (output.conn, output.message)).collect();
+    assert_eq!(messages[0], (CONN, ClientMessage::Close(CloseReason::SessionTakenOver)));
+    assert_eq!(messages[1], (ConnId(3), ClientMessage::Established { session, timeout_ms: 300 }));
+    // The old connection's end does not take the session from the new one.
+    server.input(Input::Disconnected { conn: CONN, session });
+    assert_eq!(server.replica.attached().collect::<Vec<_>>(), [(session, ConnId(3))]);
+}
+
+#[test]
+fn a_session_with_too_many_ephemerals_is_closed_in_steps() {
+    let mut server = Server::new();
+    server.replica.settings.rules.max_txn_bytes = 9000;
+    let session = server.connect(CONN);
+    for number in 0..300 {
+        server.create(session, &format!("/ephemeral-{number:04}"), 1);
+    }
+    server.sync();
+    let before = server.log.len();
+    server.request(session, Op::CloseSession, |_| ());
+    let closing = &server.log[before..];
+    assert!(closing.len() > 1, "one transaction would be too large");
+    assert!(closing.iter().all(|entry| entry.body.len() <= 9000));
+    let told = server.sync();
+    assert_eq!(told.last().unwrap().0.message, ClientMessage::LastReply);
+    assert_eq!(server.db.tree.ephemeral_count(), 0);
+}
+
+#[test]
+fn a_client_from_the_future_is_turned_away() {
+    let mut server = Server::new();
+    let connect =
+        Connect { last_zxid_seen: 5, timeout: 500, session: SessionId::NONE, passwd: vec![], read_only: None };
+    let told = server.input(Input::Connect { conn: CONN, connect });
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::ClientIsAhead));
+    assert_eq!(told[0].0.len, 0);
+}
+
+#[test]
+fn the_digest_in_the_log_is_the_trees() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    for number in 0..20 {
+        server.create(session, &format!("/n{number}"), number % 2);
+        let path = Bytes::from(format!("/n{}", number / 2));
+        server.request(session, Op::SetData, |out| {
+            SetDataRequest { path: path.clone(), data: Some(path), version: -1 }.encode(out);
+        });
+        if number % 3 == 0 {
+            server.sync();
+        }
+    }
+    server.sync();
+    server.request(session, Op::CloseSession, |_| ());
+    server.sync();
+    assert_eq!(server.out.tally.digest_mismatches, 0);
+    assert!(server.out.tally.commits > 40);
+}
+
+#[test]
+fn an_epoch_that_is_used_up_is_followed_by_the_next() {
+    let mut server = Server::new();
+    server.db.last_zxid = Zxid(0x5_ffff_fffe);
+    server.replica = Replica::alone(server.replica.settings.clone(), &server.db, server.now);
+    server.connect(CONN);
+    assert_eq!(server.db.last_zxid, Zxid(0x6_0000_0001));
+}

@@ -16,6 +16,10 @@ SEED = os.environ.get("SEED")
 STEPS = int(os.environ.get("STEPS", "1500"))
 # Differences after which a run ends.
 MOST = 12
+# Also sends what is known to be answered differently.
+STRICT = os.environ.get("STRICT") == "1"
+# The session that sees everything, and takes up watches.
+SUPER = 2
 SUPER_DIGEST = "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
 SETTINGS = {
     "tickTime": "2000",
@@ -39,7 +43,9 @@ ODD_PATHS = ["", "/", "a", "a/b", "/t/", "//", "/t//a", "/t/.", "/t/..", "/t/...
              "/zookeeper", "/zookeeper/", "/zookeeper/config", "/zookeeper/quota", "/zookeeper/quota/x", None]
 QUOTA_PATHS = ["/zookeeper/quota/q", "/zookeeper/quota/q/zookeeper_limits", "/zookeeper/quota/q/zookeeper_stats"]
 QUOTAS = [b"count=3,bytes=10", b"count=-1,bytes=-1=;byteHardLimit=12;countHardLimit=3", b"count=2,bytes=5=;countHardLimit=2",
-          b"count=0,bytes=0", b"", b"nonsense"]
+          b"count=0,bytes=0"]
+# Java fails every write below a quota that does not parse.
+BAD_QUOTAS = [b"", b"nonsense"]
 ACLS = [OPEN] * 8 + [
     [(1, "world", "anyone")], [(31, "auth", "")], [(31, "digest", "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=")], [], None,
     [(31, "world", "me")], [(31, "world", "")], [(31, "ip", "127.0.0.1")], [(31, "ip", "127.0.0.0/8")], [(31, "ip", "10.0.0.1")],
@@ -63,6 +69,7 @@ class Requests:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
+        self.in_multi = False
 
     def path(self):
         dice = self.random.random()
@@ -75,13 +82,18 @@ class Requests:
 
     def data(self, path):
         if path in QUOTA_PATHS:
-            return self.random.choice(QUOTAS)
+            return self.random.choice(QUOTAS + BAD_QUOTAS if STRICT else QUOTAS)
         return self.random.choice(DATA)
 
     def creation(self, op):
         path = self.path()
         flags = self.random.choice([0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, -1])
-        body = path_of(path) + buffer(self.data(path)) + acls_of(self.random.choice(ACLS))
+        entries = self.random.choice(ACLS)
+        if self.in_multi and not STRICT:
+            # Java fails the whole of it; we name the part.
+            flags = 0 if flags in (5, 6) else flags
+            entries = OPEN if entries is None else entries
+        body = path_of(path) + buffer(self.data(path)) + acls_of(entries)
         if op == CREATE_TTL:
             # A mode without TTL kills the Java server for good: refused here, and tested alone.
             flags = self.random.choice([5, 5, 6, 7, -1])
@@ -139,9 +151,14 @@ class Requests:
 
     def multi(self, ops):
         body = b""
+        self.in_multi = True
         for _ in range(self.random.choice([0, 1, 2, 2, 3, 4])):
             op = self.random.choice(ops)
-            body += struct.pack(">iBi", op, 0, -1) + self.body(op)
+            part = self.body(op)
+            while is_known(op, part) and not STRICT:
+                part = self.body(op)
+            body += struct.pack(">iBi", op, 0, -1) + part
+        self.in_multi = False
         return body + struct.pack(">iBi", -1, 1, -1)
 
     def next(self):
@@ -158,13 +175,36 @@ class Requests:
         elif rare < 0.035:
             op = self.random.choice([13, 16, 102, 99, 0, 10])
         body = self.body(op)
+        while is_known(op, body) and not STRICT:
+            body = self.body(op)
         odd = self.random.random()
-        if odd < 0.04:
+        if odd < 0.04 and op != SASL:
             body = body[:self.random.randrange(len(body) + 1)]
         elif odd < 0.06:
             body += b"trailing"
+        if op in (SET_WATCHES, SET_WATCHES2):
+            who = SUPER
         xid = {100: -4, 101: -8, 105: -8}.get(op)
         return who, op, xid, body
+
+
+NULL = struct.pack(">i", -1)
+
+
+def is_known(op, body):
+    """Requests that Java answers by accident, and we on purpose otherwise."""
+    if body.startswith(NULL) and op not in (SYNC, EPHEMERALS):
+        # Java stumbles over a null path, later or earlier than we do.
+        return True
+    if op == SYNC:
+        # Java echoes what is outside the BMP as CESU-8.
+        return b"\xf0" in body
+    if op == AUTH:
+        return body.endswith(NULL)
+    if op == GET:
+        # Null to us, empty to Java, until it is set.
+        return body.startswith((ustring("/"), ustring("")))
+    return False
 
 
 class Reader:
@@ -190,7 +230,8 @@ class Reader:
         return sorted(self.text() or b"" for _ in range(self.take(">i")))
 
     def acl(self):
-        return [(self.take(">i"), self.text(), self.text()) for _ in range(self.take(">i"))]
+        # Sorted: the scheme `auth` is replaced by ids in no fixed order.
+        return sorted((self.take(">i"), self.text(), self.text()) for _ in range(self.take(">i")))
 
     def stat(self):
         czxid, mzxid, _, _, version, cversion, aversion, owner, length, children, pzxid = self.take(">qqqqiiiqiiq")
@@ -249,6 +290,10 @@ class Side:
             self.sessions[who].close()
         self.sessions[who] = Session(self.server.port, timeout_ms=40_000)
         self.owners[self.sessions[who].session] = f"session {len(self.owners)}"
+        if who == SUPER:
+            # READ on everything: unlike Java, we tell of missed changes only to those who may read.
+            auth = struct.pack(">i", 0) + ustring("digest") + buffer(b"super:test")
+            assert self.sessions[who].call(AUTH, auth, xid=-4)[1] == 0
         self.note(self.sessions[who].call(PING, xid=-2)[0])
 
     def note(self, zxid):
@@ -289,8 +334,14 @@ class Side:
                 xid, zxid, err, rest = frame
                 if xid == -1:
                     told.append((index, "event", self.when(zxid), err, rest.hex() if op == CLOSE else rest))
+                elif op == MULTI_READ and err != 0:
+                    # Java sends the results it had got.
+                    told.append((index, "reply", self.when(zxid), err))
                 elif xid != -2:
                     told.append((index, "reply", self.when(zxid), err, Reader(rest, self).whole(op)))
+        if any(entry[1:4] == ("reply", -1, -6) for entry in told):
+            # The server closes, before the ping or behind it.
+            told = [entry for entry in told if entry[1] != "closed"]
         if op == CLOSE:
             # The order in which a session's ephemerals go is not fixed, nor whether the ping came before the end.
             told = sorted((entry for entry in told if entry[1] != "closed"), key=str)
@@ -334,7 +385,7 @@ def test_random_requests_are_answered_alike():
                 differences.append(f"step {step}: session {who}, op {op}, {body!r}\n  java:  {said}\n  zabra: {answered}")
                 if len(differences) >= MOST:
                     break
-            for who in sorted(java.closed() | zabra.closed() | ({request[0]} if request[1] == CLOSE else set())):
+            for who in sorted(java.closed() | zabra.closed() | ({request[0]} if request[1] in (CLOSE, CHECK, 99, 0, 10) else set())):
                 java.connect(who)
                 zabra.connect(who)
         assert first.process.poll() is None and second.process.poll() is None

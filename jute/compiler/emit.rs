@@ -1,6 +1,6 @@
 //! Writes the Rust of the records: one struct each, generic over how it holds bytes, with encoder and decoder.
 
-use crate::grammar::{Field, Kind, Record};
+use super::grammar::{Field, Kind, Record};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

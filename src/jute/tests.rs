@@ -130,3 +130,33 @@ proptest! {
         let _ = AclMapEntry::decode(&mut Reader::new(&bytes));
     }
 }
+
+#[path = "../../jute/compiler/emit.rs"]
+mod emit;
+#[path = "../../jute/compiler/grammar.rs"]
+mod grammar;
+
+fn compile(text: &str) -> Result<String, String> {
+    grammar::parse("x.jute", text).and_then(|records| emit::rust(&records))
+}
+
+#[test]
+fn a_wrong_jute_file_names_file_line_and_column() {
+    for (text, message) in [
+        ("record A { int x }", "x.jute:1:18: expected `;`"),
+        ("record A { int x; }\n\n  recrd B {}", "x.jute:3:3: expected `record`, or the end of the file"),
+        ("record A {\n  vector<int x;\n}", "x.jute:2:14: expected `>`"),
+        ("record { }", "x.jute:1:8: expected a record's name"),
+        ("record A { B b; }", "x.jute:1:8: field `b` has an unknown type `B`"),
+        ("record A { A a; }", "x.jute:1:8: field `a` has an unknown type `A`"),
+        ("record A { }\nrecord A { }", "x.jute:2:8: a second record `A`"),
+    ] {
+        assert_eq!(compile(text), Err(message.to_string()), "{text}");
+    }
+}
+
+#[test]
+fn records_may_stand_in_any_order() {
+    let rust = compile("record A { vector<B>? b; } // why\n/// What it is.\nrecord B { ustring? s; }").unwrap();
+    assert!(rust.contains("/// What it is.") && rust.contains("pub b: Option<Vec<B<B>>>"), "{rust}");
+}

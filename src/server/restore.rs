@@ -58,7 +58,7 @@ impl Restore for RestoredDatabase {
 /// Whether a snapshot can be read to its end, seals and all.
 pub(super) fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
     let Ok(mut reader) = SnapshotReader::open(disk, path) else { return false };
-    let mut loader = Loader::new(rules);
+    let mut loader = Loader::dry(rules);
     while !loader.is_done() {
         let mut failed = false;
         let fed = reader.with(&mut |window| match loader.feed(window) {

@@ -1,16 +1,23 @@
-//! Finds a znode by its full path without storing paths: a hash table of ids, sharded so that a growth moves little.
+//! Finds a znode by its full path without storing paths: hash tables of ids, many, so that a growth moves little.
 
 use super::node::{NodeId, ROOT, Slab};
 use hashbrown::{DefaultHashBuilder, HashTable};
-use std::cell::RefCell;
 use std::hash::BuildHasher;
 
-const SHARDS: usize = 256;
+/// At a million znodes each shard holds some 3,300: just below a growth of its table.
+const SHARDS: usize = 300;
+
+/// A znode, and enough of its path's hash to move it when a table grows without looking at the znode.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    id: NodeId,
+    hash: u32,
+}
 
 #[derive(Debug)]
 pub(super) struct PathIndex {
     hasher: DefaultHashBuilder,
-    shards: Vec<HashTable<u32>>,
+    shards: Vec<HashTable<Entry>>,
 }
 
 impl PathIndex {
@@ -18,36 +25,37 @@ impl PathIndex {
         Self { hasher: DefaultHashBuilder::default(), shards: (0..SHARDS).map(|_| HashTable::new()).collect() }
     }
 
+    /// The shard, and the hash within it.
     #[inline]
-    pub fn find(&self, slab: &Slab, path: &[u8]) -> Option<NodeId> {
+    fn place(&self, path: &[u8]) -> (usize, u32) {
         let hash = self.hasher.hash_one(path);
-        self.shards[shard_of(hash)].find(hash, |id| is_at(slab, NodeId(*id), path)).map(|id| NodeId(*id))
+        (hash as u32 as usize % SHARDS, (hash >> 32) as u32)
     }
 
-    /// `id` must be linked into the slab already, and not be in the index.
-    pub fn insert(&mut self, slab: &Slab, path: &[u8], id: NodeId) {
-        let hash = self.hasher.hash_one(path);
-        let hasher = &self.hasher;
-        let scratch = RefCell::new(Vec::new());
-        self.shards[shard_of(hash)].insert_unique(hash, id.0, |other| {
-            let mut scratch = scratch.borrow_mut();
-            scratch.clear();
-            write_path(slab, NodeId(*other), &mut scratch);
-            hasher.hash_one(&scratch[..])
-        });
+    #[inline]
+    pub fn find(&self, slab: &Slab, path: &[u8]) -> Option<NodeId> {
+        let (shard, hash) = self.place(path);
+        let is_it = |entry: &Entry| entry.hash == hash && is_at(slab, entry.id, path);
+        self.shards[shard].find(spread(hash), is_it).map(|entry| entry.id)
+    }
+
+    /// `path` must not be in the index.
+    pub fn insert(&mut self, path: &[u8], id: NodeId) {
+        let (shard, hash) = self.place(path);
+        self.shards[shard].insert_unique(spread(hash), Entry { id, hash }, |other| spread(other.hash));
     }
 
     pub fn remove(&mut self, path: &[u8], id: NodeId) {
-        let hash = self.hasher.hash_one(path);
-        let found = self.shards[shard_of(hash)].find_entry(hash, |other| *other == id.0);
+        let (shard, hash) = self.place(path);
+        let found = self.shards[shard].find_entry(spread(hash), |entry| entry.id == id);
         found.expect("a removed znode was in the index").remove();
     }
 }
 
+/// The tables look at the highest and the lowest bits.
 #[inline]
-fn shard_of(hash: u64) -> usize {
-    // The table itself uses the top 7 and the low bits.
-    (hash >> 40) as usize % SHARDS
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Whether the znode's full path is `path`: compares from the last component upwards.

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use index::PathIndex;
 use node::{NIL, Node, ROOT, Slab};
 use quota::Quotas;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub const ZOOKEEPER: &[u8] = b"/zookeeper";
 pub const QUOTA: &[u8] = b"/zookeeper/quota";
@@ -74,6 +74,8 @@ pub struct Tree {
     index: PathIndex,
     acls: AclTable,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
+    /// The raw owner of every znode that has one: sessions, containers, TTLs.
+    owners: HashMap<NodeId, i64>,
     containers: BTreeSet<NodeId>,
     ttls: BTreeSet<NodeId>,
     quotas: Quotas,
@@ -103,6 +105,7 @@ impl Tree {
             index: PathIndex::new(),
             acls: AclTable::new(),
             ephemerals: BTreeMap::new(),
+            owners: HashMap::new(),
             containers: BTreeSet::new(),
             ttls: BTreeSet::new(),
             quotas: Quotas::default(),
@@ -126,7 +129,7 @@ impl Tree {
     #[inline]
     pub fn stat(&self, id: NodeId) -> Stat {
         let node = &self.slab[id];
-        let shown = match Owner::decode(node.owner, self.rules) {
+        let shown = match self.owner(id) {
             Owner::Session(session) => session.0,
             Owner::Persistent | Owner::Container | Owner::Ttl(_) => 0,
         };
@@ -134,7 +137,12 @@ impl Tree {
     }
 
     pub fn stat_persisted(&self, id: NodeId) -> StatPersisted {
-        self.slab[id].stat_persisted()
+        self.slab[id].stat_persisted(self.raw_owner(id))
+    }
+
+    #[inline]
+    fn raw_owner(&self, id: NodeId) -> i64 {
+        if self.owners.is_empty() { 0 } else { self.owners.get(&id).copied().unwrap_or(0) }
     }
 
     #[inline]
@@ -166,7 +174,7 @@ impl Tree {
     }
 
     pub fn owner(&self, id: NodeId) -> Owner {
-        Owner::decode(self.slab[id].owner, self.rules)
+        Owner::decode(self.raw_owner(id), self.rules)
     }
 
     pub fn owner_rules(&self) -> OwnerRules {
@@ -254,7 +262,7 @@ impl Tree {
         });
         let ttls = self.ttls.iter().filter(|id| {
             let node = &self.slab[**id];
-            let Owner::Ttl(ttl) = Owner::decode(node.owner, self.rules) else { return false };
+            let Owner::Ttl(ttl) = self.owner(**id) else { return false };
             node.children == 0 && now_ms - node.mtime > ttl
         });
         containers.chain(ttls).map(|id| self.path(*id)).collect()
@@ -366,29 +374,29 @@ impl Tree {
     /// Runs `f` on a znode and keeps the digest and a snapshot under way right. `f` must not touch name or data.
     fn change(&mut self, id: NodeId, path: &[u8], f: impl FnOnce(&mut Node)) {
         self.set_aside(id);
-        let counted = digest::is_counted(path);
+        let (counted, owner) = (digest::is_counted(path), self.raw_owner(id));
         let node = &mut self.slab[id];
         if !counted {
             return f(node);
         }
-        let before = node_digest(node.content_crc, &node.stat_persisted());
+        let before = node_digest(node.content_crc, &node.stat_persisted(owner));
         f(node);
-        let after = node_digest(node.content_crc, &node.stat_persisted());
+        let after = node_digest(node.content_crc, &node.stat_persisted(owner));
         self.digest = self.digest.wrapping_sub(u64::from(before)).wrapping_add(u64::from(after));
     }
 
     /// Like [`Self::change`], with new data. Returns how many bytes longer the data is now.
     fn replace_data(&mut self, id: NodeId, path: &[u8], data: Option<&[u8]>, f: impl FnOnce(&mut Node)) -> i64 {
         self.set_aside(id);
-        let counted = digest::is_counted(path);
+        let (counted, owner) = (digest::is_counted(path), self.raw_owner(id));
         let node = &mut self.slab[id];
-        let before = node_digest(node.content_crc, &node.stat_persisted());
+        let before = node_digest(node.content_crc, &node.stat_persisted(owner));
         let old_len = node.data_len();
         node.set_data(data);
         f(node);
         if counted {
             node.content_crc = content_crc(path, data);
-            let after = node_digest(node.content_crc, &node.stat_persisted());
+            let after = node_digest(node.content_crc, &node.stat_persisted(owner));
             self.digest = self.digest.wrapping_sub(u64::from(before)).wrapping_add(u64::from(after));
         }
         let diff = data.map_or(0, <[u8]>::len) as i64 - old_len as i64;
@@ -434,7 +442,10 @@ impl Tree {
             if first != NIL {
                 self.slab[first].prev_sibling = id;
             }
-            self.index.insert(&self.slab, path, id);
+            self.index.insert(path, id);
+        }
+        if stat.ephemeral_owner != 0 {
+            self.owners.insert(id, stat.ephemeral_owner);
         }
         match Owner::decode(stat.ephemeral_owner, self.rules) {
             Owner::Persistent => {}
@@ -455,9 +466,10 @@ impl Tree {
     fn unlink(&mut self, id: NodeId, path: &[u8]) -> usize {
         self.set_aside(id);
         self.index.remove(path, id);
+        let owner = self.owners.remove(&id).unwrap_or(0);
         let node = self.slab.remove(id);
         if digest::is_counted(path) {
-            let digest = node_digest(node.content_crc, &node.stat_persisted());
+            let digest = node_digest(node.content_crc, &node.stat_persisted(owner));
             self.digest = self.digest.wrapping_sub(u64::from(digest));
         }
         self.data_bytes -= (path.len() + node.data_len()) as i64;
@@ -471,7 +483,7 @@ impl Tree {
         }
         self.slab[node.parent].children -= 1;
         self.acls.release(node.acl);
-        match Owner::decode(node.owner, self.rules) {
+        match Owner::decode(owner, self.rules) {
             Owner::Persistent => {}
             Owner::Session(session) => {
                 let owned = self.ephemerals.get_mut(&session).expect("an ephemeral stands in its owner's list");

@@ -18,7 +18,8 @@ impl AclId {
     pub const OPEN: AclId = AclId(u32::MAX);
 }
 
-/// A znode: 104 bytes beside one allocation for name and data.
+/// A znode: 96 bytes beside one allocation for name and data. The owner of the few that have one stands beside the
+/// slab ([`super::Tree`]).
 #[derive(Debug)]
 pub(super) struct Node {
     /// A varint `name length << 1 | data is null`, the name, the data.
@@ -28,7 +29,6 @@ pub(super) struct Node {
     pub pzxid: i64,
     pub ctime: i64,
     pub mtime: i64,
-    pub owner: i64,
     pub version: i32,
     /// How many children were ever created: the persisted form, not the one of a client's Stat.
     pub cversion: i32,
@@ -53,7 +53,6 @@ impl Node {
             pzxid: stat.pzxid,
             ctime: stat.ctime,
             mtime: stat.mtime,
-            owner: stat.ephemeral_owner,
             version: stat.version,
             cversion: stat.cversion,
             aversion: stat.aversion,
@@ -104,7 +103,7 @@ impl Node {
         self.blob = blob(&self.blob[at..start], data);
     }
 
-    pub fn stat_persisted(&self) -> StatPersisted {
+    pub fn stat_persisted(&self, owner: i64) -> StatPersisted {
         StatPersisted {
             czxid: self.czxid,
             mzxid: self.mzxid,
@@ -113,7 +112,7 @@ impl Node {
             version: self.version,
             cversion: self.cversion,
             aversion: self.aversion,
-            ephemeral_owner: self.owner,
+            ephemeral_owner: owner,
             pzxid: self.pzxid,
         }
     }
@@ -178,7 +177,8 @@ fn varint(bytes: &[u8]) -> (usize, usize) {
     }
 }
 
-const CHUNK: usize = 1024;
+/// A chunk just fits into 64 KiB, a size that allocators have.
+const CHUNK: usize = 682;
 
 /// All znodes. Grows by chunks, so that no growth ever moves a million nodes.
 #[derive(Debug)]
@@ -254,8 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn a_znode_costs_at_most_104_bytes_beside_name_and_data() {
-        assert_eq!(std::mem::size_of::<Node>(), 104);
+    fn a_znode_costs_at_most_96_bytes_beside_name_and_data() {
+        assert_eq!(std::mem::size_of::<Node>(), 96);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Walk {
         }
     }
 
-    fn write(&mut self, slab: &Slab, id: NodeId) {
+    fn write(&mut self, slab: &Slab, owners: &HashMap<NodeId, i64>, id: NodeId) {
         let mut chain = Vec::new();
         let mut at = id;
         while at != NIL && !self.is_out(at) {
@@ -60,7 +60,8 @@ impl Walk {
             index::write_path(slab, id, &mut self.path);
             let node = &slab[id];
             let acl_id = if node.acl == AclId::OPEN { -1 } else { i64::from(node.acl.0) };
-            NodeEntry { path: &self.path[..], data: node.data(), acl_id, stat: node.stat_persisted() }
+            let stat = node.stat_persisted(owners.get(&id).copied().unwrap_or(0));
+            NodeEntry { path: &self.path[..], data: node.data(), acl_id, stat }
                 .encode(&mut self.bytes);
         }
     }
@@ -88,7 +89,7 @@ impl Tree {
             let id = NodeId(at as u32);
             let vacant = self.slab[id].parent == NIL && id != ROOT;
             if !vacant && !walk.is_out(id) {
-                walk.write(&self.slab, id);
+                walk.write(&self.slab, &self.owners, id);
             }
         }
         walk.next = stop;
@@ -114,7 +115,7 @@ impl Tree {
         if let Some(walk) = &mut self.walk
             && !walk.is_out(id)
         {
-            walk.write(&self.slab, id);
+            walk.write(&self.slab, &self.owners, id);
         }
     }
 
@@ -163,6 +164,8 @@ pub struct Loader {
     sessions: BTreeMap<SessionId, i32>,
     acl_ids: HashMap<i64, AclId>,
     stage: Stage,
+    /// Znodes are only looked at, not kept: to find out whether a snapshot can be read.
+    dry: bool,
 }
 
 impl Loader {
@@ -172,7 +175,13 @@ impl Loader {
             sessions: BTreeMap::new(),
             acl_ids: HashMap::new(),
             stage: Stage::SessionCount,
+            dry: false,
         }
+    }
+
+    /// Reads everything and keeps no znode.
+    pub fn dry(rules: OwnerRules) -> Self {
+        Self { dry: true, ..Self::new(rules) }
     }
 
     pub fn is_done(&self) -> bool {
@@ -225,6 +234,9 @@ impl Loader {
         let data = from.buffer()?;
         let acl_id = from.long()?;
         let stat = StatPersisted::decode(from)?;
+        if self.dry {
+            return Ok(Stage::Nodes);
+        }
         let acl = self.acl(acl_id);
         self.tree
             .insert_loaded(path, data, &stat, acl)

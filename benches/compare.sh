@@ -35,7 +35,7 @@ EOF
   echo '<configuration><root level="ERROR"/></configuration>' >"$work/$1/logback.xml"
 }
 
-start() { # kind; prints the milliseconds until it serves
+start() { # kind; leaves the milliseconds until it serves in `took`
   if [ "$1" = java ]; then
     java -Xms1g -Xmx4g -Dlogback.configurationFile="$work/java/logback.xml" \
       -Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory \
@@ -45,7 +45,7 @@ start() { # kind; prints the milliseconds until it serves
     target/release/zabra serve "$work/zabra/zoo.cfg" >"$work/zabra/log" 2>&1 &
   fi
   server_pid=$!
-  python3 - "$port" <<'EOF'
+  took=$(python3 - "$port" <<'EOF'
 import socket, sys, time
 begun = time.monotonic()
 while time.monotonic() - begun < 120:
@@ -60,6 +60,7 @@ while time.monotonic() - begun < 120:
 else:
     sys.exit("the server does not serve")
 EOF
+  )
 }
 
 bench() { # kind, arguments
@@ -73,7 +74,8 @@ note() { echo "{\"server\":\"$1\",\"what\":\"$2\",\"value\":$3}" >>"$results"; }
 
 for kind in java zabra; do
   configure "$kind"
-  note "$kind" "empty start to serving, ms" "$(start "$kind")"
+  start "$kind"
+  note "$kind" "empty start to serving, ms" "$took"
   echo "$kind: warming up" >&2
   bench warmup --op mix:50/50 --connections 64 --in-flight 16 --duration-s "$([ "$kind" = java ] && echo 30 || echo 2)" --warmup-s 0
   for op in get set; do
@@ -89,12 +91,13 @@ done
 for kind in java zabra; do
   rm -rf "${work:?}/$kind"
   configure "$kind"
-  start "$kind" >/dev/null
+  start "$kind"
   echo "$kind: 1,000,000 znodes" >&2
   bench "$kind" --op load --nodes 1000000
   note "$kind" "memory with 1,000,000 znodes, MB" "$(awk '/VmRSS/ {print int($2 * 1024 / 1000000)}' "/proc/$server_pid/status")"
   stop
-  note "$kind" "restart with 1,000,000 znodes, ms" "$(start "$kind")"
+  start "$kind"
+  note "$kind" "restart with 1,000,000 znodes, ms" "$took"
   stop
 done
 

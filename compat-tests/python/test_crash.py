@@ -75,8 +75,9 @@ class Model:
 class Writer:
     """One session that pipelines writes, and remembers which were sent and which were acknowledged."""
 
-    def __init__(self, index, failures):
+    def __init__(self, index, failures, timeout_ms=SESSION_MS):
         self.index = index
+        self.timeout_ms = timeout_ms
         self.root = f"/w{index}"
         self.random = random.Random(f"{SEED}/{index}")
         self.failures = failures
@@ -91,11 +92,11 @@ class Writer:
 
     def connect(self, port):
         if self.identity:
-            self.session = Session(port, timeout_ms=SESSION_MS, session=self.identity[0], passwd=self.identity[1])
+            self.session = Session(port, timeout_ms=self.timeout_ms, session=self.identity[0], passwd=self.identity[1])
             if self.session.session == 0:
                 self.failures.append(f"{self.root}: the session did not survive the crash")
         else:
-            self.session = Session(port, timeout_ms=SESSION_MS)
+            self.session = Session(port, timeout_ms=self.timeout_ms)
             self.identity = self.session.session, self.session.passwd
 
     def run(self, port):

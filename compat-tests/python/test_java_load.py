@@ -36,7 +36,7 @@ def described(body):
 def load(server, seconds):
     """Writers as in the crash test, until the server is killed."""
     failures = []
-    writers = [Writer(index, failures) for index in range(WRITERS)]
+    writers = [Writer(index, failures, timeout_ms=100_000) for index in range(WRITERS)]
     with Session(server.port) as session:
         paths = ["/ephemerals", "/seq"] + [f"/w{n}{rest}" for n in range(WRITERS) for rest in ("", "/register", "/a", "/b", "/nodes")]
         for path in paths:

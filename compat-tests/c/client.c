@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zookeeper/zookeeper.h>
 
@@ -58,12 +59,36 @@ static void authenticated(int rc, const void *data) {
     pthread_mutex_unlock(&lock);
 }
 
+/* In a process of its own, which ends without closing: leaves a session with an ephemeral, and says whose it is. */
+static clientid_t leave_a_session(const char *hosts) {
+    int ends[2];
+    clientid_t id;
+    memset(&id, 0, sizeof id);
+    CHECK(pipe(ends) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        zhandle_t *zh = zookeeper_init(hosts, watcher, 8000, NULL, NULL, 0);
+        if (zh != NULL && await(&connected, 1) &&
+            zoo_create(zh, "/left", NULL, -1, &ZOO_OPEN_ACL_UNSAFE, ZOO_EPHEMERAL, NULL, 0) == ZOK) {
+            id = *zoo_client_id(zh);
+        }
+        _exit(write(ends[1], &id, sizeof id) == (ssize_t)sizeof id ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(child > 0 && read(ends[0], &id, sizeof id) == (ssize_t)sizeof id);
+    CHECK(waitpid(child, &status, 0) == child && status == 0 && id.client_id != 0);
+    close(ends[0]);
+    close(ends[1]);
+    return id;
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) {
         fprintf(stderr, "usage: client host:port\n");
         return 2;
     }
     zoo_set_debug_level(ZOO_LOG_LEVEL_ERROR);
+    clientid_t id = leave_a_session(argv[1]);
     zhandle_t *zh = zookeeper_init(argv[1], watcher, 8000, NULL, NULL, 0);
     CHECK(zh != NULL);
     CHECK(await(&connected, 1));
@@ -121,14 +146,14 @@ int main(int argc, char **argv) {
     length = sizeof data;
     CHECK(zoo_set(zh, "/c/mine", "x", 1, -1) == ZNOAUTH);
 
-    /* The same session over a second connection: it keeps its ephemeral. */
-    clientid_t id = *zoo_client_id(zh);
+    /* The session that another process left, taken up with its id and password: it keeps its ephemeral. */
     connected = 0;
     zhandle_t *again = zookeeper_init(argv[1], watcher, 8000, &id, NULL, 0);
     CHECK(again != NULL && await(&connected, 1));
     CHECK(zoo_client_id(again)->client_id == id.client_id);
-    CHECK(zoo_exists(again, "/c/e", 0, &stat) == ZOK && stat.ephemeralOwner == id.client_id);
+    CHECK(zoo_exists(again, "/left", 0, &stat) == ZOK && stat.ephemeralOwner == id.client_id);
     CHECK(zookeeper_close(again) == ZOK);
+    CHECK(zoo_exists(zh, "/left", 0, &stat) == ZNONODE);
     zookeeper_close(zh);
 
     connected = 0;

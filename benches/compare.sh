@@ -36,6 +36,8 @@ EOF
 }
 
 start() { # kind; leaves the milliseconds until it serves in `took`
+  local begun
+  begun=$(date +%s%N)
   if [ "$1" = java ]; then
     java -Xms1g -Xmx4g -Dlogback.configurationFile="$work/java/logback.xml" \
       -Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory \
@@ -45,15 +47,15 @@ start() { # kind; leaves the milliseconds until it serves in `took`
     target/release/zabra serve "$work/zabra/zoo.cfg" >"$work/zabra/log" 2>&1 &
   fi
   server_pid=$!
-  took=$(python3 - "$port" <<'EOF'
+  took=$(python3 - "$port" "$begun" <<'EOF'
 import socket, sys, time
-begun = time.monotonic()
-while time.monotonic() - begun < 120:
+begun = int(sys.argv[2])
+while time.time_ns() - begun < 120e9:
     try:
         with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
             connection.sendall(b"srvr")
             if b"Mode" in connection.recv(4096):
-                print(round((time.monotonic() - begun) * 1000))
+                print(round((time.time_ns() - begun) / 1e6))
                 break
     except OSError:
         time.sleep(0.001)

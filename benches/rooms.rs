@@ -20,7 +20,13 @@ fn txn(zxid: i64, body: TxnBody) -> Txn {
 
 fn create(path: String) -> TxnBody {
     let data = Some(Bytes::from(vec![b'x'; 100]));
-    TxnBody::Create(CreateTxn { path: path.into(), data, acl: vec![open_entry()], ephemeral: false, parent_cversion: -1 })
+    TxnBody::Create(CreateTxn {
+        path: path.into(),
+        data,
+        acl: vec![open_entry()],
+        ephemeral: false,
+        parent_cversion: -1,
+    })
 }
 
 fn set(path: String) -> TxnBody {
@@ -36,7 +42,8 @@ fn filled(nodes: i64) -> Database {
 }
 
 fn codec(c: &mut Criterion) {
-    let request = CreateRequest { path: &b"/some/path"[..], data: Some(&[7; 100][..]), acl: vec![], flags: 0 };
+    let request =
+        CreateRequest { path: &b"/some/path"[..], data: Some(&[7; 100][..]), acl: vec![], flags: 0 };
     let mut frame = BytesMut::new();
     request.encode(&mut frame);
     let shared = frame.clone().freeze();

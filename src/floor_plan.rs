@@ -18,7 +18,21 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("figures", &["model", "replica"]),
     ("core", &["model", "replica", "storage", "tree", "figures"]),
     ("client_port", &["jute", "model", "wire", "tree", "request", "replica", "figures", "core"]),
-    ("server", &["model", "wire", "config", "tree", "request", "replica", "storage", "figures", "core", "client_port"]),
+    (
+        "server",
+        &[
+            "model",
+            "wire",
+            "config",
+            "tree",
+            "request",
+            "replica",
+            "storage",
+            "figures",
+            "core",
+            "client_port",
+        ],
+    ),
 ];
 
 /// The one home of each heavy dependency. `cli` stands above all and may use what it needs for its doors.
@@ -78,7 +92,10 @@ fn no_room_names_one_above_it() {
 
 #[test]
 fn an_import_upward_is_seen() {
-    assert_eq!(violations("tree", &["jute"], "use crate::replica::Replica;\nuse crate::jute::Reader;"), ["replica"]);
+    assert_eq!(
+        violations("tree", &["jute"], "use crate::replica::Replica;\nuse crate::jute::Reader;"),
+        ["replica"]
+    );
     assert_eq!(violations("tree", &["jute"], "// crate::replica is above\nuse crate::tree::Node;"), [""; 0]);
 }
 

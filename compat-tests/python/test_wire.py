@@ -204,6 +204,49 @@ def test_wrong_auth_ends_the_connection(server):
         assert session.is_closed()
 
 
+def test_sasl_is_off(session):
+    assert session.call(102, buffer(b""))[:3] == (0, 0, buffer(None))
+
+
+def test_enforced_authentication():
+    with Server({"enforce.auth.enabled": "true", "enforce.auth.schemes": "digest"}) as server:
+        with Session(server.port) as session:
+            assert session.call(EXISTS, watched("/"))[1] == -124
+            assert session.is_closed()
+        with Session(server.port) as session:
+            assert session.call(AUTH, struct.pack(">i", 0) + ustring("digest") + buffer(b"u:p"), xid=-4)[1] == 0
+            assert session.call(EXISTS, watched("/"))[1] == 0
+
+
+def test_quota_text_of_any_kind_is_survived(session):
+    """Java's server stops at such a text; see ARCHITECTURE.md."""
+    if IS_JAVA:
+        pytest.skip("a Java server stops here")
+    for path, data in (("/poison", b""), ("/zookeeper/quota/poison", b""),
+                       ("/zookeeper/quota/poison/zookeeper_limits", b"count=9223372036854775807,bytes=x"),
+                       ("/zookeeper/quota/poison/zookeeper_stats", b"")):
+        assert session.call(CREATE, create(path, data))[1] == 0
+    stats = "/zookeeper/quota/poison/zookeeper_stats"
+    assert session.call(SET, set_data(stats, b"count=9223372036854775807,bytes=9223372036854775807"))[1] == 0
+    assert session.call(CREATE, create("/poison/x", b"data"))[1] == 0
+    assert session.call(SET, set_data(stats, b"\xff=,;=="))[1] == 0
+    assert session.call(CREATE, create("/poison/y", b"data"))[1] == 0
+
+
+def test_a_flood_of_large_writes_is_bounded(server):
+    healthy = Session(server.port)
+    healthy.call(CREATE, create("/flood", b""))
+    before = server.resident_kb()
+    with Session(server.port, timeout=30) as flood:
+        sender = threading.Thread(target=lambda: [flood.push(SET, set_data("/flood", b"x" * 500_000)) for _ in range(200)])
+        sender.start()
+        assert healthy.call(EXISTS, watched("/"))[1] == 0
+        for _ in range(200):
+            assert flood.reply()[2] == 0
+        sender.join()
+        assert server.resident_kb() - before < 256 << 10
+
+
 def test_who_am_i(session):
     session.call(AUTH, struct.pack(">i", 0) + ustring("digest") + buffer(b"u:p"), xid=-4)
     body = session.call(WHO_AM_I)[2]

@@ -94,7 +94,8 @@ fn emit(out: &mut String, record: &Record, shape: &Shape, known: &Shapes) {
     let generics = if shape.generic { "<B>" } else { "" };
     docs(out, "", &record.docs);
     let copy = if shape.generic { "" } else { ", Copy, Default" };
-    writeln!(out, "#[derive(Debug, Clone, PartialEq, Eq, Hash{copy})]\npub struct {name}{generics} {{").unwrap();
+    writeln!(out, "#[derive(Debug, Clone, PartialEq, Eq, Hash{copy})]\npub struct {name}{generics} {{")
+        .unwrap();
     for field in &record.fields {
         docs(out, "    ", &field.docs);
         writeln!(out, "    pub {}: {},", field.name, rust_type(&field.kind, known)).unwrap();
@@ -102,11 +103,21 @@ fn emit(out: &mut String, record: &Record, shape: &Shape, known: &Shapes) {
     out.push_str("}\n\n");
 
     let header = if shape.generic { format!("impl<B> {name}<B>") } else { format!("impl {name}") };
-    writeln!(out, "{header} {{\n    /// Bytes of the smallest encoding.\n    pub const MIN_LEN: usize = {};\n}}\n", shape.min_len).unwrap();
+    writeln!(
+        out,
+        "{header} {{\n    /// Bytes of the smallest encoding.\n    pub const MIN_LEN: usize = {};\n}}\n",
+        shape.min_len
+    )
+    .unwrap();
 
-    let header = if shape.generic { format!("impl<B: AsRef<[u8]>> {name}<B>") } else { format!("impl {name}") };
+    let header =
+        if shape.generic { format!("impl<B: AsRef<[u8]>> {name}<B>") } else { format!("impl {name}") };
     writeln!(out, "{header} {{").unwrap();
-    writeln!(out, "    /// Appends the record to `out`.\n    #[inline]\n    pub fn encode(&self, out: &mut BytesMut) {{").unwrap();
+    writeln!(
+        out,
+        "    /// Appends the record to `out`.\n    #[inline]\n    pub fn encode(&self, out: &mut BytesMut) {{"
+    )
+    .unwrap();
     if record.fields.is_empty() {
         out.push_str("        let _ = out;\n");
     }
@@ -114,8 +125,13 @@ fn emit(out: &mut String, record: &Record, shape: &Shape, known: &Shapes) {
         encode(out, "        ", &field.kind, &format!("self.{}", field.name), true);
     }
     writeln!(out, "    }}\n\n    /// How many bytes [`Self::encode`] appends.\n    pub fn encoded_len(&self) -> usize {{").unwrap();
-    let parts: Vec<_> = record.fields.iter().map(|field| length(&field.kind, &format!("self.{}", field.name), true)).collect();
-    writeln!(out, "        {}\n    }}\n", if parts.is_empty() { "0".into() } else { parts.join(" + ") }).unwrap();
+    let parts: Vec<_> = record
+        .fields
+        .iter()
+        .map(|field| length(&field.kind, &format!("self.{}", field.name), true))
+        .collect();
+    writeln!(out, "        {}\n    }}\n", if parts.is_empty() { "0".into() } else { parts.join(" + ") })
+        .unwrap();
     let bound = if shape.generic { "<S: Source<Slice = B>>" } else { "<S: Source>" };
     writeln!(out, "    /// Takes the record from `from`. What is left behind it is not looked at.\n    #[inline]\n    pub fn decode{bound}(from: &mut S) -> Result<Self, DecodeError> {{").unwrap();
     if record.fields.is_empty() {
@@ -143,12 +159,15 @@ fn encode(out: &mut String, indent: &str, kind: &Kind, place: &str, owned: bool)
         Kind::Boolean => writeln!(out, "{indent}out.put_u8(u8::from({value}));").unwrap(),
         Kind::Int => writeln!(out, "{indent}out.put_i32({value});").unwrap(),
         Kind::Long => writeln!(out, "{indent}out.put_i64({value});").unwrap(),
-        Kind::Ustring { nullable: false } => writeln!(out, "{indent}put_bytes(out, {place}.as_ref());").unwrap(),
+        Kind::Ustring { nullable: false } => {
+            writeln!(out, "{indent}put_bytes(out, {place}.as_ref());").unwrap()
+        }
         Kind::Ustring { nullable: true } | Kind::Buffer => {
             writeln!(out, "{indent}put_nullable(out, {place}.as_ref().map(AsRef::as_ref));").unwrap();
         }
         Kind::Vector { of, nullable: false } => {
-            writeln!(out, "{indent}out.put_i32({place}.len() as i32);\n{indent}for item in {by_ref} {{").unwrap();
+            writeln!(out, "{indent}out.put_i32({place}.len() as i32);\n{indent}for item in {by_ref} {{")
+                .unwrap();
             encode(out, &format!("{indent}    "), of, "item", false);
             writeln!(out, "{indent}}}").unwrap();
         }
@@ -169,7 +188,9 @@ fn length(kind: &Kind, place: &str, owned: bool) -> String {
         Kind::Int => "4".into(),
         Kind::Long => "8".into(),
         Kind::Ustring { nullable: false } => format!("4 + {place}.as_ref().len()"),
-        Kind::Ustring { nullable: true } | Kind::Buffer => format!("4 + {place}.as_ref().map_or(0, |bytes| bytes.as_ref().len())"),
+        Kind::Ustring { nullable: true } | Kind::Buffer => {
+            format!("4 + {place}.as_ref().map_or(0, |bytes| bytes.as_ref().len())")
+        }
         Kind::Vector { of, nullable: false } => {
             let item = length(of, "item", false);
             let pattern = if item.contains("item") { "item" } else { "_" };

@@ -51,7 +51,9 @@ fn dump(file: &Path, args: &LogArgs, out: &mut impl Write) -> Result<bool, Faile
         match Txn::decode(record.body.clone()) {
             Ok(txn) if args.json => writeln!(out, "{}", as_json(&record, &txn, args.data))?,
             Ok(txn) => writeln!(out, "{}", as_line(&txn, args.data))?,
-            Err(error) => writeln!(out, "{:#x} offset {}: does not decode: {error}", record.zxid, record.offset)?,
+            Err(error) => {
+                writeln!(out, "{:#x} offset {}: does not decode: {error}", record.zxid, record.offset)?
+            }
         }
     }
     let (good, end) = match log.end().expect("next() came to the end") {
@@ -94,18 +96,26 @@ fn change(body: &TxnBody, show: bool) -> String {
     match body {
         TxnBody::Create(txn) | TxnBody::Create2(txn) => {
             let kind = if txn.ephemeral { " ephemeral" } else { "" };
-            format!("{op} {}{kind} data={} parentCVersion={}", text(&txn.path), data(&txn.data), txn.parent_cversion)
+            format!(
+                "{op} {}{kind} data={} parentCVersion={}",
+                text(&txn.path),
+                data(&txn.data),
+                txn.parent_cversion
+            )
         }
         TxnBody::CreateContainer(txn) => format!("{op} {} data={}", text(&txn.path), data(&txn.data)),
-        TxnBody::CreateTtl(txn) => format!("{op} {} data={} ttl={}ms", text(&txn.path), data(&txn.data), txn.ttl),
+        TxnBody::CreateTtl(txn) => {
+            format!("{op} {} data={} ttl={}ms", text(&txn.path), data(&txn.data), txn.ttl)
+        }
         TxnBody::Delete(txn) | TxnBody::DeleteContainer(txn) => format!("{op} {}", text(&txn.path)),
         TxnBody::SetData(txn) | TxnBody::Reconfig(txn) => {
             format!("{op} {} data={} version={}", text(&txn.path), data(&txn.data), txn.version)
         }
         TxnBody::SetAcl(txn) => {
             let entries = txn.acl.iter();
-            let acl: Vec<_> =
-                entries.map(|acl| format!("{}:{}:{}", text(&acl.id.scheme), text(&acl.id.id), acl.perms)).collect();
+            let acl: Vec<_> = entries
+                .map(|acl| format!("{}:{}:{}", text(&acl.id.scheme), text(&acl.id.id), acl.perms))
+                .collect();
             format!("{op} {} acl={} aversion={}", text(&txn.path), acl.join(","), txn.version)
         }
         TxnBody::Check(txn) => format!("{op} {}", text(&txn.path)),
@@ -152,17 +162,23 @@ fn body_json(body: &TxnBody, show: bool) -> Value {
             "type": kind, "path": text(&txn.path), "data": data(&txn.data),
             "ephemeral": txn.ephemeral, "parentCVersion": txn.parent_cversion,
         }),
-        TxnBody::CreateContainer(txn) => json!({"type": kind, "path": text(&txn.path), "data": data(&txn.data)}),
+        TxnBody::CreateContainer(txn) => {
+            json!({"type": kind, "path": text(&txn.path), "data": data(&txn.data)})
+        }
         TxnBody::CreateTtl(txn) => {
             json!({"type": kind, "path": text(&txn.path), "data": data(&txn.data), "ttl": txn.ttl})
         }
-        TxnBody::Delete(txn) | TxnBody::DeleteContainer(txn) => json!({"type": kind, "path": text(&txn.path)}),
+        TxnBody::Delete(txn) | TxnBody::DeleteContainer(txn) => {
+            json!({"type": kind, "path": text(&txn.path)})
+        }
         TxnBody::SetData(txn) | TxnBody::Reconfig(txn) => {
             json!({"type": kind, "path": text(&txn.path), "data": data(&txn.data), "version": txn.version})
         }
         TxnBody::SetAcl(txn) => {
             let acl = txn.acl.iter();
-            let acl = acl.map(|acl| json!({"perms": acl.perms, "scheme": text(&acl.id.scheme), "id": text(&acl.id.id)}));
+            let acl = acl.map(
+                |acl| json!({"perms": acl.perms, "scheme": text(&acl.id.scheme), "id": text(&acl.id.id)}),
+            );
             json!({"type": kind, "path": text(&txn.path), "acl": acl.collect::<Vec<_>>(), "aversion": txn.version})
         }
         TxnBody::Check(txn) => json!({"type": kind, "path": text(&txn.path), "version": txn.version}),

@@ -24,9 +24,11 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
-    let server = server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
+    let server =
+        server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
     tracing::info!("serving clients on {} after {:.0?}", server.address(), started.elapsed());
-    let which = runtime.block_on(asked_to_stop()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let which =
+        runtime.block_on(asked_to_stop()).map_err(|error| format!("cannot wait for signals: {error}"))?;
     tracing::info!("{which}: stopping");
     server.stop();
     tracing::info!("stopped; everything acknowledged is on disk");
@@ -86,7 +88,8 @@ impl Watch for Told {
         for note in &found.notes {
             tracing::warn!("{note}");
         }
-        let snapshot = found.snapshot.as_ref().map_or("no snapshot".into(), |path| path.display().to_string());
+        let snapshot =
+            found.snapshot.as_ref().map_or("no snapshot".into(), |path| path.display().to_string());
         tracing::info!(
             "recovered up to zxid {:#x}: {snapshot}, {} transactions from the log",
             found.last_zxid,

@@ -24,6 +24,8 @@ const HIGH_WATER: usize = 1 << 20;
 const OVERFLOW: usize = 64 << 20;
 /// Requests of one connection that may wait for the log.
 const MAX_IN_FLIGHT: usize = 4096;
+/// Bytes of such requests.
+const MAX_HELD: usize = 8 << 20;
 /// Bytes taken from one socket before the others have their turn.
 const READ_SHARE: usize = 256 << 10;
 
@@ -49,10 +51,12 @@ pub(super) struct Connection {
     input: Vec<u8>,
     input_at: usize,
     pub output: BytesMut,
-    /// When the requests in flight were handed in, oldest first.
-    in_flight: VecDeque<Instant>,
+    /// When the requests in flight were handed in, oldest first, and their bytes.
+    in_flight: VecDeque<(Instant, usize)>,
     /// Requests behind one that has to wait for a write of this session.
     pending: VecDeque<Bytes>,
+    /// Bytes of all requests that wait here or in the core.
+    held: usize,
     opened: Instant,
     pub last_heard: Instant,
     /// When the peer last took bytes, while there are some for it.
@@ -90,6 +94,7 @@ impl Connection {
             output: BytesMut::new(),
             in_flight: VecDeque::new(),
             pending: VecDeque::new(),
+            held: 0,
             opened: now,
             last_heard: now,
             last_drained: now,
@@ -110,6 +115,7 @@ impl Connection {
             && self.output.len() < HIGH_WATER
             && self.in_flight.len() < MAX_IN_FLIGHT
             && self.pending.len() < MAX_IN_FLIGHT
+            && self.held < MAX_HELD
             && !crowded
     }
 
@@ -120,7 +126,9 @@ impl Connection {
         while share > 0 {
             // One frame may stand in the input while no request is taken; the rest stays in the socket.
             let room = port.limits.max_frame + 4 + READ_SHARE;
-            if self.input.len() - self.input_at > room || (!self.takes_requests(port) && self.input.len() > self.input_at) {
+            if self.input.len() - self.input_at > room
+                || (!self.takes_requests(port) && self.input.len() > self.input_at)
+            {
                 return;
             }
             match self.socket.read(scratch) {
@@ -219,10 +227,8 @@ impl Connection {
 
     fn on_frame(&mut self, frame: &[u8], cx: &mut Context<'_>) {
         self.touch(cx);
-        if !self.pending.is_empty() {
-            return self.pending.push_back(Bytes::copy_from_slice(frame));
-        }
-        if !self.execute(frame, cx) {
+        if !self.pending.is_empty() || !self.execute(frame, cx) {
+            self.held += frame.len();
             self.pending.push_back(Bytes::copy_from_slice(frame));
         }
     }
@@ -236,6 +242,7 @@ impl Connection {
             if !self.execute(&frame, cx) {
                 return self.pending.push_front(frame);
             }
+            self.held -= frame.len();
         }
     }
 
@@ -287,8 +294,12 @@ impl Connection {
                 }
                 // Java answers a ping with its own xid whatever the request's was.
                 let xid = if op == Op::Ping { -2 } else { header.xid };
-                let reader =
-                    ReadContext { conn: self.id, session: self.session, auth: &self.auth, rules: &cx.port.rules };
+                let reader = ReadContext {
+                    conn: self.id,
+                    session: self.session,
+                    auth: &self.auth,
+                    rules: &cx.port.rules,
+                };
                 serve_read(cx.db, reader, xid, op, body, &mut self.output);
                 self.info.last_zxid.store(cx.db.last_zxid.0, Ordering::Relaxed);
                 cx.answered += 1;
@@ -315,7 +326,8 @@ impl Connection {
                     body: Bytes::copy_from_slice(body),
                     auth: self.auth.clone(),
                 };
-                self.in_flight.push_back(cx.now);
+                self.held += body.len();
+                self.in_flight.push_back((cx.now, body.len()));
                 cx.inputs.push(Input::Request { conn: self.id, request });
                 true
             }
@@ -338,7 +350,8 @@ impl Connection {
 
     fn may_enter(&self, port: &ClientPort) -> bool {
         let schemes = &port.limits.enforced_schemes;
-        schemes.is_empty() || self.auth.iter().any(|id| schemes.iter().any(|scheme| id.scheme == scheme.as_bytes()))
+        schemes.is_empty()
+            || self.auth.iter().any(|id| schemes.iter().any(|scheme| id.scheme == scheme.as_bytes()))
     }
 
     fn on_auth(&mut self, body: &[u8], xid: i32, cx: &mut Context<'_>) {
@@ -385,12 +398,15 @@ impl Connection {
                 cx.answered += 1;
             }
             ClientMessage::Reply | ClientMessage::LastReply => {
-                if let Some(sent) = self.in_flight.pop_front() {
+                if let Some((sent, len)) = self.in_flight.pop_front() {
+                    self.held -= len;
                     let ms = cx.now.saturating_duration_since(sent).as_secs_f64() * 1000.0;
                     cx.port.core.figures.latency.record(ms.floor());
                     cx.port.core.figures.update_latency.record(ms.floor());
                 }
-                if let Some(header) = bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok()) {
+                if let Some(header) =
+                    bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok())
+                {
                     self.info.last_zxid.store(header.zxid, Ordering::Relaxed);
                 }
                 cx.answered += 1;
@@ -445,7 +461,8 @@ impl Connection {
 
     /// Why the connection has lived too long, if it has.
     pub fn overdue(&self, port: &ClientPort, now: Instant) -> Option<&'static str> {
-        let stuck = !self.output.is_empty() && super::is_over(self.last_drained, self.timeout.max(port.limits.sessionless), now);
+        let stuck = !self.output.is_empty()
+            && super::is_over(self.last_drained, self.timeout.max(port.limits.sessionless), now);
         match self.state {
             _ if stuck => Some("the client takes no bytes"),
             State::New | State::Connecting if super::is_over(self.opened, port.limits.sessionless, now) => {
@@ -453,7 +470,9 @@ impl Connection {
                 Some("no session in time")
             }
             // The session itself ends by the core's clock; this is for one that has moved elsewhere.
-            State::Open if super::is_over(self.last_heard, self.timeout * 2, now) => Some("silent for two timeouts"),
+            State::Open if super::is_over(self.last_heard, self.timeout * 2, now) => {
+                Some("silent for two timeouts")
+            }
             State::New | State::Connecting | State::Open | State::Ending => None,
         }
     }
@@ -461,7 +480,10 @@ impl Connection {
     /// Whether a frame lies in the input that can be worked on without a new event.
     pub fn has_work(&self, port: &ClientPort) -> bool {
         let rest = &self.input[self.input_at..];
-        let whole = !matches!(front(rest, self.state == State::New, port.limits.max_frame), Front::Incomplete | Front::Word(_));
+        let whole = !matches!(
+            front(rest, self.state == State::New, port.limits.max_frame),
+            Front::Incomplete | Front::Word(_)
+        );
         let unblocked = !self.pending.is_empty() && self.in_flight.is_empty();
         (whole || unblocked || self.more_to_read) && self.takes_requests(port)
     }

@@ -20,14 +20,15 @@ pub struct Facts {
 }
 
 const WORDS: [&[u8; 4]; 18] = [
-    b"conf", b"cons", b"crst", b"dirs", b"dump", b"envi", b"gtmk", b"ruok", b"stmk", b"srst", b"srvr", b"stat",
-    b"wchc", b"wchp", b"wchs", b"mntr", b"isro", b"hash",
+    b"conf", b"cons", b"crst", b"dirs", b"dump", b"envi", b"gtmk", b"ruok", b"stmk", b"srst", b"srvr",
+    b"stat", b"wchc", b"wchp", b"wchs", b"mntr", b"isro", b"hash",
 ];
 /// What telnet sends when it is interrupted.
 const TELNET_BREAK: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
 /// The version that clients and scripts parse: the release whose behaviour is ours.
-pub const VERSION: &str = concat!("3.9.5-zabra-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-24 00:00 UTC");
+pub const VERSION: &str =
+    concat!("3.9.5-zabra-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-24 00:00 UTC");
 
 pub(super) fn is_word(head: &[u8; 4]) -> bool {
     *head == TELNET_BREAK || WORDS.contains(&head)
@@ -135,7 +136,12 @@ fn connection(info: &ConnInfo, full: bool, out: &mut String) {
     let number = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
     let (queued, received, sent) = (number(&info.outstanding), number(&info.received), number(&info.sent));
     let session = info.session.load(Ordering::Relaxed);
-    let _ = write!(out, " /{}[{}](queued={queued},recved={received},sent={sent}", info.peer, u8::from(session != 0));
+    let _ = write!(
+        out,
+        " /{}[{}](queued={queued},recved={received},sent={sent}",
+        info.peer,
+        u8::from(session != 0)
+    );
     if full && session != 0 {
         let since = info.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let op = Op::from_code(info.last_op.load(Ordering::Relaxed) as i32).map_or("NA", short_name);
@@ -211,13 +217,15 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
 fn descriptors() -> (usize, u64) {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let max = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    let max = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
     (open, max.unwrap_or(0))
 }
 
 fn dump(port: &ClientPort, db: &Database, out: &mut String) {
     out.push_str("SessionTracker dump:\n");
-    port.core.look(|replica| {
+    let looked = port.core.look(|replica| {
         let buckets: Vec<_> = replica.sessions().buckets().collect();
         let _ = writeln!(out, "Session Sets ({})/({}):", buckets.len(), replica.sessions().len());
         for (at, sessions) in buckets {
@@ -227,6 +235,13 @@ fn dump(port: &ClientPort, db: &Database, out: &mut String) {
             }
         }
     });
+    if looked.is_none() {
+        // The core is at work: without the times of expiry.
+        let _ = writeln!(out, "Session Sets (busy)/({}):", db.sessions.len());
+        for session in db.sessions.keys() {
+            let _ = writeln!(out, "\t{session}");
+        }
+    }
     out.push_str("ephemeral nodes dump:\n");
     let owners: Vec<_> = db.tree.sessions_with_ephemerals().collect();
     let _ = writeln!(out, "Sessions with Ephemerals ({}):", owners.len());
@@ -248,6 +263,12 @@ fn environment(out: &mut String) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let _ = writeln!(out, "Environment:\nzookeeper.version={VERSION}\nhost.name={}", host.trim());
-    let _ = writeln!(out, "os.name={}\nos.arch={}\nos.version={}", std::env::consts::OS, std::env::consts::ARCH, release.trim());
+    let _ = writeln!(
+        out,
+        "os.name={}\nos.arch={}\nos.version={}",
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        release.trim()
+    );
     let _ = writeln!(out, "time.millis={now}");
 }

@@ -172,7 +172,8 @@ impl Reactor {
             let bytes = &mail.bytes[offset..offset + message.len];
             offset += message.len;
             let slot = slot_of(message.conn);
-            let Some(Some(connection)) = self.slots.get_mut(slot).filter(|found| is_at(found, message.conn)) else {
+            let Some(Some(connection)) = self.slots.get_mut(slot).filter(|found| is_at(found, message.conn))
+            else {
                 // It is gone. A session that was opened for it stays without a connection.
                 if let ClientMessage::Established { session, .. } = message.message {
                     self.inputs.push(Input::Disconnected { conn: message.conn, session });

@@ -61,7 +61,9 @@ pub struct Config {
     pub enforce_quota: bool,
     pub digest_auth: bool,
     pub super_digest: Option<String>,
-    pub enforced_schemes: Vec<String>,
+    pub enforce_auth: bool,
+    pub enforce_auth_schemes: Vec<String>,
+    pub require_sasl: bool,
     pub four_letter_words: Vec<String>,
     pub max_buffer: usize,
     pub max_buffer_extra: Option<usize>,
@@ -81,11 +83,40 @@ pub struct Config {
 
 /// Keys of a stock file that are accepted and have no effect on a server alone, by their beginnings.
 const KEPT: [&str; 34] = [
-    "admin.", "metricsProvider.", "ssl.", "sslQuorum", "portUnification", "serverCnxnFactory", "secureClientPort",
-    "authProvider.", "quorum.", "audit.", "kerberos.", "security.", "commitProcessor.", "nio.", "netty.", "leader.",
-    "learner.", "observer", "group.", "weight.", "peerType", "electionAlg", "cnxTimeout", "quorumListenOnAllIPs",
-    "connectToLearnerMasterLimit", "electionPortBindRetry", "commitLogCount", "syncEnabled", "localSessions",
-    "leaderServes", "dynamicConfigFile", "multiAddress.", "fips-mode", "java.security.auth.login.config",
+    "admin.",
+    "metricsProvider.",
+    "ssl.",
+    "sslQuorum",
+    "portUnification",
+    "serverCnxnFactory",
+    "secureClientPort",
+    "authProvider.",
+    "quorum.",
+    "audit.",
+    "kerberos.",
+    "security.",
+    "commitProcessor.",
+    "nio.",
+    "netty.",
+    "leader.",
+    "learner.",
+    "observer",
+    "group.",
+    "weight.",
+    "peerType",
+    "electionAlg",
+    "cnxTimeout",
+    "quorumListenOnAllIPs",
+    "connectToLearnerMasterLimit",
+    "electionPortBindRetry",
+    "commitLogCount",
+    "syncEnabled",
+    "localSessions",
+    "leaderServes",
+    "dynamicConfigFile",
+    "multiAddress.",
+    "fips-mode",
+    "java.security.auth.login.config",
 ];
 
 impl Config {
@@ -119,7 +150,9 @@ impl Config {
             enforce_quota: false,
             digest_auth: true,
             super_digest: None,
-            enforced_schemes: Vec::new(),
+            enforce_auth: false,
+            enforce_auth_schemes: Vec::new(),
+            require_sasl: false,
             four_letter_words: vec!["srvr".into()],
             max_buffer: 0xf_ffff,
             max_buffer_extra: None,
@@ -145,8 +178,12 @@ impl Config {
 
     /// `file` is named in messages only.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config =
-            Self { file: file.to_path_buf(), client_port: None, tick_time_ms: 3000, ..Self::standalone_default() };
+        let mut config = Self {
+            file: file.to_path_buf(),
+            client_port: None,
+            tick_time_ms: 3000,
+            ..Self::standalone_default()
+        };
         let mut lines: BTreeMap<String, usize> = BTreeMap::new();
         for property in properties::parse(text) {
             let place = format!("{}:{}", file.display(), property.line);
@@ -180,7 +217,9 @@ impl Config {
         }
         let voters = self.servers.values().filter(|server| server.role == Role::Participant).count();
         if voters > 1 || (voters == 1 && !self.standalone_enabled) {
-            let what = format!("{voters} servers are configured; this version serves alone: remove the server.N lines");
+            let what = format!(
+                "{voters} servers are configured; this version serves alone: remove the server.N lines"
+            );
             return Err(ConfigError::Unserved { file: self.file.clone(), what });
         }
         Ok(())
@@ -210,12 +249,16 @@ impl Config {
                 }
                 self.autopurge_snap_retain_count = count.max(3);
             }
-            "autopurge.purgeInterval" => self.autopurge_purge_interval_hours = at.number(0..=1_000_000)? as u64,
+            "autopurge.purgeInterval" => {
+                self.autopurge_purge_interval_hours = at.number(0..=1_000_000)? as u64
+            }
             "snapCount" => self.snap_count = (at.number(0..=i64::from(i32::MAX))? as u64).max(2),
             "preAllocSize" => self.pre_alloc_size_kb = at.number(0..=1 << 30)? as u64,
             "snapSizeLimitInKb" => self.snap_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
             "txnLogSizeLimitInKb" => self.txn_log_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
-            "globalOutstandingLimit" => self.global_outstanding_limit = at.number(1..=i64::from(i32::MAX))? as usize,
+            "globalOutstandingLimit" => {
+                self.global_outstanding_limit = at.number(1..=i64::from(i32::MAX))? as usize
+            }
             "forceSync" => self.force_sync = value != "no",
             "skipACL" => self.skip_acl = value == "yes",
             "datadir.autocreate" => self.datadir_autocreate = at.flag(),
@@ -229,25 +272,35 @@ impl Config {
                 return Err(at.wrong("this version knows SHA1 alone"));
             }
             "DigestAuthenticationProvider.digestAlg" => {}
-            "enforce.auth.enabled" if !at.flag() => self.enforced_schemes.clear(),
-            "enforce.auth.enabled" => {}
-            "enforce.auth.schemes" => self.enforced_schemes = words(value),
-            "sessionRequireClientSASLAuth" if at.flag() => self.enforced_schemes = vec!["sasl".into()],
-            "sessionRequireClientSASLAuth" => {}
+            "enforce.auth.enabled" => self.enforce_auth = at.flag(),
+            "enforce.auth.schemes" => self.enforce_auth_schemes = words(value),
+            "sessionRequireClientSASLAuth" => self.require_sasl = at.flag(),
             "4lw.commands.whitelist" => self.four_letter_words = words(value),
             "jute.maxbuffer" => self.max_buffer = at.number(1..=i64::from(i32::MAX))? as usize,
-            "jute.maxbuffer.extrasize" => self.max_buffer_extra = Some(at.number(0..=i64::from(i32::MAX))? as usize),
-            "znode.container.checkIntervalMs" => self.container_check_interval_ms = at.number(1..=1 << 40)? as u64,
+            "jute.maxbuffer.extrasize" => {
+                self.max_buffer_extra = Some(at.number(0..=i64::from(i32::MAX))? as usize)
+            }
+            "znode.container.checkIntervalMs" => {
+                self.container_check_interval_ms = at.number(1..=1 << 40)? as u64
+            }
             "znode.container.maxPerMinute" => self.container_max_per_minute = at.number(1..=1 << 40)? as u64,
-            "znode.container.maxNeverUsedIntervalMs" => self.container_max_never_used_ms = at.number(0..=1 << 40)?,
+            "znode.container.maxNeverUsedIntervalMs" => {
+                self.container_max_never_used_ms = at.number(0..=1 << 40)?
+            }
             "nio.sessionlessCnxnTimeout" => self.sessionless_timeout_ms = at.number(1..=1 << 40)? as u64,
             "reconfigEnabled" => self.reconfig_enabled = at.strict_flag()?,
             "standaloneEnabled" => self.standalone_enabled = at.strict_flag()?,
             "initLimit" => self.init_limit = at.number(1..=i64::from(i32::MAX))? as u64,
             "syncLimit" => self.sync_limit = at.number(1..=i64::from(i32::MAX))? as u64,
-            "closeSessionTxn.enabled" | "readonlymode.enabled" | "flushDelay" | "maxBatchSize"
-            | "fsync.warningthresholdms" | "db.autocreate" | "snapshot.trust.empty"
-            | "serializeLastProcessedZxid.enabled" | "snapshot.compression.method" => {
+            "closeSessionTxn.enabled"
+            | "readonlymode.enabled"
+            | "flushDelay"
+            | "maxBatchSize"
+            | "fsync.warningthresholdms"
+            | "db.autocreate"
+            | "snapshot.trust.empty"
+            | "serializeLastProcessedZxid.enabled"
+            | "snapshot.compression.method" => {
                 self.kept.insert(key.into(), value.into());
             }
             _ if key.starts_with("server.") => {
@@ -284,6 +337,15 @@ impl Config {
     /// Bytes of one record in a log or snapshot that a Java peer with the same settings can read.
     pub fn max_record(&self) -> usize {
         self.max_buffer + self.max_buffer_extra.unwrap_or(self.max_buffer).max(1024)
+    }
+
+    /// The schemes of which a client must have proved one; empty: it need not.
+    pub fn enforced_schemes(&self) -> Vec<String> {
+        let mut schemes = if self.enforce_auth { self.enforce_auth_schemes.clone() } else { Vec::new() };
+        if self.require_sasl {
+            schemes.push("sasl".into());
+        }
+        schemes
     }
 
     pub fn word_is_allowed(&self, word: &str) -> bool {
@@ -331,7 +393,11 @@ impl At<'_> {
     fn number(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, ConfigError> {
         match self.value.parse() {
             Ok(number) if range.contains(&number) => Ok(number),
-            _ => Err(self.wrong(&format!("a whole number from {} to {} is needed", range.start(), range.end()))),
+            _ => Err(self.wrong(&format!(
+                "a whole number from {} to {} is needed",
+                range.start(),
+                range.end()
+            ))),
         }
     }
 

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_syntax_is_that_of_java_properties() {
-        let text = "# comment\n! too\n a = b \nc:d\ne f\n\nlong=one\\\n   two\nkey\\ with=\\u0041\\\\n\nempty\n";
+        let text =
+            "# comment\n! too\n a = b \nc:d\ne f\n\nlong=one\\\n   two\nkey\\ with=\\u0041\\\\n\nempty\n";
         let found: Vec<_> = parse(text).into_iter().map(|p| (p.line, p.key, p.value)).collect();
         let expected = [
             (3, "a", "b"),

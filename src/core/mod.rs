@@ -112,9 +112,10 @@ impl Core {
         (self.fatal)(error);
     }
 
-    /// Runs `f` with the replica, for figures and dumps.
-    pub fn look<T>(&self, f: impl FnOnce(&Replica) -> T) -> T {
-        f(&self.replica.lock().replica)
+    /// Runs `f` with the replica, for dumps, unless the core is at work: whoever holds the database's read lock must
+    /// not wait for the core, which may be waiting for the write lock.
+    pub fn look<T>(&self, f: impl FnOnce(&Replica) -> T) -> Option<T> {
+        self.replica.try_lock().map(|shell| f(&shell.replica))
     }
 
     /// Hands in a batch, and works off the inbox unless somebody else is at it. `from` is the reactor that runs this:

@@ -1,7 +1,8 @@
 //! Where the figures are kept: atomics for counters, count, sum, minimum and maximum for summaries.
 
 use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -70,7 +71,11 @@ impl Summary {
         let avg = if values.count == 0 { 0.0 } else { values.sum / values.count as f64 };
         let avg = (avg * 10_000.0).round() / 10_000.0;
         let min = if values.count == 0 { 0 } else { values.min as u64 };
-        let _ = writeln!(out, "zk_avg_{name}\t{avg:?}\nzk_min_{name}\t{min}\nzk_max_{name}\t{}", values.max as u64);
+        let _ = writeln!(
+            out,
+            "zk_avg_{name}\t{avg:?}\nzk_min_{name}\t{min}\nzk_max_{name}\t{}",
+            values.max as u64
+        );
         let _ = writeln!(out, "zk_cnt_{name}\t{}\nzk_sum_{name}\t{}", values.count, values.sum as u64);
         if let Some(histogram) = values.percentiles {
             for (label, quantile) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
@@ -157,6 +162,8 @@ impl Recorder for Store {
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         let mut summaries = self.summaries.lock();
-        Histogram::from_arc(summaries.entry(key.name().into()).or_insert_with(|| Arc::new(Summary::new(false))).clone())
+        Histogram::from_arc(
+            summaries.entry(key.name().into()).or_insert_with(|| Arc::new(Summary::new(false))).clone(),
+        )
     }
 }

@@ -17,7 +17,8 @@ fn encoded(encode: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
 
 #[test]
 fn a_connect_request_of_a_java_client() {
-    let bytes = hex("00000000 0000000000000000 00002710 0000000000000000 00000010 00000000000000000000000000000000");
+    let bytes =
+        hex("00000000 0000000000000000 00002710 0000000000000000 00000010 00000000000000000000000000000000");
     let request = ConnectRequest::decode(&mut Reader::new(&bytes)).unwrap();
     assert_eq!((request.timeout, request.session_id, request.passwd), (10_000, 0, Some(&[0; 16][..])));
     assert_eq!(encoded(|out| request.encode(out)), bytes);
@@ -36,11 +37,9 @@ fn a_notification_of_a_java_server() {
 
 #[test]
 fn a_create_of_a_java_servers_log() {
-    let bytes = hex(
-        "01000010ae3a0000 00000001 0000000000000003 000001a204be8e27 00000001
+    let bytes = hex("01000010ae3a0000 00000001 0000000000000003 000001a204be8e27 00000001
          00000002 2f61 00000002 6869 00000001 0000001f 00000005 776f726c64 00000006 616e796f6e65 00 00000001
-         00000002 000000018fb52eb8",
-    );
+         00000002 000000018fb52eb8");
     let mut from = SharedReader::new(bytes.clone().into());
     let header = TxnHeader::decode(&mut from).unwrap();
     let txn = CreateTxn::decode(&mut from).unwrap();
@@ -77,7 +76,10 @@ fn a_count_that_the_frame_cannot_bear_out_allocates_nothing() {
 
 #[test]
 fn lengths_below_minus_one_are_refused_and_counts_are_empty() {
-    assert_eq!(GetAclRequest::decode(&mut Reader::new(&hex("fffffffe"))), Err(DecodeError::NegativeLength(-2)));
+    assert_eq!(
+        GetAclRequest::decode(&mut Reader::new(&hex("fffffffe"))),
+        Err(DecodeError::NegativeLength(-2))
+    );
     assert_eq!(GetAclRequest::decode(&mut Reader::new(&hex("ffffffff"))), Err(DecodeError::UnexpectedNull));
     let bytes = hex("fffffff0");
     let children = GetChildrenResponse::decode(&mut Reader::new(&bytes)).unwrap();
@@ -157,6 +159,7 @@ fn a_wrong_jute_file_names_file_line_and_column() {
 
 #[test]
 fn records_may_stand_in_any_order() {
-    let rust = compile("record A { vector<B>? b; } // why\n/// What it is.\nrecord B { ustring? s; }").unwrap();
+    let rust =
+        compile("record A { vector<B>? b; } // why\n/// What it is.\nrecord B { ustring? s; }").unwrap();
     assert!(rust.contains("/// What it is.") && rust.contains("pub b: Option<Vec<B<B>>>"), "{rust}");
 }

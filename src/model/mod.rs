@@ -47,7 +47,10 @@ impl CreateMode {
     }
 
     pub fn is_sequential(self) -> bool {
-        matches!(self, Self::PersistentSequential | Self::EphemeralSequential | Self::PersistentSequentialWithTtl)
+        matches!(
+            self,
+            Self::PersistentSequential | Self::EphemeralSequential | Self::PersistentSequentialWithTtl
+        )
     }
 
     pub fn is_ephemeral(self) -> bool {

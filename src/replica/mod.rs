@@ -138,10 +138,20 @@ enum Origin {
     /// The server itself.
     Nobody,
     /// A connection whose session this transaction creates.
-    Establish { conn: ConnId, timeout_ms: i32, with_read_only: bool },
-    Request { conn: ConnId, cxid: i32 },
+    Establish {
+        conn: ConnId,
+        timeout_ms: i32,
+        with_read_only: bool,
+    },
+    Request {
+        conn: ConnId,
+        cxid: i32,
+    },
     /// closeSession, asked for by `conn` or by the clock.
-    CloseSession { conn: Option<ConnId>, cxid: i32 },
+    CloseSession {
+        conn: Option<ConnId>,
+        cxid: i32,
+    },
 }
 
 /// A `sync` that waits until all that was proposed before it is applied.
@@ -250,7 +260,9 @@ impl Replica {
             Err(_) => {
                 let failed = Err::<fn(&mut BytesMut), _>(ErrorCode::MarshallingError);
                 let zxid = db.last_zxid.0;
-                out.client(conn, ClientMessage::Reply, |bytes| write_reply(bytes, request.cxid, zxid, failed));
+                out.client(conn, ClientMessage::Reply, |bytes| {
+                    write_reply(bytes, request.cxid, zxid, failed)
+                });
                 return;
             }
         };
@@ -263,7 +275,9 @@ impl Replica {
         while self.syncs.front().is_some_and(|sync| sync.after <= db.last_zxid) {
             let sync = self.syncs.pop_front().expect("front() is there");
             out.client(sync.conn, ClientMessage::Reply, |bytes| {
-                let body = |bytes: &mut BytesMut| crate::jute::records::SyncResponse { path: sync.path }.encode(bytes);
+                let body = |bytes: &mut BytesMut| {
+                    crate::jute::records::SyncResponse { path: sync.path }.encode(bytes)
+                };
                 write_reply(bytes, sync.xid, db.last_zxid.0, Ok(body));
             });
         }
@@ -286,7 +300,7 @@ impl Replica {
             self.next_container_check = now.mono_ms + self.settings.container_check_ms;
             self.removals = db.tree.removable(now.wall_ms, self.settings.container_max_never_used_ms).into();
         }
-        let share = self.settings.container_max_per_minute * self.settings.tick_ms / 60_000;
+        let share = self.settings.container_max_per_minute.saturating_mul(self.settings.tick_ms) / 60_000;
         for _ in 0..share.max(1) {
             let Some(path) = self.removals.pop_front() else { return };
             let zxid = self.next_zxid();

@@ -55,15 +55,27 @@ impl Server {
     }
 
     fn connect(&mut self, conn: ConnId) -> SessionId {
-        let connect =
-            Connect { last_zxid_seen: 0, timeout: 500, session: SessionId::NONE, passwd: vec![], read_only: Some(false) };
+        let connect = Connect {
+            last_zxid_seen: 0,
+            timeout: 500,
+            session: SessionId::NONE,
+            passwd: vec![],
+            read_only: Some(false),
+        };
         assert_eq!(self.input(Input::Connect { conn, connect }), [], "not before it is durable");
         let told = self.sync();
-        let ClientMessage::Established { session, timeout_ms: 500 } = told[0].0.message else { panic!("{told:?}") };
+        let ClientMessage::Established { session, timeout_ms: 500 } = told[0].0.message else {
+            panic!("{told:?}")
+        };
         session
     }
 
-    fn request(&mut self, session: SessionId, op: Op, body: impl FnOnce(&mut BytesMut)) -> Vec<(ClientOutput, Vec<u8>)> {
+    fn request(
+        &mut self,
+        session: SessionId,
+        op: Op,
+        body: impl FnOnce(&mut BytesMut),
+    ) -> Vec<(ClientOutput, Vec<u8>)> {
         let mut bytes = BytesMut::new();
         body(&mut bytes);
         let request = Request { session, cxid: 7, op, body: bytes.freeze(), auth: Arc::new([]) };
@@ -176,8 +188,13 @@ fn a_session_with_too_many_ephemerals_is_closed_in_steps() {
 #[test]
 fn a_client_from_the_future_is_turned_away() {
     let mut server = Server::new();
-    let connect =
-        Connect { last_zxid_seen: 5, timeout: 500, session: SessionId::NONE, passwd: vec![], read_only: None };
+    let connect = Connect {
+        last_zxid_seen: 5,
+        timeout: 500,
+        session: SessionId::NONE,
+        passwd: vec![],
+        read_only: None,
+    };
     let told = server.input(Input::Connect { conn: CONN, connect });
     assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::ClientIsAhead));
     assert_eq!(told[0].0.len, 0);

@@ -161,7 +161,9 @@ mod tests {
         let own = [id("ip", "127.0.0.1"), id("digest", "u:hash")];
         let ok = |list: &[Acl<Bytes>]| fix_up(list, &own, true);
         assert_eq!(ok(&[]), Err(ErrorCode::InvalidAcl));
-        for bad in [("world", "me"), ("digest", "nocolon"), ("digest", "a:b:c"), ("ip", "300.1.1.1"), ("what", "x")] {
+        for bad in
+            [("world", "me"), ("digest", "nocolon"), ("digest", "a:b:c"), ("ip", "300.1.1.1"), ("what", "x")]
+        {
             assert_eq!(ok(&[acl(31, bad.0, bad.1)]), Err(ErrorCode::InvalidAcl), "{bad:?}");
         }
         for good in [("digest", ":b"), ("digest", "a:b:"), ("ip", "1.2.3.4/32"), ("ip", "::1/128")] {

@@ -4,9 +4,9 @@
 use super::outstanding::{Change, Outstanding};
 use super::{Rules, acl};
 use crate::jute::records::{
-    Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest, CreateSessionTxn,
-    CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id, SetAclRequest, SetAclTxn,
-    SetDataRequest, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
+    Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest,
+    CreateSessionTxn, CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id,
+    SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
@@ -98,7 +98,14 @@ impl Preparer {
     }
 
     /// closeSession with the ephemerals that go with it.
-    pub fn prepare_close(&mut self, tree: &Tree, session: SessionId, cxid: i32, zxid: Zxid, time: i64) -> Txn {
+    pub fn prepare_close(
+        &mut self,
+        tree: &Tree,
+        session: SessionId,
+        cxid: i32,
+        zxid: Zxid,
+        time: i64,
+    ) -> Txn {
         let at = At { zxid, time, session };
         let paths = self.ephemerals(tree, session);
         for path in &paths {
@@ -136,13 +143,8 @@ impl Preparer {
     }
 
     fn txn(&self, cxid: i32, at: At, body: TxnBody) -> Txn {
-        let header = TxnHeader {
-            client_id: at.session.0,
-            cxid,
-            zxid: at.zxid.0,
-            time: at.time,
-            op: body.op().code(),
-        };
+        let header =
+            TxnHeader { client_id: at.session.0, cxid, zxid: at.zxid.0, time: at.time, op: body.op().code() };
         // Java puts no digest behind an error.
         let with_digest = self.rules.txn_digests && !matches!(body, TxnBody::Error(_));
         let digest =
@@ -262,7 +264,11 @@ impl Preparer {
     ) -> Result<TxnBody, ErrorCode> {
         let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
         if mode.is_ttl() {
-            return Err(if self.rules.extended_types { ErrorCode::BadArguments } else { ErrorCode::Unimplemented });
+            return Err(if self.rules.extended_types {
+                ErrorCode::BadArguments
+            } else {
+                ErrorCode::Unimplemented
+            });
         }
         session?;
         let acl = &request.acl;
@@ -276,9 +282,15 @@ impl Preparer {
         self.add_change(&new, request.data.as_deref(), owner, at);
         let NewZnode { path, acl, parent_cversion, .. } = new;
         if op == Op::CreateContainer {
-            return Ok(TxnBody::CreateContainer(CreateContainerTxn { path, data: request.data, acl, parent_cversion }));
+            return Ok(TxnBody::CreateContainer(CreateContainerTxn {
+                path,
+                data: request.data,
+                acl,
+                parent_cversion,
+            }));
         }
-        let txn = CreateTxn { path, data: request.data, acl, ephemeral: mode.is_ephemeral(), parent_cversion };
+        let txn =
+            CreateTxn { path, data: request.data, acl, ephemeral: mode.is_ephemeral(), parent_cversion };
         Ok(if op == Op::Create2 { TxnBody::Create2(txn) } else { TxnBody::Create(txn) })
     }
 
@@ -459,7 +471,11 @@ impl Preparer {
     }
 
     fn permit(&self, node: &Change, perm: i32, auth: &[Id<Bytes>]) -> Result<(), ErrorCode> {
-        if self.rules.skip_acl || acl::permits(&node.acl, perm, auth) { Ok(()) } else { Err(ErrorCode::NoAuth) }
+        if self.rules.skip_acl || acl::permits(&node.acl, perm, auth) {
+            Ok(())
+        } else {
+            Err(ErrorCode::NoAuth)
+        }
     }
 
     /// Hard limits only: soft ones never refuse. Compared with the applied usage, as Java does.
@@ -468,8 +484,10 @@ impl Preparer {
             return Ok(());
         }
         let Some((_, limits, usage)) = tree.quota_for(path) else { return Ok(()) };
-        let too_many = count != 0 && limits.count_hard > -1 && usage.count + count > limits.count_hard;
-        let too_large = bytes != 0 && limits.bytes_hard > -1 && usage.bytes + bytes > limits.bytes_hard;
+        let too_many =
+            count != 0 && limits.count_hard > -1 && usage.count.saturating_add(count) > limits.count_hard;
+        let too_large =
+            bytes != 0 && limits.bytes_hard > -1 && usage.bytes.saturating_add(bytes) > limits.bytes_hard;
         if too_many || too_large { Err(ErrorCode::QuotaExceeded) } else { Ok(()) }
     }
 

@@ -4,9 +4,9 @@
 use super::{Rules, acl};
 use crate::jute::records::{
     AddWatchRequest, ClientInfo, ErrorResponse, ExistsRequest, GetAclRequest, GetAclResponse,
-    GetAllChildrenNumberRequest, GetAllChildrenNumberResponse, GetChildrenRequest, GetDataRequest, GetDataResponse,
-    GetEphemeralsRequest, Id, ReplyHeader, SetWatches, SetWatches2, StatResponse, WatchesRequest, WatcherEvent,
-    WhoAmIResponse,
+    GetAllChildrenNumberRequest, GetAllChildrenNumberResponse, GetChildrenRequest, GetDataRequest,
+    GetDataResponse, GetEphemeralsRequest, Id, ReplyHeader, SetWatches, SetWatches2, StatResponse,
+    WatcherEvent, WatchesRequest, WhoAmIResponse,
 };
 use crate::jute::{DecodeError, Reader as Frame};
 use crate::model::{ConnId, ErrorCode, Op, SessionId, perms};
@@ -67,7 +67,12 @@ pub fn serve(db: &Database, reader: Reader<'_>, xid: i32, op: Op, body: &[u8], o
 }
 
 /// Appends a framed reply: header alone on an error, header and body otherwise.
-pub fn write_reply(out: &mut BytesMut, xid: i32, zxid: i64, body: Result<impl FnOnce(&mut BytesMut), ErrorCode>) {
+pub fn write_reply(
+    out: &mut BytesMut,
+    xid: i32,
+    zxid: i64,
+    body: Result<impl FnOnce(&mut BytesMut), ErrorCode>,
+) {
     let start = out.len();
     out.put_i32(0);
     let err = body.as_ref().err().map_or(0, |code| code.code());
@@ -88,7 +93,13 @@ pub fn write_event(out: &mut BytesMut, zxid: i64, kind: EventKind, path: &[u8]) 
     event.encode(out);
 }
 
-fn answer(db: &Database, reader: Reader<'_>, op: Op, body: &[u8], out: &mut BytesMut) -> Result<(), ErrorCode> {
+fn answer(
+    db: &Database,
+    reader: Reader<'_>,
+    op: Op,
+    body: &[u8],
+    out: &mut BytesMut,
+) -> Result<(), ErrorCode> {
     let from = &mut Frame::new(body);
     match op {
         Op::GetData => {
@@ -147,7 +158,8 @@ fn answer(db: &Database, reader: Reader<'_>, op: Op, body: &[u8], out: &mut Byte
 #[inline]
 fn readable(db: &Database, reader: Reader<'_>, path: &[u8]) -> Result<NodeId, ErrorCode> {
     let id = db.tree.find(path).ok_or(ErrorCode::NoNode)?;
-    if db.tree.is_open(id) || reader.rules.skip_acl || acl::permits(db.tree.acl(id), perms::READ, reader.auth) {
+    if db.tree.is_open(id) || reader.rules.skip_acl || acl::permits(db.tree.acl(id), perms::READ, reader.auth)
+    {
         Ok(id)
     } else {
         Err(ErrorCode::NoAuth)
@@ -246,7 +258,12 @@ fn who_am_i(auth: &[Id<Bytes>], out: &mut BytesMut) {
     WhoAmIResponse { client_info: auth.iter().map(info).collect() }.encode(out);
 }
 
-fn multi_read(db: &Database, reader: Reader<'_>, from: &mut Frame<'_>, out: &mut BytesMut) -> Result<(), ErrorCode> {
+fn multi_read(
+    db: &Database,
+    reader: Reader<'_>,
+    from: &mut Frame<'_>,
+    out: &mut BytesMut,
+) -> Result<(), ErrorCode> {
     let parts = multi::decode(from).map_err(malformed)?;
     if parts.iter().any(|part| !part.is_read()) {
         return Err(ErrorCode::MarshallingError);
@@ -330,8 +347,7 @@ fn set_watches(
     };
     let since = lists.relative_zxid;
     let mut watches = db.watches.lock();
-    let mut add =
-        |path: &[u8], kind| watches.add(reader.conn, reader.auth, path, kind, WatchMode::Standard);
+    let mut add = |path: &[u8], kind| watches.add(reader.conn, reader.auth, path, kind, WatchMode::Standard);
     for path in lists.data {
         match readable(db, reader, path) {
             Err(ErrorCode::NoAuth) => {}
@@ -351,7 +367,9 @@ fn set_watches(
         match readable(db, reader, path) {
             Err(ErrorCode::NoAuth) => {}
             Err(_) => write_event(out, -1, EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).pzxid > since => write_event(out, -1, EventKind::ChildrenChanged, path),
+            Ok(id) if db.tree.stat(id).pzxid > since => {
+                write_event(out, -1, EventKind::ChildrenChanged, path)
+            }
             Ok(_) => add(path, WatchKind::Child),
         }
     }

@@ -55,8 +55,13 @@ impl Server {
     fn create(&mut self, path: &str, flags: i32) -> Txn {
         let path = path.as_bytes().to_vec();
         self.prepare(Op::Create2, |out| {
-            CreateRequest { path: path.into(), data: Some(Bytes::from_static(b"d")), acl: vec![open_entry()], flags }
-                .encode(out);
+            CreateRequest {
+                path: path.into(),
+                data: Some(Bytes::from_static(b"d")),
+                acl: vec![open_entry()],
+                flags,
+            }
+            .encode(out);
         })
     }
 }
@@ -162,8 +167,14 @@ fn the_poison_create_is_refused() {
         (9, 1, ErrorCode::BadArguments),
     ] {
         let txn = server.prepare(Op::CreateTtl, |out| {
-            CreateTtlRequest { path: Bytes::from_static(b"/t"), data: None, acl: vec![open_entry()], flags, ttl }
-                .encode(out);
+            CreateTtlRequest {
+                path: Bytes::from_static(b"/t"),
+                data: None,
+                acl: vec![open_entry()],
+                flags,
+                ttl,
+            }
+            .encode(out);
         });
         assert_eq!(error_of(&txn), Some(code), "flags {flags}, ttl {ttl}");
         server.apply(&txn);
@@ -171,7 +182,8 @@ fn the_poison_create_is_refused() {
 }
 
 fn any_path() -> impl Strategy<Value = Bytes> {
-    let known = prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);
+    let known =
+        prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);
     prop_oneof![
         4 => known.prop_map(|path| Bytes::from_static(path.as_bytes())),
         1 => prop::collection::vec(any::<u8>(), 0..8).prop_map(Bytes::from),

@@ -13,7 +13,8 @@ use crate::model::{ServerId, Zxid};
 use crate::replica::{Replica, Settings};
 use crate::request::Rules;
 use crate::storage::{
-    DirLock, Dirs, Disk, Epochs, LogOptions, Progress, RealDisk, Recovered, StorageError, TxnLog, purge, recover,
+    DirLock, Dirs, Disk, Epochs, LogOptions, Progress, RealDisk, Recovered, StorageError, TxnLog, purge,
+    recover,
 };
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -63,7 +64,9 @@ impl Parts {
     pub fn real() -> Self {
         let reactors = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         let fatal = |error: StorageError| {
-            tracing::error!("{error}; stopping: what is on the disk is not known any more, nothing of it was acknowledged");
+            tracing::error!(
+                "{error}; stopping: what is on the disk is not known any more, nothing of it was acknowledged"
+            );
             std::process::exit(1);
         };
         Self { disk: Arc::new(RealDisk), fatal: Box::new(fatal), reactors }
@@ -87,9 +90,10 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let settings = settings(config);
     let last_zxid = db.last_zxid;
     let rules = settings.rules.clone();
-    let tick = Duration::from_millis((config.tick_time_ms / 2).min(config.container_check_interval_ms).clamp(10, 1000));
-    let core =
-        Arc::new(Core::new(|db, now| Replica::alone(settings, db, now), db, reactors, figures, fatal));
+    let tick = Duration::from_millis(
+        (config.tick_time_ms / 2).min(config.container_check_interval_ms).clamp(10, 1000),
+    );
+    let core = Arc::new(Core::new(|db, now| Replica::alone(settings, db, now), db, reactors, figures, fatal));
     if found.snapshot.is_none() {
         // A Java server refuses a log without a snapshot.
         write_snapshot(&core, &disk, &dirs)?;
@@ -216,7 +220,7 @@ fn limits(config: &Config) -> Limits {
         connections: config.max_cnxns,
         sessionless: Duration::from_millis(config.sessionless_timeout_ms),
         outstanding: config.global_outstanding_limit.saturating_mul(OUTSTANDING_FACTOR),
-        enforced_schemes: config.enforced_schemes.clone(),
+        enforced_schemes: config.enforced_schemes(),
     }
 }
 

@@ -46,7 +46,8 @@ impl Restore for RestoredDatabase {
     }
 
     fn replay(&mut self, body: Bytes) -> Result<(), String> {
-        let txn = Txn::decode(body).map_err(|error| format!("a transaction that does not decode: {error}"))?;
+        let txn =
+            Txn::decode(body).map_err(|error| format!("a transaction that does not decode: {error}"))?;
         let rules = self.rules;
         let db = self.db.get_or_insert_with(|| Database::new(rules));
         db.apply(&txn, &mut self.events);

@@ -43,7 +43,8 @@ pub enum StorageError {
 /// Says whether a snapshot can be read to its end.
 pub type LoadCheck<'a> = dyn Fn(&Path) -> bool + 'a;
 
-const DAMAGE_ADVICE: &str = "Nothing was changed; restore the file from a backup, or this server's data from another server";
+const DAMAGE_ADVICE: &str =
+    "Nothing was changed; restore the file from a backup, or this server's data from another server";
 
 impl StorageError {
     fn io(op: &'static str, file: &Path) -> impl FnOnce(io::Error) -> StorageError {

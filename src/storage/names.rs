@@ -38,7 +38,7 @@ pub(super) fn snapshot_zxid(name: &str) -> Option<i64> {
 }
 
 fn hex(text: &str) -> Option<i64> {
-    if text.starts_with('+') { None } else { i64::from_str_radix(text, 16).ok() }
+    if text.starts_with(['+', '-']) { None } else { i64::from_str_radix(text, 16).ok() }
 }
 
 /// The files of one kind, by rising zxid.

@@ -152,7 +152,7 @@ impl Recovery<'_> {
     }
 
     fn replay_all(&mut self, logs: &[(i64, PathBuf)], had_snapshots: bool) -> Result<(), StorageError> {
-        let next = self.found.last_zxid + 1;
+        let next = self.found.last_zxid.saturating_add(1);
         let first = logs.iter().rposition(|(zxid, _)| *zxid <= next).unwrap_or(0);
         for (at, (_, path)) in logs.iter().enumerate().skip(first) {
             let newest = at + 1 == logs.len();
@@ -200,7 +200,7 @@ impl Recovery<'_> {
     fn check_order(&self, path: &Path, record: &LogRecord, had_snapshots: bool) -> Result<(), StorageError> {
         let (last, zxid) = (self.found.last_zxid, record.zxid);
         let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
-        if zxid == last + 1 || opens_epoch && (last != 0 || zxid >> 32 == 1) {
+        if Some(zxid) == last.checked_add(1) || opens_epoch && (last != 0 || zxid >> 32 == 1) {
             return Ok(());
         }
         let missing = if self.found.snapshot.is_some() {

@@ -6,7 +6,12 @@ use std::path::PathBuf;
 
 /// Keeps the newest `keep` snapshots that `is_good` vouches for, and every log that one of them needs; removes what
 /// is older and returns its names.
-pub fn purge(disk: &dyn Disk, dirs: &Dirs, keep: usize, is_good: &LoadCheck<'_>) -> Result<Vec<PathBuf>, StorageError> {
+pub fn purge(
+    disk: &dyn Disk,
+    dirs: &Dirs,
+    keep: usize,
+    is_good: &LoadCheck<'_>,
+) -> Result<Vec<PathBuf>, StorageError> {
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     let good = snapshots.iter().rev().filter(|(_, path)| is_good(path)).take(keep);
     let good: Vec<i64> = good.map(|(zxid, _)| *zxid).collect();

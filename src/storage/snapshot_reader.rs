@@ -97,7 +97,12 @@ impl SnapshotReader {
         let read = self.from.by_ref().take(more as u64).read_to_end(&mut self.window);
         match read {
             Ok(count) => self.ended = count < more,
-            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
                 return Err(self.damaged(self.consumed, format!("compressed data: {error}")));
             }
             Err(source) => return Err(StorageError::Io { op: "read", file: self.path.clone(), source }),

@@ -106,8 +106,9 @@ fn the_bytes_are_those_of_a_java_server() {
     let dir = Dir::new();
     let golden = "01000010ad3d0000000000000000000000000001000001a204be8d10fffffff6000027100000000200000000\
                   51c6d660";
-    let golden: Vec<u8> =
-        (0..golden.len() / 2).map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let golden: Vec<u8> = (0..golden.len() / 2)
+        .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
     let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
     log.append(1, &golden).unwrap();
     log.sync().unwrap();
@@ -129,7 +130,10 @@ fn a_log_cut_at_every_byte_of_its_last_record_loses_that_record_alone() {
         fs::write(&path, &whole[..cut]).unwrap();
         let (state, found) = recovered(&dir).unwrap();
         assert_eq!(state.replayed, [1, 2, 3, 4], "cut at {cut}");
-        let told = found.notes.iter().any(|note| matches!(note, Note::TailCut { offset, .. } if *offset == last as u64));
+        let told = found
+            .notes
+            .iter()
+            .any(|note| matches!(note, Note::TailCut { offset, .. } if *offset == last as u64));
         assert_eq!(told, cut > last + 4, "cut at {cut}: {:?}", found.notes);
         assert_eq!(read_all(&path).1, LogEnd::Clean { offset: last as u64 });
         assert_eq!(recovered(&dir).unwrap().1.notes, [], "recovery is idempotent");
@@ -147,7 +151,8 @@ fn a_flip_in_any_byte_of_a_middle_record_is_damage() {
             let mut bytes = whole.clone();
             bytes[place] ^= bit;
             fs::write(&path, &bytes).unwrap();
-            let error = recovered(&dir).err().unwrap_or_else(|| panic!("flip {bit:#x} at {place} went unseen"));
+            let error =
+                recovered(&dir).err().unwrap_or_else(|| panic!("flip {bit:#x} at {place} went unseen"));
             let StorageError::Damaged { file, offset, .. } = &error else { panic!("{error}") };
             assert_eq!((file, *offset), (&path, at as u64), "flip {bit:#x} at {place}");
             assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
@@ -178,7 +183,11 @@ fn a_gap_between_files_does_not_start() {
     dir.write_log(Arc::new(RealDisk), 1..=3);
     let after = dir.write_log(Arc::new(RealDisk), 5..=6);
     let error = recovered(&dir).err().unwrap().to_string();
-    assert!(error.contains(&after.display().to_string()) && error.contains("begins at 0x5") || error.contains("0x5"), "{error}");
+    assert!(
+        error.contains(&after.display().to_string()) && error.contains("begins at 0x5")
+            || error.contains("0x5"),
+        "{error}"
+    );
     let middle = dir.write_log(Arc::new(RealDisk), 4..=4);
     assert_eq!(recovered(&dir).unwrap().0.replayed, [1, 2, 3, 4, 5, 6]);
     fs::remove_file(middle).unwrap();
@@ -218,7 +227,9 @@ fn every_flip_in_a_snapshot_is_seen_and_the_one_before_is_taken() {
         let (state, found) = recovered(&dir).unwrap();
         // Version and dbid of the header are covered by the checksum alone.
         assert_eq!(state.replayed, [3, 4, 5, 6, 7, 8, 9], "flip at {place}");
-        assert!(matches!(&found.notes[..], [Note::SnapshotSkipped { why }] if why.contains(&newest.display().to_string())));
+        assert!(
+            matches!(&found.notes[..], [Note::SnapshotSkipped { why }] if why.contains(&newest.display().to_string()))
+        );
     }
     for cut in 0..whole.len() {
         // A snapshot of an older Java version ends behind an earlier seal.

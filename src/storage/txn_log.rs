@@ -156,7 +156,9 @@ fn allocate(
     loop {
         let len = needed.max(from + step);
         match try_len(len) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && len > needed && step > MIN_ALLOCATION => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOSPC) && len > needed && step > MIN_ALLOCATION =>
+            {
                 step /= 2;
             }
             other => return other,

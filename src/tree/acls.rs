@@ -83,5 +83,8 @@ pub fn open_entry() -> Acl<Bytes> {
 }
 
 pub fn entry(perms: i32, scheme: &'static [u8], id: &'static [u8]) -> Acl<Bytes> {
-    Acl { perms, id: crate::jute::records::Id { scheme: Bytes::from_static(scheme), id: Bytes::from_static(id) } }
+    Acl {
+        perms,
+        id: crate::jute::records::Id { scheme: Bytes::from_static(scheme), id: Bytes::from_static(id) },
+    }
 }

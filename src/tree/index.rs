@@ -22,7 +22,10 @@ pub(super) struct PathIndex {
 
 impl PathIndex {
     pub fn new() -> Self {
-        Self { hasher: DefaultHashBuilder::default(), shards: (0..SHARDS).map(|_| HashTable::new()).collect() }
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+        }
     }
 
     /// The shard, and the hash within it.

@@ -386,7 +386,13 @@ impl Tree {
     }
 
     /// Like [`Self::change`], with new data. Returns how many bytes longer the data is now.
-    fn replace_data(&mut self, id: NodeId, path: &[u8], data: Option<&[u8]>, f: impl FnOnce(&mut Node)) -> i64 {
+    fn replace_data(
+        &mut self,
+        id: NodeId,
+        path: &[u8],
+        data: Option<&[u8]>,
+        f: impl FnOnce(&mut Node),
+    ) -> i64 {
         self.set_aside(id);
         let (counted, owner) = (digest::is_counted(path), self.raw_owner(id));
         let node = &mut self.slab[id];
@@ -486,7 +492,8 @@ impl Tree {
         match Owner::decode(owner, self.rules) {
             Owner::Persistent => {}
             Owner::Session(session) => {
-                let owned = self.ephemerals.get_mut(&session).expect("an ephemeral stands in its owner's list");
+                let owned =
+                    self.ephemerals.get_mut(&session).expect("an ephemeral stands in its owner's list");
                 owned.remove(&id);
                 if owned.is_empty() {
                     self.ephemerals.remove(&session);

@@ -137,8 +137,9 @@ impl Tree {
         let stat = stat_path(prefix);
         let Some(id) = self.find(&stat) else { return };
         let mut usage = Limits::parse(self.data(id));
-        usage.count += count;
-        usage.bytes += bytes;
+        // The text is the clients' to write: any number may stand there.
+        usage.count = usage.count.saturating_add(count);
+        usage.bytes = usage.bytes.saturating_add(bytes);
         self.write_usage(id, &stat, usage);
     }
 

@@ -61,8 +61,7 @@ impl Walk {
             let node = &slab[id];
             let acl_id = if node.acl == AclId::OPEN { -1 } else { i64::from(node.acl.0) };
             let stat = node.stat_persisted(owners.get(&id).copied().unwrap_or(0));
-            NodeEntry { path: &self.path[..], data: node.data(), acl_id, stat }
-                .encode(&mut self.bytes);
+            NodeEntry { path: &self.path[..], data: node.data(), acl_id, stat }.encode(&mut self.bytes);
         }
     }
 }

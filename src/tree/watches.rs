@@ -59,7 +59,14 @@ impl Watches {
         self.watchers.is_empty()
     }
 
-    pub fn add(&mut self, watcher: ConnId, auth: &Arc<[Id<Bytes>]>, path: &[u8], kind: WatchKind, mode: WatchMode) {
+    pub fn add(
+        &mut self,
+        watcher: ConnId,
+        auth: &Arc<[Id<Bytes>]>,
+        path: &[u8],
+        kind: WatchKind,
+        mode: WatchMode,
+    ) {
         let entry = self.watchers.entry(watcher).or_default();
         entry.auth = auth.clone();
         if !entry.paths.contains(path) {

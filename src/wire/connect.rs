@@ -33,13 +33,15 @@ impl Connect {
 }
 
 /// Writes the framed answer. A refused session is told by zeros (`timeout` 0, session 0, 16 zero bytes).
-pub fn write_response(session: SessionId, timeout: i32, passwd: &[u8; 16], with_read_only: bool, out: &mut BytesMut) {
-    let response = ConnectResponse {
-        protocol_version: 0,
-        timeout,
-        session_id: session.0,
-        passwd: Some(&passwd[..]),
-    };
+pub fn write_response(
+    session: SessionId,
+    timeout: i32,
+    passwd: &[u8; 16],
+    with_read_only: bool,
+    out: &mut BytesMut,
+) {
+    let response =
+        ConnectResponse { protocol_version: 0, timeout, session_id: session.0, passwd: Some(&passwd[..]) };
     out.put_i32(response.encoded_len() as i32 + i32::from(with_read_only));
     response.encode(out);
     if with_read_only {

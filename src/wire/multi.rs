@@ -12,7 +12,10 @@ use bytes::BytesMut;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<B> {
     /// create, create2 or createContainer: by `op`.
-    Create { op: Op, request: CreateRequest<B> },
+    Create {
+        op: Op,
+        request: CreateRequest<B>,
+    },
     CreateTtl(CreateTtlRequest<B>),
     Delete(DeleteRequest<B>),
     SetData(SetDataRequest<B>),

@@ -2,8 +2,9 @@
 //! (`server/util/SerializeUtils`).
 
 use crate::jute::records::{
-    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn, CreateTxnV0,
-    DeleteTxn, ErrorTxn, MultiTxn, SetAclTxn, SetDataTxn, Txn as TxnRecord, TxnDigest, TxnHeader,
+    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn,
+    CreateTxnV0, DeleteTxn, ErrorTxn, MultiTxn, SetAclTxn, SetDataTxn, Txn as TxnRecord, TxnDigest,
+    TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader, Source};
 use crate::model::Op;

@@ -2,8 +2,8 @@
 
 use super::requests::Workload;
 use super::{BenchError, Run};
-use crate::jute::records::{ConnectRequest, ReplyHeader, RequestHeader};
 use crate::jute::Reader;
+use crate::jute::records::{ConnectRequest, ReplyHeader, RequestHeader};
 use crate::model::Op;
 use bytes::{BufMut, BytesMut};
 use mio::net::TcpStream;
@@ -59,7 +59,14 @@ impl Client {
         socket.read_exact(&mut body).map_err(failed("open a session"))?;
         socket.set_nonblocking(true).map_err(failed("connect"))?;
         let socket = TcpStream::from_std(socket);
-        Ok(Self { socket, input: Vec::new(), input_at: 0, output: BytesMut::new(), sent: VecDeque::new(), xid: 0 })
+        Ok(Self {
+            socket,
+            input: Vec::new(),
+            input_at: 0,
+            output: BytesMut::new(),
+            sent: VecDeque::new(),
+            xid: 0,
+        })
     }
 
     fn next_xid(&mut self) -> i32 {
@@ -104,10 +111,14 @@ impl Client {
                     self.input.extend_from_slice(&scratch[..count]);
                     while let Some(frame) = self.next_frame() {
                         let header = ReplyHeader::decode(&mut Reader::new(&self.input[frame.clone()]));
-                        let header = header.map_err(|_| BenchError::Server("sent a reply without a header".into()))?;
+                        let header =
+                            header.map_err(|_| BenchError::Server("sent a reply without a header".into()))?;
                         if header.xid >= 0 {
                             let sent = self.sent.pop_front();
-                            on_reply(sent.ok_or_else(|| BenchError::Server("answered too often".into()))?, header.err);
+                            on_reply(
+                                sent.ok_or_else(|| BenchError::Server("answered too often".into()))?,
+                                header.err,
+                            );
                             replies += 1;
                         }
                     }
@@ -196,7 +207,8 @@ impl Driver {
             for event in &self.events {
                 let client = &mut self.clients[event.token().0];
                 if event.is_readable() || event.is_read_closed() {
-                    let replies = client.receive(&mut self.scratch, |sent, err| run.answered(sent, now, err))?;
+                    let replies =
+                        client.receive(&mut self.scratch, |sent, err| run.answered(sent, now, err))?;
                     if replies > 0 {
                         last_reply = now;
                     }

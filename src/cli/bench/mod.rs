@@ -95,7 +95,9 @@ fn address(args: &BenchArgs) -> Result<SocketAddr, BenchError> {
     let found = args.server.to_socket_addrs().ok().and_then(|mut all| all.next());
     let address = found.ok_or_else(|| BenchError::Usage(format!("{}: host:port is needed", args.server)))?;
     if !address.ip().is_loopback() && !args.allow_remote {
-        return Err(BenchError::Usage(format!("{address} is not this machine; --allow-remote if you mean it")));
+        return Err(BenchError::Usage(format!(
+            "{address} is not this machine; --allow-remote if you mean it"
+        )));
     }
     Ok(address)
 }
@@ -235,8 +237,16 @@ fn report(args: &BenchArgs, run: &Run<'_>, process: Option<&Process>) {
         );
         return;
     }
-    println!("{} {} connections x {} in flight: {throughput:.0}/s", args.op, args.connections, args.in_flight);
-    println!("latency us: p50 {:.0}  p99 {:.0}  p99.9 {:.0}  max {max:.0}", micros(0.5), micros(0.99), micros(0.999));
+    println!(
+        "{} {} connections x {} in flight: {throughput:.0}/s",
+        args.op, args.connections, args.in_flight
+    );
+    println!(
+        "latency us: p50 {:.0}  p99 {:.0}  p99.9 {:.0}  max {max:.0}",
+        micros(0.5),
+        micros(0.99),
+        micros(0.999)
+    );
     println!("CPU us an operation: server {server_cpu:.2}, this load {own_cpu:.2}; server memory {rss} kB");
     if run.errors > 0 {
         println!("{} errors", run.errors);

@@ -45,7 +45,9 @@ pub(super) fn listening_on(port: u16) -> Option<u32> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let fds = fs::read_dir(entry.path().join("fd")).ok()?;
-        let holds = fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == inode.as_str()));
+        let holds = fds
+            .flatten()
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == inode.as_str()));
         holds.then_some(pid)
     })
 }

@@ -73,11 +73,15 @@ impl Workload {
         for node in 0..nodes {
             let path = made.path(node);
             let read = match kind {
-                Kind::Exists => frame(Op::Exists, |out| GetDataRequest { path: path.as_bytes(), watch: false }.encode(out)),
+                Kind::Exists => frame(Op::Exists, |out| {
+                    GetDataRequest { path: path.as_bytes(), watch: false }.encode(out)
+                }),
                 Kind::Children => frame(Op::GetChildren, |out| {
                     GetDataRequest { path: made.root.as_bytes(), watch: false }.encode(out);
                 }),
-                _ => frame(Op::GetData, |out| GetDataRequest { path: path.as_bytes(), watch: false }.encode(out)),
+                _ => frame(Op::GetData, |out| {
+                    GetDataRequest { path: path.as_bytes(), watch: false }.encode(out)
+                }),
             };
             let set = SetDataRequest { path: path.as_bytes(), data: Some(&made.data[..]), version: -1 };
             let write = match kind {
@@ -112,7 +116,9 @@ impl Workload {
         let template = match self.kind {
             Kind::Get | Kind::Exists | Kind::Children => &self.reads[node],
             Kind::Set | Kind::Multi(_) => &self.writes[node],
-            Kind::Mix(reads) if at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33 < u64::from(reads) * (1 << 31) / 100 => {
+            Kind::Mix(reads)
+                if at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33 < u64::from(reads) * (1 << 31) / 100 =>
+            {
                 &self.reads[node]
             }
             Kind::Mix(_) => &self.writes[node],

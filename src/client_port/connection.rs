@@ -2,7 +2,7 @@
 
 use super::frames::{Front, front};
 use super::{ClientPort, ConnInfo, four_letter};
-use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslResponse};
+use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslRequest, SaslResponse};
 use crate::jute::{Reader, Source};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
 use crate::replica::{ClientMessage, Input};
@@ -275,6 +275,10 @@ impl Connection {
                 if !self.in_flight.is_empty() {
                     return false;
                 }
+                if SaslRequest::decode(&mut Reader::new(body)).is_err() {
+                    self.broken = Some("a SASL packet that does not decode");
+                    return true;
+                }
                 // As a Java server without a login configuration: no error, no token.
                 let body = |out: &mut BytesMut| SaslResponse::<&[u8]> { token: None }.encode(out);
                 write_reply(&mut self.output, header.xid, 0, Ok(body));
@@ -360,8 +364,12 @@ impl Connection {
             return;
         };
         let address = self.info.peer.ip();
-        let data = packet.auth.unwrap_or_default();
-        match auth::ids_for(packet.scheme, data, address, &cx.port.rules) {
+        // Java stumbles over a null here, and refuses.
+        let ids = match packet.auth {
+            None if packet.scheme == b"digest" => None,
+            data => auth::ids_for(packet.scheme, data.unwrap_or_default(), address, &cx.port.rules),
+        };
+        match ids {
             Some(ids) => {
                 let mut all = self.auth.to_vec();
                 for id in ids {

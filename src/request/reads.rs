@@ -322,8 +322,9 @@ fn named_watches(
     if found { Ok(()) } else { Err(ErrorCode::NoWatcher) }
 }
 
-/// Takes up the watches of a reconnected client and sends what it missed. Unlike Java, READ is needed: there any
-/// client could watch any path this way.
+/// Takes up the watches of a reconnected client and sends what it missed. Unlike Java, what it missed is told only of
+/// znodes that it may read: there any client could learn of any path this way. The watch stays, as its events are
+/// filtered when they fire.
 fn set_watches(
     db: &Database,
     reader: Reader<'_>,
@@ -350,7 +351,7 @@ fn set_watches(
     let mut add = |path: &[u8], kind| watches.add(reader.conn, reader.auth, path, kind, WatchMode::Standard);
     for path in lists.data {
         match readable(db, reader, path) {
-            Err(ErrorCode::NoAuth) => {}
+            Err(ErrorCode::NoAuth) => add(path, WatchKind::Data),
             Err(_) => write_event(out, -1, EventKind::Deleted, path),
             Ok(id) if db.tree.stat(id).mzxid > since => write_event(out, -1, EventKind::DataChanged, path),
             Ok(_) => add(path, WatchKind::Data),
@@ -358,14 +359,13 @@ fn set_watches(
     }
     for path in lists.exist {
         match readable(db, reader, path) {
-            Err(ErrorCode::NoAuth) => {}
             Err(_) => add(path, WatchKind::Data),
             Ok(_) => write_event(out, -1, EventKind::Created, path),
         }
     }
     for path in lists.child {
         match readable(db, reader, path) {
-            Err(ErrorCode::NoAuth) => {}
+            Err(ErrorCode::NoAuth) => add(path, WatchKind::Child),
             Err(_) => write_event(out, -1, EventKind::Deleted, path),
             Ok(id) if db.tree.stat(id).pzxid > since => {
                 write_event(out, -1, EventKind::ChildrenChanged, path)

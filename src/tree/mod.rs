@@ -89,7 +89,7 @@ impl Tree {
     pub fn new(rules: OwnerRules) -> Self {
         let mut tree = Self::rootless(rules);
         let zero = StatPersisted::default();
-        tree.insert_loaded(b"", None, &zero, AclId::OPEN).expect("the root needs no parent");
+        tree.insert_loaded(b"", Some(b""), &zero, AclId::OPEN).expect("the root needs no parent");
         tree.insert_loaded(ZOOKEEPER, Some(b""), &zero, AclId::OPEN).expect("its parent is the root");
         tree.insert_loaded(QUOTA, Some(b""), &zero, AclId::OPEN).expect("its parent is there");
         let read_only = tree.acls.acquire(&[acl_entry(crate::model::perms::READ, b"world", b"anyone")]);

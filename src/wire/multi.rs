@@ -51,11 +51,11 @@ fn decode_part<S: Source>(op: i32, from: &mut S) -> Result<Part<S::Slice>, Decod
     Ok(match op {
         Op::Create | Op::Create2 | Op::CreateContainer => {
             let request = CreateRequest::decode(from)?;
-            let mode = CreateMode::from_flags(request.flags);
-            let op = match mode.ok_or(DecodeError::BadValue("create flags"))? {
-                CreateMode::Container => Op::CreateContainer,
-                _ => op,
-            };
+            let mode = CreateMode::from_flags(request.flags).ok_or(DecodeError::BadValue("create flags"))?;
+            if mode.is_ttl() {
+                return Err(DecodeError::BadValue("a TTL mode without a TTL"));
+            }
+            let op = if mode.is_container() { Op::CreateContainer } else { op };
             Part::Create { op, request }
         }
         Op::CreateTtl => {

@@ -233,6 +233,7 @@ def test_quota_text_of_any_kind_is_survived(session):
     assert session.call(CREATE, create("/poison/y", b"data"))[1] == 0
 
 
+@zabra_only
 def test_a_flood_of_large_writes_is_bounded(server):
     healthy = Session(server.port)
     healthy.call(CREATE, create("/flood", b""))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const CHUNK: usize = 1 << 20;
 /// How far behind a bad place good records are looked for.
 const SEARCH: u64 = 256 << 20;
+const VALID_HEADER: [u8; HEADER_LEN as usize] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
 /// A transaction header.
 const MIN_BODY: u64 = 32;
 
@@ -80,7 +81,13 @@ impl LogReader {
             return Ok(None);
         }
         if self.position == 0 {
-            if !is_header(self.bytes(0, HEADER_LEN)?) {
+            let head = self.bytes(0, HEADER_LEN)?;
+            if !is_header(head) {
+                // A crash leaves a part of the header, or zeros; anything else is no log.
+                let cut = VALID_HEADER.starts_with(head) || head.iter().all(|byte| *byte == 0);
+                if !cut {
+                    return Err(StorageError::damaged(&self.path, 0, "no log header"));
+                }
                 return self.bad("no log header".into());
             }
             self.position = HEADER_LEN;

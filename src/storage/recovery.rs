@@ -80,11 +80,20 @@ pub fn recover(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Recovered, StorageError> {
     refuse_mixed_dirs(disk, dirs)?;
-    let mut recovery = Recovery { disk, state, progress, found: Recovered::default(), tail: None };
+    let mut recovery = Recovery {
+        disk,
+        state,
+        progress,
+        found: Recovered::default(),
+        tail: None,
+        proven: None,
+        previous: i64::MIN,
+    };
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     let logs = files(disk, &dirs.log, log_zxid)?;
     recovery.load_newest(&snapshots)?;
     recovery.replay_all(&logs, !snapshots.is_empty())?;
+    recovery.refuse_lost_history()?;
     // Only now, with everything read and good, are files changed.
     recovery.mend_tail()?;
     for dir in [&dirs.data, &dirs.log] {
@@ -100,6 +109,10 @@ struct Recovery<'a> {
     found: Recovered,
     /// The newest log's torn end: file, offset, what.
     tail: Option<(PathBuf, u64, String)>,
+    /// The largest zxid that the name of a damaged snapshot proves, and that snapshot.
+    proven: Option<(i64, PathBuf)>,
+    /// The last zxid read from a log.
+    previous: i64,
 }
 
 impl Recovery<'_> {
@@ -113,6 +126,7 @@ impl Recovery<'_> {
                     return Ok(());
                 }
                 Err(damaged @ StorageError::Damaged { .. }) => {
+                    self.proven = self.proven.take().or_else(|| Some((*zxid, path.clone())));
                     self.found.notes.push(Note::SnapshotSkipped { why: damaged.to_string() });
                 }
                 Err(other) => return Err(other),
@@ -165,6 +179,14 @@ impl Recovery<'_> {
         let mut log = LogReader::open(self.disk, path)?;
         let total = log.len();
         while let Some(record) = log.next()? {
+            // A Java server of 3.9 repeats the last zxid for a request that did not decode.
+            let previous = self.previous;
+            let repeated = record.zxid == previous && is_error(&record.body);
+            if record.zxid <= previous && !repeated {
+                let what = format!("transaction {:#x} follows {previous:#x}", record.zxid);
+                return Err(StorageError::damaged(path, record.offset, what));
+            }
+            self.previous = record.zxid;
             if record.zxid <= self.found.last_zxid {
                 continue;
             }
@@ -184,23 +206,52 @@ impl Recovery<'_> {
                 Err(StorageError::damaged(path, offset, what))
             }
             // Behind an older file's torn end the next file must go on without a gap: check_order sees to it.
+            LogEnd::Torn { offset: 0, what } if newest => self.without_records(path, what),
             LogEnd::Torn { offset, what } if newest => {
                 self.tail = Some((path.to_path_buf(), offset, what));
                 Ok(())
             }
             LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
-                self.tail = Some((path.to_path_buf(), 0, "a header alone".into()));
-                Ok(())
+                self.without_records(path, "a header alone".into())
             }
             LogEnd::Torn { .. } | LogEnd::Clean { .. } => Ok(()),
+        }
+    }
+
+    /// The newest log holds no transaction: its creation was cut short. Its name tells which one it was made for: if
+    /// that is not the next one, what lies between is missing.
+    fn without_records(&mut self, path: &Path, what: String) -> Result<(), StorageError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let made_for = log_zxid(&name).expect("it was found by its name");
+        let last = self.found.last_zxid;
+        if !follows(last, made_for) {
+            let what = format!(
+                "{what}, and it was made for transaction {made_for:#x}, where the last one found is {last:#x}"
+            );
+            return Err(StorageError::damaged(path, 0, what));
+        }
+        self.tail = Some((path.to_path_buf(), 0, what));
+        Ok(())
+    }
+
+    /// A damaged snapshot's name proves transactions that snapshots before it and the log have to give.
+    fn refuse_lost_history(&self) -> Result<(), StorageError> {
+        match &self.proven {
+            Some((zxid, file)) if *zxid > self.found.last_zxid => {
+                let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();
+                let last = self.found.last_zxid;
+                let what =
+                    format!("and without it there is nothing behind {last:#x}; {}", skipped.join("; "));
+                Err(StorageError::damaged(file, 0, what))
+            }
+            _ => Ok(()),
         }
     }
 
     /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.
     fn check_order(&self, path: &Path, record: &LogRecord, had_snapshots: bool) -> Result<(), StorageError> {
         let (last, zxid) = (self.found.last_zxid, record.zxid);
-        let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
-        if Some(zxid) == last.checked_add(1) || opens_epoch && (last != 0 || zxid >> 32 == 1) {
+        if follows(last, zxid) {
             return Ok(());
         }
         let missing = if self.found.snapshot.is_some() {
@@ -218,16 +269,26 @@ impl Recovery<'_> {
         let Some((file, offset, what)) = self.tail.take() else { return Ok(()) };
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let dir = dir_of(&file).to_path_buf();
-        let kept_in = dir.join(format!("torn.{name}.{offset}"));
+        let kept_in = self.unused(&dir, format!("torn.{name}.{offset}"))?;
         if offset <= HEADER_LEN {
             self.disk.rename(&file, &kept_in).map_err(StorageError::io("rename", &file))?;
             self.found.notes.push(Note::LogSetAside { file, what, kept_in });
         } else {
             self.keep_copy(&file, offset, &kept_in)?;
+            self.disk.sync_dir(&dir).map_err(StorageError::io("sync", &dir))?;
             self.disk.truncate(&file, offset).map_err(StorageError::io("truncate", &file))?;
             self.found.notes.push(Note::TailCut { file, offset, what, kept_in });
         }
         self.disk.sync_dir(&dir).map_err(StorageError::io("sync", &dir))
+    }
+
+    /// `name`, or with a number behind it if something is kept under it already.
+    fn unused(&self, dir: &Path, name: String) -> Result<PathBuf, StorageError> {
+        let taken = self.disk.list(dir).map_err(StorageError::io("list", dir))?;
+        let is_free = |name: &String| !taken.iter().any(|(other, _)| other == name);
+        let numbered = (2..).map(|number| format!("{name}.{number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(is_free);
+        Ok(dir.join(free.expect("numbers do not end")))
     }
 
     /// Copies the torn bytes, up to the last that is not zero.
@@ -264,6 +325,18 @@ impl Recovery<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a transaction may come right behind another: the next of its epoch, or the first of a later one. A new
+/// server's history begins with epoch 0 (alone) or 1.
+fn follows(last: i64, zxid: i64) -> bool {
+    let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
+    Some(zxid) == last.checked_add(1) || opens_epoch && (last != 0 || zxid >> 32 == 1)
+}
+
+/// Whether a transaction's type is −1.
+fn is_error(body: &[u8]) -> bool {
+    body.get(28..32) == Some(&[0xff; 4])
 }
 
 /// With two directories, a snapshot among the logs or a log among the snapshots says that they were swapped.

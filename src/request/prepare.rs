@@ -15,6 +15,7 @@ use crate::tree::{Tree, content_crc, is_counted, node_digest};
 use crate::wire::multi::{self, Part};
 use crate::wire::txn::{DIGEST_VERSION, Txn, TxnBody};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A write as it came from a client (or, for closeSession and deleteContainer, from the server itself).
@@ -83,18 +84,16 @@ impl Preparer {
 
     /// The ephemerals that a session will have owned when all outstanding changes are applied.
     pub fn ephemerals(&self, tree: &Tree, session: SessionId) -> Vec<Bytes> {
-        let mut paths: Vec<Bytes> = tree
-            .ephemerals_of(session)
-            .map(Bytes::from)
-            .filter(|path| self.outstanding.find(tree, path).is_ok())
-            .collect();
-        let created = self.outstanding.changes().filter(|(path, change)| {
-            change.stat.is_some_and(|stat| stat.ephemeral_owner == session.0) && tree.find(path).is_none()
-        });
-        let mut created: Vec<Bytes> = created.map(|(path, _)| path.clone()).collect();
-        created.sort();
-        paths.extend(created);
-        paths
+        let mut paths: BTreeSet<Bytes> = tree.ephemerals_of(session).map(Bytes::from).collect();
+        // The newest form of a path decides: it may be gone, or have become somebody else's, or be new.
+        for (path, change) in self.outstanding.changes() {
+            if change.stat.is_some_and(|stat| stat.ephemeral_owner == session.0) {
+                paths.insert(path.clone());
+            } else {
+                paths.remove(path);
+            }
+        }
+        paths.into_iter().collect()
     }
 
     /// closeSession with the ephemerals that go with it.

@@ -137,6 +137,31 @@ fn a_close_takes_ephemerals_that_are_still_in_flight() {
 }
 
 #[test]
+fn a_close_takes_what_a_path_is_by_then() {
+    let mut server = Server::new();
+    let delete =
+        |path: &'static [u8]| move |out: &mut BytesMut| DeleteRequest { path, version: -1 }.encode(out);
+    for (path, flags) in [("/was-persistent", 0), ("/was-ephemeral", 1)] {
+        let txn = server.create(path, flags);
+        server.apply(&txn);
+    }
+    // Each is deleted and made anew as the other kind, and nothing of it is applied when the session closes.
+    let mut waiting = vec![
+        server.prepare(Op::Delete, delete(b"/was-persistent")),
+        server.create("/was-persistent", 1),
+        server.prepare(Op::Delete, delete(b"/was-ephemeral")),
+        server.create("/was-ephemeral", 0),
+    ];
+    server.zxid += 1;
+    waiting.push(server.preparer.prepare_close(&server.db.tree, SESSION, 9, Zxid(server.zxid), 1000));
+    for txn in waiting {
+        server.apply(&txn);
+    }
+    assert!(server.db.tree.find(b"/was-persistent").is_none(), "a ghost");
+    assert!(server.db.tree.find(b"/was-ephemeral").is_some(), "it was not the session's any more");
+}
+
+#[test]
 fn the_sequence_counter_stops_before_it_turns_negative() {
     let mut server = Server::new();
     let parent = server.create("/p", 0);

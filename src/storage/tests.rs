@@ -419,13 +419,16 @@ fn a_full_disk_is_an_error_that_names_the_file() {
     assert!(error.contains("log.1") && error.contains("No space left"), "{error}");
 }
 
+fn flip(path: &std::path::Path, place: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[place] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn a_damaged_snapshot_without_a_log_does_not_start() {
     let dir = Dir::new();
-    let path = dir.write_snapshot(9);
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[18] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    flip(&dir.write_snapshot(9), 18);
     let result = recovered(&dir).map(|(_, found)| (found.last_zxid, found.snapshot));
     assert!(result.is_err(), "started with {result:?}");
 }
@@ -435,10 +438,7 @@ fn falling_back_never_ends_before_the_damaged_snapshot() {
     let dir = Dir::new();
     dir.write_snapshot(0);
     dir.write_log(Arc::new(RealDisk), 1..=4);
-    let path = dir.write_snapshot(9);
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[18] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    flip(&dir.write_snapshot(9), 18);
     let result = recovered(&dir).map(|(_, found)| (found.last_zxid, found.snapshot));
     assert!(result.is_err(), "started with {result:?}");
 }

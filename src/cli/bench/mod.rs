@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use process::Process;
 use requests::{Kind, Workload};
 use serde_json::json;
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -135,13 +136,14 @@ fn load(args: &BenchArgs, address: SocketAddr, process: Option<Process>) -> Resu
     let after = process.as_ref().map_or(0, Process::resident_kb);
     let rate = workload.load_len() as f64 / took.as_secs_f64();
     if args.json {
-        println!(
-            "{}",
-            json!({"op": "load", "nodes": args.nodes, "seconds": took.as_secs_f64(), "per_s": rate,
+        say(&json!({"op": "load", "nodes": args.nodes, "seconds": took.as_secs_f64(), "per_s": rate,
                 "server_rss_before_kb": before, "server_rss_after_kb": after})
-        );
+        .to_string());
     } else {
-        println!("{} znodes in {took:.2?}: {rate:.0}/s; server memory {before} -> {after} kB", args.nodes);
+        say(&format!(
+            "{} znodes in {took:.2?}: {rate:.0}/s; server memory {before} -> {after} kB",
+            args.nodes
+        ));
     }
     Ok(())
 }
@@ -228,27 +230,25 @@ fn report(args: &BenchArgs, run: &Run<'_>, process: Option<&Process>) {
     let rss = process.map_or(0, Process::resident_kb);
     let max = run.latency.max() as f64 / 1000.0;
     if args.json {
-        println!(
-            "{}",
-            json!({"op": args.op, "connections": args.connections, "in_flight": args.in_flight, "rate": args.rate,
+        say(&json!({"op": args.op, "connections": args.connections, "in_flight": args.in_flight, "rate": args.rate,
                 "per_s": throughput, "p50_us": micros(0.5), "p99_us": micros(0.99), "p999_us": micros(0.999),
                 "max_us": max, "errors": run.errors, "server_cpu_us_per_op": server_cpu,
-                "client_cpu_us_per_op": own_cpu, "server_rss_kb": rss})
-        );
+                "client_cpu_us_per_op": own_cpu, "server_rss_kb": rss}).to_string());
         return;
     }
-    println!(
-        "{} {} connections x {} in flight: {throughput:.0}/s",
-        args.op, args.connections, args.in_flight
-    );
-    println!(
-        "latency us: p50 {:.0}  p99 {:.0}  p99.9 {:.0}  max {max:.0}",
-        micros(0.5),
-        micros(0.99),
-        micros(0.999)
-    );
-    println!("CPU us an operation: server {server_cpu:.2}, this load {own_cpu:.2}; server memory {rss} kB");
+    let (op, connections, in_flight) = (&args.op, args.connections, args.in_flight);
+    say(&format!("{op} {connections} connections x {in_flight} in flight: {throughput:.0}/s"));
+    let (p50, p99, p999) = (micros(0.5), micros(0.99), micros(0.999));
+    say(&format!("latency us: p50 {p50:.0}  p99 {p99:.0}  p99.9 {p999:.0}  max {max:.0}"));
+    say(&format!(
+        "CPU us an operation: server {server_cpu:.2}, this load {own_cpu:.2}; server memory {rss} kB"
+    ));
     if run.errors > 0 {
-        println!("{} errors", run.errors);
+        say(&format!("{} errors", run.errors));
     }
+}
+
+/// Prints a line. A reader that went away is none of the bench's business.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -79,6 +79,8 @@ pub struct Config {
     /// Keys that are known and kept, but that no part of the server reads yet.
     pub kept: BTreeMap<String, String>,
     pub warnings: Vec<Warning>,
+    /// The keys that the file sets, with their lines.
+    lines: BTreeMap<String, usize>,
 }
 
 /// Keys of a stock file that are accepted and have no effect on a server alone, by their beginnings.
@@ -167,6 +169,7 @@ impl Config {
             servers: BTreeMap::new(),
             kept: BTreeMap::new(),
             warnings: Vec::new(),
+            lines: BTreeMap::new(),
         }
     }
 
@@ -184,27 +187,56 @@ impl Config {
             tick_time_ms: 3000,
             ..Self::standalone_default()
         };
-        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
         for property in properties::parse(text) {
             let place = format!("{}:{}", file.display(), property.line);
-            if let Some(before) = lines.insert(property.key.clone(), property.line) {
+            if let Some(before) = config.lines.insert(property.key.clone(), property.line) {
                 config.warn(&place, format!("{} stands in line {before} too; this one counts", property.key));
             }
             config.set(&place, &property.key, &property.value)?;
         }
-        if !lines.contains_key("dataDir") {
+        if !config.lines.contains_key("dataDir") {
             let why = "it says where snapshots and logs are kept";
             return Err(ConfigError::Missing { file: config.file, key: "dataDir", why });
         }
+        config.take_client_port_of_server_line()?;
         config.check()?;
         Ok(config)
     }
 
-    /// Takes `-Dkey=value` flags as Java deployments pass them (SERVER_JVMFLAGS); others are not for this server.
+    /// Some files name the client port in the server's own line alone: `server.1=host:2888:3888;2181`.
+    fn take_client_port_of_server_line(&mut self) -> Result<(), ConfigError> {
+        let mut lines = self.servers.iter();
+        let (Some((id, line)), None, None) = (lines.next(), lines.next(), self.client_port) else {
+            return Ok(());
+        };
+        let Some(client) = line.client.clone() else { return Ok(()) };
+        let (address, port) = match client.rsplit_once(':') {
+            Some((address, port)) => (Some(address.to_string()), port),
+            None => (None, client.as_str()),
+        };
+        let wrong = || ConfigError::Value {
+            place: self.file.display().to_string(),
+            key: format!("server.{id}"),
+            value: client.clone(),
+            wanted: "[address:]clientPort is needed behind the ';'".into(),
+        };
+        self.client_port = Some(port.parse().map_err(|_| wrong())?);
+        self.client_port_address = self.client_port_address.take().or(address);
+        Ok(())
+    }
+
+    /// Takes `-Dkey=value` flags as Java deployments pass them (SERVER_JVMFLAGS). What the file sets wins, as in Java;
+    /// flags of the JVM itself are not for this server.
     pub fn apply_jvm_flags(&mut self, from: &str, flags: &str) -> Result<(), ConfigError> {
         for flag in flags.split_whitespace() {
             if let Some((key, value)) = flag.strip_prefix("-D").and_then(|flag| flag.split_once('=')) {
-                self.set(from, key.strip_prefix("zookeeper.").unwrap_or(key), value)?;
+                let ours = key.strip_prefix("zookeeper.");
+                let bare =
+                    ["jute.", "znode.container.", "readonlymode."].iter().any(|known| key.starts_with(known));
+                let Some(name) = ours.or(bare.then_some(key)) else { continue };
+                if !self.lines.contains_key(name) {
+                    self.set(from, name, value)?;
+                }
             }
         }
         Ok(())
@@ -214,6 +246,14 @@ impl Config {
         if self.client_port.is_none() {
             let why = "it is the port that clients connect to";
             return Err(ConfigError::Missing { file: self.file.clone(), key: "clientPort", why });
+        }
+        if self.min_session_timeout() > self.max_session_timeout() {
+            return Err(ConfigError::Value {
+                place: self.file.display().to_string(),
+                key: "minSessionTimeout".into(),
+                value: self.min_session_timeout().to_string(),
+                wanted: format!("at most maxSessionTimeout, {}, is needed", self.max_session_timeout()),
+            });
         }
         let voters = self.servers.values().filter(|server| server.role == Role::Participant).count();
         if voters > 1 || (voters == 1 && !self.standalone_enabled) {
@@ -391,7 +431,12 @@ impl At<'_> {
     }
 
     fn number(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, ConfigError> {
-        match self.value.parse() {
+        // Java reads its properties with Long.decode: 0x… is a number too.
+        let parsed = match self.value.strip_prefix("0x") {
+            Some(hex) => i64::from_str_radix(hex, 16),
+            None => self.value.parse(),
+        };
+        match parsed {
             Ok(number) if range.contains(&number) => Ok(number),
             _ => Err(self.wrong(&format!(
                 "a whole number from {} to {} is needed",
@@ -477,6 +522,30 @@ mod tests {
         assert_eq!(config.container_check_interval_ms, 100);
         let wrong = config.apply_jvm_flags("SERVER_JVMFLAGS", "-Djute.maxbuffer=big").unwrap_err();
         assert!(wrong.to_string().starts_with("SERVER_JVMFLAGS: jute.maxbuffer"), "{wrong}");
+    }
+
+    #[test]
+    fn the_file_wins_over_a_flag_and_the_jvms_own_flags_are_not_ours() {
+        let mut config = parse("dataDir=/d\nclientPort=1\nsnapCount=77\njute.maxbuffer=0x9fffff\n").unwrap();
+        config.apply_jvm_flags("f", "-Dzookeeper.snapCount=5 -Dfile.encoding=UTF-8").unwrap();
+        assert_eq!((config.snap_count, config.max_buffer, config.warnings.len()), (77, 0x9f_ffff, 0));
+    }
+
+    #[test]
+    fn the_client_port_may_stand_in_the_server_line() {
+        let config = parse("dataDir=/d\nserver.1=localhost:2888:3888;127.0.0.1:2182\n").unwrap();
+        assert_eq!(
+            (config.client_port, config.client_port_address.as_deref()),
+            (Some(2182), Some("127.0.0.1"))
+        );
+        assert!(parse("dataDir=/d\nserver.1=localhost:2888:3888;x\n").is_err());
+    }
+
+    #[test]
+    fn the_shortest_timeout_is_not_longer_than_the_longest() {
+        let error =
+            parse("dataDir=/d\nclientPort=1\nminSessionTimeout=9\nmaxSessionTimeout=8\n").unwrap_err();
+        assert!(error.to_string().contains("minSessionTimeout"), "{error}");
     }
 
     #[test]

@@ -39,7 +39,6 @@ pub struct Figures {
     digest_mismatches: Counter,
     watch_bytes: Counter,
     watches_fired: [Histogram; 4],
-    snapshots: Counter,
     snapshot_ms: Histogram,
     fsync_ms: Histogram,
     sync_batch: Histogram,
@@ -97,7 +96,6 @@ impl Figures {
                 summary("node_changed_watch_count"),
                 summary("node_children_watch_count"),
             ],
-            snapshots: counter("snap_count"),
             snapshot_ms: summary("snapshottime"),
             fsync_ms: summary("fsynctime"),
             sync_batch: summary("sync_processor_batch_size"),
@@ -129,7 +127,6 @@ impl Figures {
     }
 
     pub fn snapshot_written(&self, took: Duration) {
-        self.snapshots.increment(1);
         self.snapshot_ms.record(took.as_secs_f64() * 1000.0);
     }
 

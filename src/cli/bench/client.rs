@@ -200,7 +200,9 @@ impl Driver {
                     client.flush()?;
                 }
                 let next = started + Duration::from_secs_f64((at + 1) as f64 / rate);
-                timeout = next.saturating_duration_since(Instant::now()).min(timeout);
+                // A poll sleeps in whole milliseconds: the last one is spent awake, or the load itself would be late.
+                let wait = next.saturating_duration_since(Instant::now());
+                timeout = wait.saturating_sub(Duration::from_millis(2)).min(timeout);
             }
             self.wait(timeout)?;
             now = Instant::now();

@@ -22,7 +22,7 @@ if [ ${#packages[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
 if ! command -v cargo >/dev/null 2>&1; then
-  echo "a Rust toolchain (1.90 or newer) is needed: install rustup" >&2
+  echo "a Rust toolchain (1.93 or newer) is needed: install rustup" >&2
   exit 1
 fi
 if ! .venv/bin/python -c 'import kazoo, pytest' 2>/dev/null; then

@@ -4,41 +4,48 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. Order: from the bottom up.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("jute", &[]),
     ("model", &[]),
     ("wire", &["jute", "model"]),
-    ("config", &["model"]),
+    ("ensemble", &["model"]),
+    ("config", &["model", "ensemble"]),
     ("session", &["model"]),
     ("tree", &["jute", "model", "wire"]),
-    ("request", &["jute", "model", "wire", "tree"]),
-    ("zab", &["jute", "model", "wire"]),
+    ("request", &["jute", "model", "wire", "ensemble", "tree"]),
+    ("zab", &["jute", "model", "wire", "ensemble"]),
+    ("election", &["model", "wire", "ensemble"]),
     ("storage", &[]),
-    ("replica", &["jute", "model", "wire", "session", "tree", "request", "zab"]),
+    ("replica", &["jute", "model", "wire", "ensemble", "session", "tree", "request", "zab", "election"]),
     ("figures", &["model", "replica"]),
-    ("core", &["model", "replica", "storage", "tree", "figures"]),
+    ("core", &["model", "wire", "config", "tree", "replica", "storage", "figures"]),
+    ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
     ("client_port", &["jute", "model", "wire", "tree", "request", "replica", "figures", "core"]),
     (
         "server",
         &[
             "model",
-            "wire",
             "config",
+            "ensemble",
             "tree",
             "request",
+            "zab",
+            "election",
             "replica",
             "storage",
             "figures",
             "core",
+            "peer",
             "client_port",
         ],
     ),
 ];
 
 /// The one home of each heavy dependency. `cli` stands above all and may use what it needs for its doors.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 7] = [
     ("mio", &["client_port", "cli"]),
-    ("tokio", &["cli"]),
+    ("tokio", &["peer", "cli"]),
+    ("tokio_util", &["peer"]),
     ("memmap2", &["storage"]),
     ("metrics", &["figures"]),
     ("std::fs", &["storage", "config", "client_port", "cli"]),

@@ -58,7 +58,7 @@ fn dump(file: &Path, args: &LogArgs, out: &mut impl Write) -> Result<bool, Faile
     }
     let (good, end) = match log.end().expect("next() came to the end") {
         LogEnd::Clean { offset } => (true, format!("clean end at offset {offset}")),
-        LogEnd::Torn { offset, what } => (true, format!("torn at offset {offset}: {what}")),
+        LogEnd::Torn { offset, what, .. } => (true, format!("torn at offset {offset}: {what}")),
         LogEnd::Damaged { offset, what, good } => {
             (false, format!("DAMAGED at offset {offset}: {what}; the next good record is at {good}"))
         }

@@ -77,6 +77,10 @@ pub(super) struct Context<'a> {
     pub answered: usize,
     pub received: usize,
     pub reads: usize,
+    /// Reads may be answered: see `Core::may_read`.
+    pub may_read: bool,
+    /// A read had to wait for that.
+    pub waits_for_lease: bool,
 }
 
 impl Connection {
@@ -296,6 +300,10 @@ impl Connection {
                 if !self.in_flight.is_empty() {
                     return false;
                 }
+                if !cx.may_read {
+                    cx.waits_for_lease = true;
+                    return false;
+                }
                 // Java answers a ping with its own xid whatever the request's was.
                 let xid = if op == Op::Ping { -2 } else { header.xid };
                 let reader = ReadContext {
@@ -492,7 +500,7 @@ impl Connection {
             front(rest, self.state == State::New, port.limits.max_frame),
             Front::Incomplete | Front::Word(_)
         );
-        let unblocked = !self.pending.is_empty() && self.in_flight.is_empty();
+        let unblocked = !self.pending.is_empty() && self.in_flight.is_empty() && port.core.may_read();
         (whole || unblocked || self.more_to_read) && self.takes_requests(port)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{ClientPort, ConnInfo};
 use crate::model::Op;
+use crate::replica::{Mode, Status};
 use crate::tree::Database;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -40,9 +41,16 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         return format!("{word} is not executed because it is not in the whitelist.\n");
     }
     let mut out = String::new();
+    let is_serving = port.core.status().mode != Mode::NotServing;
     match word {
         "ruok" => out.push_str("imok"),
-        "isro" => out.push_str("rw"),
+        "isro" => out.push_str(if is_serving { "rw" } else { "null" }),
+        "srvr" | "stat" | "mntr" | "cons" | "crst" | "srst" | "dirs" | "dump" | "wchs" | "wchc" | "wchp"
+        | "hash"
+            if !is_serving =>
+        {
+            out.push_str("This ZooKeeper instance is not currently serving requests\n");
+        }
         "srvr" => server(port, db, false, &mut out),
         "stat" => server(port, db, true, &mut out),
         "mntr" => monitor(port, db, &mut out),
@@ -122,8 +130,13 @@ fn server(port: &ClientPort, db: &Database, with_clients: bool, out: &mut String
     let _ = writeln!(out, "Connections: {}", connections(port));
     let _ = writeln!(out, "Outstanding: {}", port.core.outstanding());
     let _ = writeln!(out, "Zxid: {}", db.last_zxid);
-    let _ = writeln!(out, "Mode: standalone");
+    let status = port.core.status();
+    let _ = writeln!(out, "Mode: {}", status.mode.name());
     let _ = writeln!(out, "Node count: {}", db.tree.znode_count());
+    if status.mode == Mode::Leader {
+        let sizes = port.core.figures.proposal_sizes();
+        let _ = writeln!(out, "Proposal sizes last/min/max: {}/{}/{}", sizes.last, sizes.min, sizes.max);
+    }
 }
 
 fn connections(port: &ClientPort) -> usize {
@@ -186,8 +199,9 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
     };
     let figures = &port.core.figures;
     let traffic = figures.traffic();
+    let status = port.core.status();
     line("version", VERSION.into());
-    line("server_state", "standalone".into());
+    line("server_state", status.mode.name().into());
     line("avg_latency", format!("{:?}", (traffic.avg_ms * 10_000.0).round() / 10_000.0));
     line("max_latency", traffic.max_ms.to_string());
     line("min_latency", traffic.min_ms.to_string());
@@ -195,6 +209,7 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
     line("packets_sent", traffic.sent.to_string());
     line("num_alive_connections", connections(port).to_string());
     line("outstanding_requests", port.core.outstanding().to_string());
+    ensemble_lines(port, &status, &mut line);
     line("uptime", port.facts.started.elapsed().as_millis().to_string());
     line("znode_count", db.tree.znode_count().to_string());
     line("watch_count", db.watches.lock().total().to_string());
@@ -213,6 +228,33 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
     figures.lines(out);
 }
 
+/// What a member of an ensemble tells beside the rest, under Java's names.
+fn ensemble_lines(port: &ClientPort, status: &Status, line: &mut impl FnMut(&str, String)) {
+    if status.mode == Mode::Standalone {
+        return;
+    }
+    line("peer_state", status.peer_state.clone());
+    line("quorum_size", status.quorum_size.to_string());
+    line("current_epoch", status.epoch.to_string());
+    if status.mode != Mode::Leader {
+        if let Some(leader) = status.leader {
+            line("leader_id", leader.to_string());
+        }
+        return;
+    }
+    let sizes = port.core.figures.proposal_sizes();
+    let since = status.leading_since.unwrap_or(0);
+    line("learners", status.learners.to_string());
+    line("synced_followers", status.synced_followers.to_string());
+    line("synced_non_voting_followers", status.synced_non_voters.to_string());
+    line("synced_observers", status.synced_observers.to_string());
+    line("pending_syncs", status.pending_syncs.to_string());
+    line("leader_uptime", port.core.now().mono_ms.saturating_sub(since).to_string());
+    line("last_proposal_size", sizes.last.to_string());
+    line("max_proposal_size", sizes.max.to_string());
+    line("min_proposal_size", sizes.min.to_string());
+}
+
 /// Open descriptors of this process, and how many it may have.
 fn descriptors() -> (usize, u64) {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
@@ -226,20 +268,23 @@ fn descriptors() -> (usize, u64) {
 fn dump(port: &ClientPort, db: &Database, out: &mut String) {
     out.push_str("SessionTracker dump:\n");
     let looked = port.core.look(|replica| {
-        let buckets: Vec<_> = replica.sessions().buckets().collect();
-        let _ = writeln!(out, "Session Sets ({})/({}):", buckets.len(), replica.sessions().len());
+        // A learner leaves expiry to its leader.
+        let sessions = replica.sessions()?;
+        let buckets: Vec<_> = sessions.buckets().collect();
+        let _ = writeln!(out, "Session Sets ({})/({}):", buckets.len(), sessions.len());
         for (at, sessions) in buckets {
             let _ = writeln!(out, "{} expire at {at}:", sessions.len());
             for session in sessions {
                 let _ = writeln!(out, "\t{session}");
             }
         }
+        Some(())
     });
-    if looked.is_none() {
-        // The core is at work: without the times of expiry.
-        let _ = writeln!(out, "Session Sets (busy)/({}):", db.sessions.len());
-        for session in db.sessions.keys() {
-            let _ = writeln!(out, "\t{session}");
+    if looked.flatten().is_none() {
+        // A learner, or the core is at work: without the times of expiry.
+        let _ = writeln!(out, "Global Sessions({}):", db.sessions.len());
+        for (session, timeout) in &db.sessions {
+            let _ = writeln!(out, "{session}\t{timeout}ms");
         }
     }
     out.push_str("ephemeral nodes dump:\n");

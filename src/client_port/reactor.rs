@@ -40,6 +40,8 @@ struct Reactor {
     dirty: Vec<usize>,
     scratch: Vec<u8>,
     accept_again: bool,
+    /// Reads wait until this server has heard of its leader, or its quorum, again.
+    waits_for_lease: bool,
 }
 
 /// Runs reactor `index` until the core stops. The first one also accepts.
@@ -73,6 +75,7 @@ pub fn run(index: usize, port: Arc<ClientPort>, listener: Option<std::net::TcpLi
         dirty: Vec::new(),
         scratch: vec![0; 64 << 10],
         accept_again: false,
+        waits_for_lease: false,
     };
     reactor.run()
 }
@@ -125,6 +128,10 @@ impl Reactor {
 
     /// Reads, answers, hands in, writes: each socket at most once.
     fn turn(&mut self, now: Instant) {
+        if self.waits_for_lease && self.port.core.may_read() {
+            self.waits_for_lease = false;
+            self.ready.extend(0..self.slots.len());
+        }
         let mut ready = std::mem::take(&mut self.ready);
         for slot in &ready {
             if let Some(Some(connection)) = self.slots.get_mut(*slot) {
@@ -135,6 +142,10 @@ impl Reactor {
         self.work(&ready, now);
         ready.clear();
         self.ready = ready;
+        if self.waits_for_lease {
+            // Time may have passed unnoticed: the core finds out what that means.
+            self.inputs.push(Input::Tick);
+        }
         let port = self.port.clone();
         while !self.inputs.is_empty() {
             port.core.submit(&mut self.inputs, Some(self.index));
@@ -201,6 +212,7 @@ impl Reactor {
         let mut cx = context(port, db, &mut self.inputs, now, self.index);
         connection.advance(&mut cx);
         count(port, connection, &cx);
+        self.waits_for_lease |= cx.waits_for_lease;
         self.dirty.push(slot);
     }
 
@@ -340,7 +352,9 @@ fn context<'a>(
     now: Instant,
     reactor: usize,
 ) -> Context<'a> {
-    Context { port, db, inputs, now, reactor, answered: 0, received: 0, reads: 0 }
+    let may_read = port.core.may_read();
+    let (answered, received, reads) = (0, 0, 0);
+    Context { port, db, inputs, now, reactor, answered, received, reads, may_read, waits_for_lease: false }
 }
 
 /// Puts the work of one turn into the figures, once for all its requests.

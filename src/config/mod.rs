@@ -1,12 +1,12 @@
-//! The configuration: a stock `zoo.cfg`, and the `-D` flags that Java deployments pass beside it.
-//! Nothing here has effects; whoever starts a server reads it and hands it on.
+//! The configuration: a stock `zoo.cfg` with its dynamic files and `myid`, and the `-D` flags that Java deployments pass
+//! beside it. Nothing here has effects; whoever starts a server reads it and hands it on.
 
-mod properties;
-mod servers;
+mod dynamic;
 
-pub use properties::Property;
-pub use servers::{Role, ServerLine};
+pub use dynamic::{dynamic_file, dynamic_text, point_to};
 
+use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
+use crate::model::ServerId;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub enum ConfigError {
     #[error("{}: {key} is missing: {why}", file.display())]
     Missing { file: PathBuf, key: &'static str, why: &'static str },
     #[error("{}: {what}", file.display())]
-    Unserved { file: PathBuf, what: String },
+    Wrong { file: PathBuf, what: String },
 }
 
 /// Something in the file that has no effect, or not the one that its writer may expect.
@@ -73,9 +73,34 @@ pub struct Config {
     pub sessionless_timeout_ms: u64,
     pub reconfig_enabled: bool,
     pub standalone_enabled: bool,
+    /// In ticks. 0: not set.
     pub init_limit: u64,
     pub sync_limit: u64,
-    pub servers: BTreeMap<i64, ServerLine>,
+    /// In ticks; 0: `init_limit`.
+    pub connect_to_learner_master_limit: u64,
+    pub cnx_timeout_ms: u64,
+    pub quorum_listen_on_all_ips: bool,
+    /// 0: for ever.
+    pub election_port_bind_retry: u64,
+    pub leader_serves: bool,
+    pub commit_log_count: usize,
+    pub min_notification_ms: u64,
+    pub max_notification_ms: u64,
+    pub snapshot_size_factor: f64,
+    pub force_snapshot_sync: bool,
+    pub db_autocreate: bool,
+    pub tcp_keep_alive: bool,
+    pub multi_address: bool,
+    /// Servers in no configuration that may learn all the same; none: those that a reconfiguration may add.
+    pub learners_allow: Option<LearnersAllow>,
+    pub dynamic_config_file: Option<PathBuf>,
+    /// The servers that the file names itself.
+    servers: Lines,
+    /// The ensemble's configuration, and one that was proposed later, where there is an ensemble.
+    pub ensemble: Option<Ensemble>,
+    pub proposed: Option<Ensemble>,
+    /// What `myid` says.
+    pub my_id: Option<ServerId>,
     /// Keys that are known and kept, but that no part of the server reads yet.
     pub kept: BTreeMap<String, String>,
     pub warnings: Vec<Warning>,
@@ -83,13 +108,21 @@ pub struct Config {
     lines: BTreeMap<String, usize>,
 }
 
-/// Keys of a stock file that are accepted and have no effect on a server alone, by their beginnings.
-const KEPT: [&str; 34] = [
+/// `learners.allow`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LearnersAllow {
+    All,
+    Ids(Vec<ServerId>),
+}
+
+/// Keys of a stock file that are accepted and have no effect yet, by their beginnings.
+const KEPT: [&str; 31] = [
     "admin.",
     "metricsProvider.",
     "ssl.",
     "sslQuorum",
     "portUnification",
+    "client.portUnification",
     "serverCnxnFactory",
     "secureClientPort",
     "authProvider.",
@@ -103,22 +136,18 @@ const KEPT: [&str; 34] = [
     "leader.",
     "learner.",
     "observer",
-    "group.",
-    "weight.",
     "peerType",
     "electionAlg",
-    "cnxTimeout",
-    "quorumListenOnAllIPs",
-    "connectToLearnerMasterLimit",
-    "electionPortBindRetry",
-    "commitLogCount",
+    "quorumCnxnTimeoutMs",
+    "leaderConnectDelayDuringRetryMs",
     "syncEnabled",
     "localSessions",
-    "leaderServes",
-    "dynamicConfigFile",
     "multiAddress.",
     "fips-mode",
     "java.security.auth.login.config",
+    "oraclePath",
+    "watchManagerName",
+    "follower.",
 ];
 
 impl Config {
@@ -164,23 +193,88 @@ impl Config {
             sessionless_timeout_ms: 10_000,
             reconfig_enabled: false,
             standalone_enabled: true,
-            init_limit: 10,
-            sync_limit: 5,
-            servers: BTreeMap::new(),
+            init_limit: 0,
+            sync_limit: 0,
+            connect_to_learner_master_limit: 0,
+            cnx_timeout_ms: 5000,
+            quorum_listen_on_all_ips: false,
+            election_port_bind_retry: 3,
+            leader_serves: true,
+            commit_log_count: 500,
+            min_notification_ms: 200,
+            max_notification_ms: 1000,
+            snapshot_size_factor: 0.33,
+            force_snapshot_sync: false,
+            db_autocreate: true,
+            tcp_keep_alive: false,
+            multi_address: false,
+            learners_allow: None,
+            dynamic_config_file: None,
+            servers: Lines::default(),
+            ensemble: None,
+            proposed: None,
+            my_id: None,
             kept: BTreeMap::new(),
             warnings: Vec::new(),
             lines: BTreeMap::new(),
         }
     }
 
+    /// Reads the file, the dynamic files that belong to it, and `myid`.
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
-        let bytes = std::fs::read(file)
-            .map_err(|source| ConfigError::Unreadable { file: file.to_path_buf(), source })?;
-        Self::parse(file, &String::from_utf8_lossy(&bytes))
+        let text = read(file)?;
+        let mut config = Self::parse_static(file, &text)?;
+        config.read_dynamic()?;
+        config.read_my_id()?;
+        config.finish()?;
+        Ok(config)
     }
 
-    /// `file` is named in messages only.
+    fn read_dynamic(&mut self) -> Result<(), ConfigError> {
+        let wrong = |file: &Path, what: String| ConfigError::Wrong { file: file.to_path_buf(), what };
+        if let Some(file) = self.dynamic_config_file.clone() {
+            if !self.servers.is_empty() {
+                let what =
+                    format!("server.N stands here, and dynamicConfigFile names {} too", file.display());
+                return Err(wrong(&self.file, what));
+            }
+            let ensemble = Ensemble::parse(&read(&file)?).map_err(|what| wrong(&file, what))?;
+            if ensemble.version() != 0 {
+                return Err(wrong(&file, "a dynamic file has its version in its name, not in a line".into()));
+            }
+            let version = dynamic::version_in_name(&file).unwrap_or(0);
+            self.ensemble = Some(ensemble.with_version(version));
+        }
+        let next = dynamic_file(&self.file, None);
+        if next.exists() {
+            self.proposed = Some(Ensemble::parse(&read(&next)?).map_err(|what| wrong(&next, what))?);
+        }
+        Ok(())
+    }
+
+    fn read_my_id(&mut self) -> Result<(), ConfigError> {
+        let file = self.data_dir.join("myid");
+        if !file.is_file() {
+            return Ok(());
+        }
+        let text = read(&file)?;
+        let line = text.lines().next().unwrap_or_default().trim();
+        match line.parse::<i64>() {
+            // It is the top byte of session ids.
+            Ok(id) if (0..=255).contains(&id) => self.my_id = Some(ServerId(id)),
+            _ => return Err(ConfigError::Wrong { file, what: format!("{line:?} is no id from 0 to 255") }),
+        }
+        Ok(())
+    }
+
+    /// A file's text alone, without the files beside it. `file` is named in messages only.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::parse_static(file, text)?;
+        config.finish()?;
+        Ok(config)
+    }
+
+    fn parse_static(file: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut config = Self {
             file: file.to_path_buf(),
             client_port: None,
@@ -198,30 +292,52 @@ impl Config {
             let why = "it says where snapshots and logs are kept";
             return Err(ConfigError::Missing { file: config.file, key: "dataDir", why });
         }
-        config.take_client_port_of_server_line()?;
-        config.check()?;
         Ok(config)
     }
 
-    /// Some files name the client port in the server's own line alone: `server.1=host:2888:3888;2181`.
+    /// Puts together what several places say, and checks it.
+    fn finish(&mut self) -> Result<(), ConfigError> {
+        if self.ensemble.is_none() && !self.servers.is_empty() {
+            let wrong = |what| ConfigError::Wrong { file: self.file.clone(), what };
+            self.ensemble = Some(self.servers.ensemble().map_err(wrong)?);
+        }
+        self.take_client_port_of_server_line()?;
+        self.check()
+    }
+
+    /// The member that this server is: the only one where there is but one.
+    fn own_id(&self) -> Option<ServerId> {
+        let ensemble = self.ensemble.as_ref()?;
+        let mut members = ensemble.members();
+        let only = members.next().map(|member| member.id).filter(|_| members.next().is_none());
+        self.my_id.or(only)
+    }
+
+    /// The client port may stand in the server's own line: `server.1=host:2888:3888;2181`. Where it stands in both
+    /// places they have to agree.
     fn take_client_port_of_server_line(&mut self) -> Result<(), ConfigError> {
-        let mut lines = self.servers.iter();
-        let (Some((id, line)), None, None) = (lines.next(), lines.next(), self.client_port) else {
+        let Some(id) = self.own_id() else { return Ok(()) };
+        let from_file = self.client_port.map(|port| ClientAddress {
+            host: self.client_port_address.clone().unwrap_or_else(|| "0.0.0.0".into()),
+            port,
+        });
+        let file = self.file.clone();
+        let Some(member) = self.ensemble.as_mut().and_then(|ensemble| ensemble.member_mut(id)) else {
             return Ok(());
         };
-        let Some(client) = line.client.clone() else { return Ok(()) };
-        let (address, port) = match client.rsplit_once(':') {
-            Some((address, port)) => (Some(address.to_string()), port),
-            None => (None, client.as_str()),
+        let Some(own) = member.client.clone() else {
+            member.client_is_static = from_file.is_some();
+            member.client = from_file;
+            return Ok(());
         };
-        let wrong = || ConfigError::Value {
-            place: self.file.display().to_string(),
-            key: format!("server.{id}"),
-            value: client.clone(),
-            wanted: "[address:]clientPort is needed behind the ';'".into(),
-        };
-        self.client_port = Some(port.parse().map_err(|_| wrong())?);
-        self.client_port_address = self.client_port_address.take().or(address);
+        if let Some(other) = from_file
+            && (other.port != own.port || (other.host != "0.0.0.0" && other.host != own.host))
+        {
+            let what = format!("clientPort says {other}, and the line of server.{id} says {own}");
+            return Err(ConfigError::Wrong { file, what });
+        }
+        self.client_port = Some(own.port);
+        self.client_port_address = Some(own.host).filter(|host| host != "0.0.0.0" && host != "::");
         Ok(())
     }
 
@@ -255,14 +371,43 @@ impl Config {
                 wanted: format!("at most maxSessionTimeout, {}, is needed", self.max_session_timeout()),
             });
         }
-        let voters = self.servers.values().filter(|server| server.role == Role::Participant).count();
-        if voters > 1 || (voters == 1 && !self.standalone_enabled) {
-            let what = format!(
-                "{voters} servers are configured; this version serves alone: remove the server.N lines"
-            );
-            return Err(ConfigError::Unserved { file: self.file.clone(), what });
+        self.check_ensemble()
+    }
+
+    /// Whether this server is one of several, or is to become one. Java runs a single `server.N` line alone.
+    pub fn is_distributed(&self) -> bool {
+        let voters = self.ensemble.as_ref().map_or(0, |ensemble| ensemble.voters().count());
+        voters > 1 || (voters == 1 && !self.standalone_enabled)
+    }
+
+    fn check_ensemble(&self) -> Result<(), ConfigError> {
+        let Some(ensemble) = &self.ensemble else { return Ok(()) };
+        let wrong = |what: String| Err(ConfigError::Wrong { file: self.file.clone(), what });
+        let missing = |key, why| Err(ConfigError::Missing { file: self.file.clone(), key, why });
+        let observers = ensemble.members().any(|member| member.role == Role::Observer);
+        if ensemble.voters().next().is_none() && observers {
+            return wrong("observers without a participant can't be served".into());
         }
-        Ok(())
+        if ensemble.members().any(|member| member.addresses.len() > 1) && !self.multi_address {
+            return wrong("a server has several addresses, and multiAddress.enabled is not true".into());
+        }
+        if !self.is_distributed() {
+            return Ok(());
+        }
+        if self.init_limit == 0 {
+            return missing("initLimit", "it says how many ticks a learner has to connect and synchronize");
+        }
+        if self.sync_limit == 0 {
+            return missing("syncLimit", "it says for how many ticks a learner may be silent");
+        }
+        let myid = self.data_dir.join("myid");
+        match self.my_id {
+            None => wrong(format!("{} is missing: it says which of the servers this one is", myid.display())),
+            Some(id) if ensemble.member(id).is_none() => {
+                wrong(format!("{} says {id}, and there is no line server.{id}", myid.display()))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     fn warn(&mut self, place: &str, text: String) {
@@ -332,21 +477,45 @@ impl Config {
             "standaloneEnabled" => self.standalone_enabled = at.strict_flag()?,
             "initLimit" => self.init_limit = at.number(1..=i64::from(i32::MAX))? as u64,
             "syncLimit" => self.sync_limit = at.number(1..=i64::from(i32::MAX))? as u64,
+            "connectToLearnerMasterLimit" => {
+                self.connect_to_learner_master_limit = at.number(0..=i64::from(i32::MAX))? as u64;
+            }
+            "cnxTimeout" => self.cnx_timeout_ms = at.number(1..=i64::from(i32::MAX))? as u64,
+            "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = at.strict_flag()?,
+            "electionPortBindRetry" => {
+                self.election_port_bind_retry = at.number(0..=i64::from(i32::MAX))? as u64;
+            }
+            "leaderServes" => self.leader_serves = value != "no",
+            "commitLogCount" => self.commit_log_count = at.number(0..=1 << 30)? as usize,
+            "fastleader.minNotificationInterval" => {
+                self.min_notification_ms = at.number(1..=i64::from(i32::MAX))? as u64;
+            }
+            "fastleader.maxNotificationInterval" => {
+                self.max_notification_ms = at.number(1..=i64::from(i32::MAX))? as u64;
+            }
+            "snapshotSizeFactor" => {
+                let wrong = |_| at.wrong("a number is needed; a negative one turns it off");
+                self.snapshot_size_factor = value.parse().map_err(wrong)?;
+            }
+            "forceSnapshotSync" => self.force_snapshot_sync = at.flag(),
+            "db.autocreate" => self.db_autocreate = at.flag(),
+            "tcpKeepAlive" => self.tcp_keep_alive = at.flag(),
+            "multiAddress.enabled" => self.multi_address = at.strict_flag()?,
+            "learners.allow" => self.learners_allow = Some(at.learners()?),
+            "dynamicConfigFile" => self.dynamic_config_file = Some(at.path()?),
+            "electionAlg" if value != "3" => return Err(at.wrong("3 is the only one there is")),
             "closeSessionTxn.enabled"
             | "readonlymode.enabled"
             | "flushDelay"
             | "maxBatchSize"
             | "fsync.warningthresholdms"
-            | "db.autocreate"
             | "snapshot.trust.empty"
             | "serializeLastProcessedZxid.enabled"
             | "snapshot.compression.method" => {
                 self.kept.insert(key.into(), value.into());
             }
-            _ if key.starts_with("server.") => {
-                let id = key["server.".len()..].parse().map_err(|_| at.wrong("server.N needs a number"))?;
-                let line = ServerLine::parse(value).map_err(|wanted| at.wrong(&wanted))?;
-                self.servers.insert(id, line);
+            _ if ["server.", "group.", "weight."].iter().any(|start| key.starts_with(start)) => {
+                self.servers.take(key, value).map_err(|wanted| at.wrong(&wanted))?;
             }
             _ if KEPT.iter().any(|known| key.starts_with(known)) => {
                 self.kept.insert(key.into(), value.into());
@@ -408,9 +577,24 @@ impl Config {
         line("minSessionTimeout", self.min_session_timeout().to_string());
         line("maxSessionTimeout", self.max_session_timeout().to_string());
         line("clientPortListenBacklog", self.client_port_listen_backlog.to_string());
-        line("serverId", "0".into());
+        line("serverId", self.my_id.map_or(0, |id| id.0).to_string());
+        if let (true, Some(ensemble), Some(id)) = (self.is_distributed(), &self.ensemble, self.my_id) {
+            line("initLimit", self.init_limit.to_string());
+            line("syncLimit", self.sync_limit.to_string());
+            line("electionAlg", "3".into());
+            if let Some(member) = ensemble.member(id) {
+                line("electionPort", member.addresses[0].election_port.to_string());
+                line("quorumPort", member.addresses[0].quorum_port.to_string());
+                line("peerType", i32::from(member.role == Role::Observer).to_string());
+            }
+        }
         out
     }
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { file: file.to_path_buf(), source };
+    Ok(String::from_utf8_lossy(&std::fs::read(file).map_err(unreadable)?).into_owned())
 }
 
 fn words(value: &str) -> Vec<String> {
@@ -454,6 +638,14 @@ impl At<'_> {
 
     fn path(&self) -> Result<PathBuf, ConfigError> {
         if self.value.is_empty() { Err(self.wrong("a directory is needed")) } else { Ok(self.value.into()) }
+    }
+
+    fn learners(&self) -> Result<LearnersAllow, ConfigError> {
+        if self.value == "*" {
+            return Ok(LearnersAllow::All);
+        }
+        let ids = words(self.value).iter().map(|id| id.parse().map(ServerId)).collect::<Result<_, _>>();
+        ids.map(LearnersAllow::Ids).map_err(|_| self.wrong("server ids with commas, or *, are needed"))
     }
 
     /// As Java reads a system property: all but `true` is false.
@@ -548,12 +740,63 @@ mod tests {
         assert!(error.to_string().contains("minSessionTimeout"), "{error}");
     }
 
+    const THREE: &str = "server.1=a:2888:3888\nserver.2=b:2888:3888;2182\nserver.3=c:2888:3888:observer\n";
+
+    fn ensemble_of(my_id: i64, more: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("myid"), format!("{my_id}\n")).unwrap();
+        let file = dir.path().join("zoo.cfg");
+        let text = format!("dataDir={}\n{THREE}{more}", dir.path().display());
+        std::fs::write(&file, text).unwrap();
+        Config::from_file(&file)
+    }
+
     #[test]
-    fn an_ensemble_is_refused_for_now_and_one_server_is_alone() {
+    fn one_server_is_alone_and_several_are_an_ensemble() {
         let one = "dataDir=/d\nclientPort=1\nserver.1=localhost:2888:3888\n";
-        assert!(parse(one).is_ok());
-        let error = parse(&format!("{one}server.2=b:2888:3888\n")).unwrap_err().to_string();
-        assert!(error.contains("2 servers are configured"), "{error}");
+        assert!(!parse(one).unwrap().is_distributed());
+        let config = ensemble_of(1, "clientPort=2181\ninitLimit=10\nsyncLimit=5\n").unwrap();
+        assert!(config.is_distributed());
+        assert_eq!((config.my_id, config.client_port), (Some(ServerId(1)), Some(2181)));
+        let config = ensemble_of(2, "initLimit=10\nsyncLimit=5\n").unwrap();
+        assert_eq!(config.client_port, Some(2182), "the own line names it");
+    }
+
+    #[test]
+    fn what_an_ensemble_needs_is_named() {
+        for (id, more, wanted) in [
+            (1, "clientPort=1\nsyncLimit=5\n", "initLimit is missing"),
+            (1, "clientPort=1\ninitLimit=5\n", "syncLimit is missing"),
+            (9, "clientPort=1\ninitLimit=5\nsyncLimit=5\n", "there is no line server.9"),
+            (256, "clientPort=1\n", "no id from 0 to 255"),
+            (2, "clientPort=1\ninitLimit=5\nsyncLimit=5\n", "the line of server.2 says"),
+            (1, "clientPort=1\nserver.4=x\n", "server.4=\"x\""),
+            (1, "clientPort=1\nelectionAlg=0\n", "electionAlg"),
+        ] {
+            let error = ensemble_of(id, more).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{more}: {error}");
+        }
         assert!(parse("dataDir=/d\nclientPort=1\nserver.1=nonsense\n").is_err());
+        let no_id = format!("dataDir=/nowhere\nclientPort=1\ninitLimit=5\nsyncLimit=5\n{THREE}");
+        assert!(parse(&no_id).unwrap_err().to_string().contains("/nowhere/myid is missing"));
+    }
+
+    #[test]
+    fn a_dynamic_file_has_the_servers_and_its_version_in_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("myid"), "2").unwrap();
+        std::fs::write(path("zoo.cfg.dynamic.10000002a"), THREE).unwrap();
+        std::fs::write(path("zoo.cfg.dynamic.next"), format!("{THREE}version=10000002b")).unwrap();
+        let text = format!(
+            "dataDir={0}\ninitLimit=5\nsyncLimit=5\ndynamicConfigFile={0}/zoo.cfg.dynamic.10000002a\n",
+            dir.path().display()
+        );
+        std::fs::write(path("zoo.cfg"), &text).unwrap();
+        let config = Config::from_file(&path("zoo.cfg")).unwrap();
+        assert_eq!(config.ensemble.unwrap().version(), 0x1_0000_002a);
+        assert_eq!(config.proposed.unwrap().version(), 0x1_0000_002b);
+        std::fs::write(path("zoo.cfg"), text + "server.1=a:1:2\n").unwrap();
+        assert!(Config::from_file(&path("zoo.cfg")).unwrap_err().to_string().contains("too"));
     }
 }

@@ -1,37 +1,50 @@
 //! The core: the replica behind one lock, with an inbox in front.
 //!
-//! Whoever brings inputs (a reactor, the log thread, the timer) puts its batch into the inbox. If the lock is free it
-//! takes it, runs the replica until the inbox is empty, and carries out the outputs in order; if not, the holder finds
-//! the batch. Nobody waits for a disk or a socket under it. A thread of its own would cost a wake-up each way.
+//! Whoever brings inputs (a reactor, the log thread, a peer, the timer) puts its batch into the inbox. If the lock is
+//! free it takes it, runs the replica until the inbox is empty, and carries out the outputs in order; if not, the holder
+//! finds the batch. Nobody waits for a disk or a socket under it. A thread of its own would cost a wake-up each way.
 //!
 //! Order of events and replies: the core hands both to the reactors' mailboxes *before* it lets go of the database's
 //! write lock. A reactor takes the read lock, *then* empties its mailbox into its connections, then serves reads. So a
 //! read that sees a change is always answered behind the event that announces it, and behind the reply of the
 //! session's own write.
 
+mod feeder;
+mod journal;
 mod log_thread;
 mod mailbox;
+mod receiver;
+mod restore;
 mod snapshots;
 mod timer;
 
-pub use log_thread::{LogQueue, RollRules, run as run_log};
+pub use feeder::{Fed, Feeder, Files};
+pub use journal::{Journal, Performed, RollRules, Setup, write_snapshot_of};
+pub use log_thread::{LogQueue, run as run_log};
 pub use mailbox::{Mail, Mailbox};
-pub use snapshots::{Snapshots, run as run_snapshots, write_snapshot};
-pub use timer::run as run_timer;
+pub use receiver::{ReceiveError, Receiver};
+pub use restore::{RestoredDatabase, is_readable};
+pub use snapshots::{SnapshotJob, Snapshots, run as run_snapshots, write_snapshot};
+pub use timer::{Alarm, run as run_timer};
 
 use crate::figures::Figures;
-use crate::model::ConnId;
-use crate::replica::{Input, Now, Outputs, Replica};
+use crate::model::{ConnId, Zxid};
+use crate::replica::{DiskDone, DiskOp, Input, Mode, Now, Outputs, Replica, Status, Told};
 use crate::storage::StorageError;
 use crate::tree::Database;
 use parking_lot::{Mutex, RwLock};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Which reactor a connection lives on: the top byte of its id.
 pub fn reactor_of(conn: ConnId) -> usize {
     (conn.0 >> 56) as usize
+}
+
+/// Carries what the replica has for other servers. Called under the core's lock: it must not wait.
+pub trait Carrier: Send + Sync {
+    fn carry(&self, outputs: &mut Outputs);
 }
 
 pub struct Core {
@@ -42,10 +55,16 @@ pub struct Core {
     pub log: LogQueue,
     pub snapshots: Snapshots,
     pub figures: Arc<Figures>,
+    carrier: OnceLock<Arc<dyn Carrier>>,
+    pub alarm: Alarm,
     /// Requests that were handed in and not answered yet.
     outstanding: AtomicUsize,
     /// Goes up whenever the touches were collected; a connection reports its session once per round.
     pub touch_round: AtomicU32,
+    /// Reads may be answered until then, in monotonic milliseconds.
+    lease: AtomicU64,
+    durable: AtomicI64,
+    status: Mutex<Status>,
     stopping: AtomicBool,
     started: Instant,
     fatal: Box<dyn Fn(StorageError) + Send + Sync>,
@@ -69,6 +88,10 @@ impl Core {
     ) -> Self {
         let started = Instant::now();
         let replica = replica(&db, now_since(started));
+        let (status, lease) = (replica.status(), replica.lease());
+        let snapshots = Snapshots::default();
+        snapshots.allow(status.mode != Mode::NotServing);
+        let durable = AtomicI64::new(db.last_zxid.0);
         let shell = Shell { replica, batch: Vec::new(), outputs: Outputs::default() };
         Self {
             replica: Mutex::new(shell),
@@ -76,14 +99,24 @@ impl Core {
             db: RwLock::new(db),
             mailboxes: (0..reactors).map(|_| Mailbox::default()).collect(),
             log: LogQueue::default(),
-            snapshots: Snapshots::default(),
+            snapshots,
             figures,
+            carrier: OnceLock::new(),
+            alarm: Alarm::default(),
             outstanding: AtomicUsize::new(0),
             touch_round: AtomicU32::new(1),
+            lease: AtomicU64::new(lease),
+            durable,
+            status: Mutex::new(status),
             stopping: AtomicBool::new(false),
             started,
             fatal,
         }
+    }
+
+    /// To be called once, before inputs come in.
+    pub fn set_carrier(&self, carrier: Arc<dyn Carrier>) {
+        assert!(self.carrier.set(carrier).is_ok(), "one carrier serves a core");
     }
 
     pub fn now(&self) -> Now {
@@ -98,11 +131,42 @@ impl Core {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Whether a read may be answered: a leader that has not heard of its quorum for a while, or a server that has not
+    /// heard of its leader, may have been replaced without knowing it. After a pause, time has passed unnoticed.
+    #[inline]
+    pub fn may_read(&self) -> bool {
+        let lease = self.lease.load(Ordering::Acquire);
+        lease == u64::MAX || self.now().mono_ms <= lease
+    }
+
+    /// Everything up to here is on disk.
+    pub fn durable(&self) -> Zxid {
+        Zxid(self.durable.load(Ordering::Acquire))
+    }
+
+    fn note_durable(&self, done: &[Input]) {
+        for input in done {
+            if let Input::Disk(
+                DiskDone::Logged(zxid) | DiskDone::Truncated(zxid) | DiskDone::Installed(zxid),
+                _,
+            ) = input
+            {
+                self.durable.store(zxid.0, Ordering::Release);
+            }
+        }
+    }
+
+    /// What this server was when the core last looked.
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
     /// Ends the threads: the log thread first syncs what it has.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.log.stop();
         self.snapshots.stop();
+        self.alarm.ring();
         for mailbox in &self.mailboxes {
             mailbox.wake();
         }
@@ -116,6 +180,12 @@ impl Core {
     /// not wait for the core, which may be waiting for the write lock.
     pub fn look<T>(&self, f: impl FnOnce(&Replica) -> T) -> Option<T> {
         self.replica.try_lock().map(|shell| f(&shell.replica))
+    }
+
+    /// Which sessions the reactors have heard from since this was last asked.
+    pub fn collect_touches(&self) -> Input {
+        self.touch_round.fetch_add(1, Ordering::AcqRel);
+        Input::Touched(self.mailboxes.iter().flat_map(Mailbox::take_touched).collect())
     }
 
     /// Hands in a batch, and works off the inbox unless somebody else is at it. `from` is the reactor that runs this:
@@ -146,27 +216,87 @@ impl Core {
                     replica.handle(now, &db, input, outputs);
                 }
             }
-            if !outputs.append.is_empty() {
-                self.log.push(&mut outputs.append);
-            }
-            if replica.has_committed() {
+            self.push_disk_work(outputs);
+            // Others go on while this server applies.
+            self.carry(outputs);
+            while replica.has_steps() {
                 let mut db = self.db.write();
                 replica.apply(now, &mut db, outputs);
                 mailbox::deliver(outputs, &self.mailboxes);
-            } else {
-                mailbox::deliver(outputs, &self.mailboxes);
             }
-            // Sessions that ended may own the next step: closing them proposes, and that has to reach the log too.
-            if !outputs.append.is_empty() {
-                self.log.push(&mut outputs.append);
+            mailbox::deliver(outputs, &self.mailboxes);
+            // What was applied may own the next step: closing a session proposes, and that has to reach the log too.
+            self.push_disk_work(outputs);
+            self.carry(outputs);
+            self.publish(replica, outputs, from);
+        }
+    }
+
+    fn carry(&self, outputs: &mut Outputs) {
+        if let Some(carrier) = self.carrier.get() {
+            carrier.carry(outputs);
+        }
+    }
+
+    fn push_disk_work(&self, outputs: &mut Outputs) {
+        if outputs.zab.disk.is_empty() {
+            return;
+        }
+        let appended = outputs.zab.disk.iter().filter_map(|op| match op {
+            DiskOp::Append(entry) => Some(entry.body.len()),
+            _ => None,
+        });
+        self.figures.proposed(appended);
+        self.log.push(&mut outputs.zab.disk);
+    }
+
+    /// What others look at without the lock.
+    fn publish(&self, replica: &mut Replica, outputs: &mut Outputs, from: Option<usize>) {
+        self.outstanding.store(replica.outstanding(), Ordering::Relaxed);
+        self.figures.count(&std::mem::take(&mut outputs.tally));
+        self.alarm.set(replica.next_wake());
+        let lease = replica.lease();
+        let before = self.lease.swap(lease, Ordering::AcqRel);
+        if replica.take_status_changed() {
+            let status = replica.status();
+            self.snapshots.allow(status.mode != Mode::NotServing);
+            *self.status.lock() = status;
+        }
+        outputs.told.drain(..).for_each(tell);
+        if !outputs.replaced.is_empty() {
+            // Freeing millions of znodes takes its time, which nobody should wait for.
+            let replaced = std::mem::take(&mut outputs.replaced);
+            std::thread::spawn(move || drop(replaced));
+        }
+        // Reads may have waited for a lease that ran out.
+        let renewed = before != u64::MAX && lease > before && before < self.now().mono_ms;
+        for (at, mailbox) in self.mailboxes.iter().enumerate() {
+            if Some(at) == from {
+                continue;
             }
-            self.outstanding.store(replica.outstanding(), Ordering::Relaxed);
-            self.figures.count(&std::mem::take(&mut outputs.tally));
-            for (at, mailbox) in self.mailboxes.iter().enumerate() {
-                if Some(at) != from {
-                    mailbox.wake_if_mail();
-                }
-            }
+            if renewed { mailbox.wake() } else { mailbox.wake_if_mail() }
+        }
+    }
+}
+
+fn tell(told: Told) {
+    match told {
+        Told::Looking { round, zxid, epoch } => {
+            tracing::info!("looking for a leader: round {round}, with zxid {zxid} of epoch {epoch}");
+        }
+        Told::Elected { leader, round } => tracing::info!("round {round} elected server {leader}"),
+        Told::Leads(epoch) => tracing::info!("leading epoch {epoch}"),
+        Told::Learns { leader, epoch, observer } => {
+            let what = if observer { "observing" } else { "following" };
+            tracing::info!("{what} server {leader} in epoch {epoch}");
+        }
+        Told::Lost { why } => tracing::warn!("{why}; looking for a leader"),
+        Told::Reconfigured { version, pending, text } => {
+            let what = if pending { "proposed" } else { "in force" };
+            tracing::info!("configuration {version:x} is {what}: {}", text.replace('\n', ", "));
+        }
+        Told::DigestMismatch(zxid) => {
+            tracing::error!("the tree differs from the leader's after {zxid}: compare the servers' data");
         }
     }
 }

@@ -1,14 +1,59 @@
-//! The snapshot thread: walks the tree in slices and writes them; no lock is held across I/O.
+//! Snapshots: the tree is walked in slices and written; no lock is held across I/O.
 
 use super::Core;
+use crate::model::Zxid;
 use crate::storage::{Dirs, Disk, SnapshotWriter, StorageError};
+use crate::tree::{Database, SnapshotSlice};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Places of the slab per slice: some tens of microseconds under the lock.
 const SLICE: usize = 256;
+/// How often it is looked whether the log has caught up with the tree.
+const LOG_POLL: Duration = Duration::from_millis(5);
+
+/// One snapshot under way: `slice` under the database's write lock, `write` outside of it, in turns.
+pub struct SnapshotJob {
+    writer: SnapshotWriter,
+    zxid: Zxid,
+    digest: u64,
+}
+
+impl SnapshotJob {
+    /// Of the tree as it is now.
+    pub fn begin(db: &mut Database, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<Self, StorageError> {
+        let (zxid, digest) = (db.last_zxid, db.tree.digest());
+        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid.0)?;
+        db.begin_snapshot();
+        Ok(Self { writer, zxid, digest })
+    }
+
+    pub fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+
+    /// The next slice; none where the database was replaced meanwhile.
+    pub fn slice(&self, db: &mut Database) -> Option<SnapshotSlice> {
+        db.tree.snapshot_under_way().then(|| db.tree.snapshot_slice(SLICE))
+    }
+
+    /// Whether that was the last one.
+    pub fn write(&mut self, slice: &SnapshotSlice) -> Result<bool, StorageError> {
+        self.writer.write(&slice.bytes)?;
+        Ok(slice.done)
+    }
+
+    /// Whether the log holds what the snapshot shows: otherwise a crash could leave a hole in it.
+    pub fn may_finish(&self, durable: Zxid) -> bool {
+        durable >= self.zxid || self.zxid.counter() == 0
+    }
+
+    pub fn finish(self) -> Result<PathBuf, StorageError> {
+        self.writer.finish(self.zxid.0, Some(self.digest)).map(|(path, _)| path)
+    }
+}
 
 /// Asks the snapshot thread for work. Asking while it works is as good as not asking.
 #[derive(Default)]
@@ -20,12 +65,19 @@ pub struct Snapshots {
 #[derive(Default)]
 struct State {
     asked: bool,
+    /// What is applied is committed: while there is no leader, it may not be.
+    may_run: bool,
     stop: bool,
 }
 
 impl Snapshots {
     pub fn ask(&self) {
         self.state.lock().asked = true;
+        self.changed.notify_one();
+    }
+
+    pub(super) fn allow(&self, may_run: bool) {
+        self.state.lock().may_run = may_run;
         self.changed.notify_one();
     }
 
@@ -36,7 +88,8 @@ impl Snapshots {
 
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        while !state.asked && !state.stop {
+        let is_due = |state: &State| state.asked && state.may_run;
+        while !state.stop && !is_due(&state) {
             self.changed.wait(&mut state);
         }
         state.asked = false;
@@ -59,12 +112,8 @@ pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs) {
 /// Writes the tree as it is now.
 pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<PathBuf, StorageError> {
     let started = Instant::now();
-    let (zxid, digest) = {
-        let mut db = core.db.write();
-        db.begin_snapshot();
-        (db.last_zxid, db.tree.digest())
-    };
-    let written = write_slices(core, disk, dirs, zxid.0, digest);
+    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs)?;
+    let written = write_slices(core, job);
     match &written {
         Ok(_) => core.figures.snapshot_written(started.elapsed()),
         Err(_) => core.db.write().tree.abandon_snapshot(),
@@ -72,22 +121,21 @@ pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<
     written
 }
 
-fn write_slices(
-    core: &Core,
-    disk: &Arc<dyn Disk>,
-    dirs: &Dirs,
-    zxid: i64,
-    digest: u64,
-) -> Result<PathBuf, StorageError> {
-    let mut writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid)?;
+fn write_slices(core: &Core, mut job: SnapshotJob) -> Result<PathBuf, StorageError> {
     loop {
-        let slice = core.db.write().tree.snapshot_slice(SLICE);
-        writer.write(&slice.bytes)?;
-        if slice.done {
-            return writer.finish(zxid, digest).map(|(path, _)| path);
+        let slice = job.slice(&mut core.db.write());
+        let Some(slice) = slice else {
+            return Err(StorageError::Refused("the leader's data took the place of this server's".into()));
+        };
+        let done = job.write(&slice)?;
+        while done && !job.may_finish(core.durable()) && !core.is_stopping() {
+            std::thread::park_timeout(LOG_POLL);
         }
         if core.is_stopping() {
             return Err(StorageError::Refused("the server stops".into()));
+        }
+        if done {
+            return job.finish();
         }
     }
 }

@@ -34,6 +34,9 @@ pub struct Figures {
     pub txns_loaded: Histogram,
     pub db_init_ms: Histogram,
     commits: Counter,
+    proposals: Counter,
+    looking: Counter,
+    proposal_sizes: parking_lot::Mutex<Sizes>,
     expired: Counter,
     revalidated: Counter,
     digest_mismatches: Counter,
@@ -86,6 +89,9 @@ impl Figures {
             txns_loaded: summary("startup_txns_loaded"),
             db_init_ms: summary("dbinittime"),
             commits: counter("commit_count"),
+            proposals: counter("proposal_count"),
+            looking: counter("looking_count"),
+            proposal_sizes: parking_lot::Mutex::new(Sizes { last: -1, min: -1, max: -1 }),
             expired: counter("stale_sessions_expired"),
             revalidated: counter("revalidate_count"),
             digest_mismatches: counter("digest_mismatches_count"),
@@ -109,6 +115,8 @@ impl Figures {
             return;
         }
         self.commits.increment(tally.commits);
+        self.proposals.increment(tally.proposals);
+        self.looking.increment(tally.elections);
         self.expired.increment(tally.expired_sessions);
         self.revalidated.increment(tally.revalidated_sessions);
         self.digest_mismatches.increment(tally.digest_mismatches);
@@ -118,6 +126,20 @@ impl Figures {
                 fired.record(count as f64);
             }
         }
+    }
+
+    /// The sizes of the leader's proposals in bytes.
+    pub fn proposed(&self, sizes: impl Iterator<Item = usize>) {
+        let mut known = self.proposal_sizes.lock();
+        for size in sizes.map(|size| size as i64) {
+            known.last = size;
+            known.max = known.max.max(size);
+            known.min = if known.min < 0 { size } else { known.min.min(size) };
+        }
+    }
+
+    pub fn proposal_sizes(&self) -> Sizes {
+        *self.proposal_sizes.lock()
     }
 
     /// The log thread made `txns` transactions durable with one sync.
@@ -167,6 +189,14 @@ impl Figures {
             }
         });
     }
+}
+
+/// Bytes; −1 while there was none.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub last: i64,
+    pub min: i64,
+    pub max: i64,
 }
 
 #[derive(Debug, Clone, Copy)]

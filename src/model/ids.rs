@@ -72,3 +72,7 @@ impl fmt::Display for Epoch {
 /// A connection of this server. The client port packs reactor, place and a generation into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
+
+/// A TCP connection of the quorum port, at either end; numbered by the driver, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);

@@ -7,7 +7,7 @@ pub mod owner;
 pub mod path;
 
 pub use error_code::ErrorCode;
-pub use ids::{ConnId, Epoch, ServerId, SessionId, Zxid};
+pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
 pub use op::Op;
 
 /// Permission bits of an ACL entry (`ZooDefs.Perms`). Unknown bits are stored and returned unchanged.

@@ -1,25 +1,42 @@
 //! One server's whole behaviour as a value: inputs in, outputs out. No socket, file, thread, clock or random source.
 //!
-//! `handle` takes one input and reads the database; what a quorum has on disk is applied by `apply`, for which the
-//! driver takes the database's write lock once per batch. In between, the driver appends to the log and tells the
-//! replica what is durable. A server alone is an ensemble of one: its quorum is its own log.
+//! `handle` takes one input and reads the database; what is committed is applied by `apply`, for which the driver takes
+//! the database's write lock once per batch. In between, the driver does the disk's work and tells what is done, and
+//! carries packets. A server alone is an ensemble of one: its quorum is its own log.
 
+mod clients;
+mod leading;
+mod learning;
 mod replies;
-mod sessions;
+mod status;
+mod term;
 #[cfg(test)]
 mod tests;
 
-use crate::jute::SharedReader;
-use crate::jute::records::{Id, SyncRequest};
-use crate::model::{ConnId, ErrorCode, Op, ServerId, SessionId, Zxid, perms};
-use crate::request::{Preparer, Request, Rules, acl, write_event, write_reply};
-use crate::session::SessionTracker;
-use crate::tree::{AclList, Database, WatchEvent};
+pub use status::{Mode, Status};
+
+use crate::election::{Election, ElectionConn, Links, Pace};
+use crate::ensemble::{Ensemble, PeerAddress, View};
+use crate::jute::records::Id;
+use crate::model::{ConnId, Epoch, ErrorCode, LinkId, ServerId, SessionId, Zxid, perms};
+use crate::request::{Request, Rules, acl, write_event, write_reply};
+use crate::session::SessionIds;
+use crate::tree::{AclList, Applied, Database, WatchEvent};
 use crate::wire::connect::Connect;
-use crate::wire::txn::Txn;
-use crate::zab::{Broadcast, Proposal, Quorum};
+use crate::wire::election::PeerState;
+use crate::wire::quorum::{FromLeader, FromLearner};
+use crate::zab::{self, Zab};
 use bytes::{Bytes, BytesMut};
-use std::collections::{HashMap, VecDeque};
+use clients::Attached;
+use leading::Leading;
+use learning::Learning;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use term::Between;
+
+pub use crate::zab::{
+    ConfigFile, Debt, DiskDone, DiskOp, Entry, Feed, LinkAction, Located, LogEntry, Position, Strangers,
+};
 
 /// What the replica needs to know of the configuration.
 #[derive(Debug, Clone)]
@@ -34,12 +51,22 @@ pub struct Settings {
     /// 0: a container that never had a child stays.
     pub container_max_never_used_ms: i64,
     pub rules: Rules,
+    /// The leader takes clients too (`leaderServes`).
+    pub leader_serves: bool,
+    /// A configuration of fewer than two voters is refused (`standaloneEnabled`).
+    pub standalone_enabled: bool,
+    pub zab: zab::Settings,
+    pub pace: Pace,
+    /// What other servers are told to call this one at.
+    pub election_addresses: Vec<(String, u16)>,
+    /// Milliseconds that a stranger on the election port has to say who it is.
+    pub handshake_ms: u64,
 }
 
 /// The time of an input.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
-    /// Monotonic milliseconds: for sessions.
+    /// Monotonic milliseconds: for sessions, elections, deadlines.
     pub mono_ms: u64,
     /// Milliseconds since 1970: for transactions and TTLs.
     pub wall_ms: i64,
@@ -47,26 +74,75 @@ pub struct Now {
 
 #[derive(Debug)]
 pub enum Input {
-    /// The first frame of a connection.
-    Connect { conn: ConnId, connect: Connect },
+    /// The first frame of a client's connection.
+    Connect {
+        conn: ConnId,
+        connect: Connect,
+    },
     /// A request that reads do not answer: writes, sync, closeSession.
-    Request { conn: ConnId, request: Request },
-    /// The connection is gone.
-    Disconnected { conn: ConnId, session: SessionId },
+    Request {
+        conn: ConnId,
+        request: Request,
+    },
+    /// A client's connection is gone.
+    Disconnected {
+        conn: ConnId,
+        session: SessionId,
+    },
     /// These sessions were heard from just now.
     Touched(Vec<SessionId>),
-    /// The log holds everything up to this zxid on disk.
-    Logged(Zxid),
+    /// The disk has done this. A truncated log may need the database read anew: here it is.
+    Disk(DiskDone, Option<Box<Database>>),
+    Election(ElectionInput),
+    Quorum(QuorumInput),
     /// Time has passed.
     Tick,
 }
 
-/// A transaction for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogEntry {
-    pub zxid: Zxid,
-    /// Header, record and digest: what the log frames and PROPOSAL packets carry.
-    pub body: Bytes,
+/// What happened on the election port.
+#[derive(Debug)]
+pub enum ElectionInput {
+    Accepted(ElectionConn),
+    Dialed { to: ServerId, conn: ElectionConn },
+    DialFailed(ServerId),
+    Bytes { conn: ElectionConn, bytes: Bytes },
+    Closed(ElectionConn),
+}
+
+/// What happened on the quorum port, and on the connection to the leader.
+#[derive(Debug)]
+pub enum QuorumInput {
+    Accepted(LinkId),
+    FromLearner {
+        link: LinkId,
+        packet: FromLearner,
+    },
+    Dialed(LinkId),
+    DialFailed,
+    FromLeader {
+        link: LinkId,
+        packet: FromLeader,
+    },
+    /// The snapshot behind a SNAP is here, as a whole and on disk.
+    Snapshot {
+        link: LinkId,
+        zxid: Zxid,
+        db: Box<Database>,
+    },
+    Closed(LinkId),
+    Located {
+        link: LinkId,
+        found: Located,
+    },
+    /// A feed is through up to this zxid.
+    Fed {
+        link: LinkId,
+        upto: Zxid,
+    },
+    FeedFailed {
+        link: LinkId,
+        why: String,
+    },
 }
 
 /// What a [`ClientOutput`] means to the connection; its bytes are framed already.
@@ -90,6 +166,10 @@ pub enum CloseReason {
     ClientIsAhead,
     SessionTakenOver,
     SessionEnded,
+    /// Its requests come through another server now.
+    SessionMoved,
+    /// This server has no leader, or is not up to date.
+    NotServing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +180,60 @@ pub struct ClientOutput {
     pub len: usize,
 }
 
+/// What the driver has to do on the election port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ElectionOutput {
+    Dial {
+        to: ServerId,
+        addresses: Vec<(String, u16)>,
+    },
+    /// In one write.
+    Write {
+        conn: ElectionConn,
+        bytes: Bytes,
+    },
+    /// Once what was written has left.
+    Close {
+        conn: ElectionConn,
+        why: &'static str,
+    },
+}
+
+/// Where to listen for other servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub election: Vec<(String, u16)>,
+    /// None while another server leads: people look for the leader by its open quorum port.
+    pub quorum: Option<Vec<(String, u16)>>,
+}
+
+/// Something that people should read in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    Looking { round: i64, zxid: Zxid, epoch: Epoch },
+    Elected { leader: ServerId, round: i64 },
+    Leads(Epoch),
+    Learns { leader: ServerId, epoch: Epoch, observer: bool },
+    Lost { why: String },
+    Reconfigured { version: i64, pending: bool, text: String },
+    DigestMismatch(Zxid),
+}
+
 /// What the driver has to carry out, in order. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    pub append: Vec<LogEntry>,
     pub client: Vec<ClientOutput>,
     pub bytes: BytesMut,
+    /// The disk's work, packets and what happens to the quorum port's links.
+    pub zab: zab::Outputs,
+    pub election: Vec<ElectionOutput>,
+    /// Connect to the leader, at one of these.
+    pub dial: Option<(ServerId, Vec<PeerAddress>)>,
+    /// Changes where to listen.
+    pub listen: Option<Listen>,
+    pub told: Vec<Told>,
+    /// A database that was replaced: dropping it takes time, and should happen outside of every lock.
+    pub replaced: Vec<Database>,
     pub tally: Tally,
 }
 
@@ -115,7 +243,9 @@ pub struct Tally {
     pub expired_sessions: u64,
     pub revalidated_sessions: u64,
     pub commits: u64,
+    pub proposals: u64,
     pub digest_mismatches: u64,
+    pub elections: u64,
     pub watch_events: [u64; 4],
     pub watch_bytes: u64,
 }
@@ -130,99 +260,105 @@ impl Outputs {
     fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.client(conn, ClientMessage::Close(reason), |_| {});
     }
+
+    fn fail(&mut self, conn: ConnId, xid: i32, zxid: Zxid, code: ErrorCode) {
+        self.client(conn, ClientMessage::Reply, |bytes| {
+            write_reply(bytes, xid, zxid.0, Err::<fn(&mut BytesMut), _>(code));
+        });
+    }
 }
 
-/// Who waits for a proposal.
+/// What is applied under the database's write lock, in order.
 #[derive(Debug)]
-enum Origin {
-    /// The server itself.
+enum Step {
+    Deliver(Entry),
+    Install(Zxid),
+    Reload(Zxid),
+    Leads(Epoch),
+    Learns(Epoch),
+    Lost(String, zab::Next),
+    /// Leading: this server's oldest `sync` is confirmed. Learning: the leader answered it.
+    SyncReady,
+    Synced,
+}
+
+/// Whom this server serves, and how.
+#[derive(Debug)]
+enum Serving {
+    /// No client: there is no leader.
     Nobody,
-    /// A connection whose session this transaction creates.
-    Establish {
-        conn: ConnId,
-        timeout_ms: i32,
-        with_read_only: bool,
-    },
-    Request {
-        conn: ConnId,
-        cxid: i32,
-    },
-    /// closeSession, asked for by `conn` or by the clock.
-    CloseSession {
-        conn: Option<ConnId>,
-        cxid: i32,
-    },
-}
-
-/// A `sync` that waits until all that was proposed before it is applied.
-#[derive(Debug)]
-struct PendingSync {
-    after: Zxid,
-    conn: ConnId,
-    xid: i32,
-    path: Option<Bytes>,
+    Leading(Box<Leading>),
+    Learning(Box<Learning>),
 }
 
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
-    sessions: SessionTracker,
+    zab: Zab,
+    election: Election,
+    links: Links,
+    between: Between,
+    serving: Serving,
+    ids: SessionIds,
     /// The connection that each session hangs on here.
-    attached: HashMap<SessionId, ConnId>,
-    preparer: Preparer,
-    broadcast: Broadcast,
-    /// One for each outstanding or committed proposal, in the same order.
-    origins: VecDeque<Origin>,
-    committed: VecDeque<Proposal>,
-    syncs: VecDeque<PendingSync>,
-    removals: VecDeque<Vec<u8>>,
-    next_container_check: u64,
-    /// Sessions that own ephemerals but are in no session table: closed first of all.
-    orphans: Vec<SessionId>,
+    attached: HashMap<SessionId, Attached>,
+    steps: VecDeque<Step>,
+    /// The database of the snapshot that is being installed.
+    received: Option<Box<Database>>,
+    /// The database of a log that was cut.
+    reread: Option<Box<Database>>,
     events: Vec<crate::tree::Event>,
     watch_events: Vec<WatchEvent>,
-    encoded: BytesMut,
+    status_changed: bool,
+    listening: Option<Listen>,
+    /// Since when there has been no leader.
+    looking_since: u64,
 }
 
 impl Replica {
     /// A server that leads an ensemble of one, on the database that recovery gave.
     pub fn alone(settings: Settings, db: &Database, now: Now) -> Self {
-        let mut sessions = SessionTracker::new(settings.tick_ms, settings.server, now.wall_ms as u64);
-        for (session, timeout) in &db.sessions {
-            sessions.track(now.mono_ms, *session, *timeout);
-        }
-        let orphans =
-            db.tree.sessions_with_ephemerals().filter(|session| !db.sessions.contains_key(session)).collect();
-        let quorum = Quorum::majority([settings.server]);
+        let me = Ensemble::parse(&format!("server.{}=localhost:1:2", settings.server)).expect("it parses");
+        let at = Position {
+            accepted: db.last_zxid.epoch(),
+            current: db.last_zxid.epoch(),
+            last: db.last_zxid,
+            recent: Vec::new(),
+            debt: Debt::None,
+            abstains: false,
+        };
+        let mut replica = Self::new(settings, View::new(Arc::new(me)), at, now);
+        replica.zab.lead_alone(now.mono_ms);
+        replica.between = Between::Term;
+        replica.lead_clients(now, db);
+        replica
+    }
+
+    /// A member of an ensemble. It begins to look for a leader with the first tick.
+    pub fn in_ensemble(settings: Settings, view: View, at: Position, now: Now) -> Self {
+        Self::new(settings, view, at, now)
+    }
+
+    fn new(settings: Settings, view: View, at: Position, now: Now) -> Self {
+        let me = settings.server;
         Self {
-            preparer: Preparer::new(settings.rules.clone(), db.tree.digest()),
-            broadcast: Broadcast::new(quorum, db.last_zxid),
-            sessions,
+            zab: Zab::new(settings.zab.clone(), view, at),
+            election: Election::new(me, settings.pace),
+            links: Links::new(me, settings.election_addresses.clone(), settings.handshake_ms),
+            between: Between::Settling { next: zab::Next::Election, heard: BTreeMap::new() },
+            serving: Serving::Nobody,
+            ids: SessionIds::new(me, now.wall_ms as u64),
             attached: HashMap::new(),
-            origins: VecDeque::new(),
-            committed: VecDeque::new(),
-            syncs: VecDeque::new(),
-            removals: VecDeque::new(),
-            next_container_check: now.mono_ms + settings.container_check_ms,
-            orphans,
+            steps: VecDeque::new(),
+            received: None,
+            reread: None,
             events: Vec::new(),
             watch_events: Vec::new(),
-            encoded: BytesMut::new(),
+            status_changed: true,
+            listening: None,
+            looking_since: now.mono_ms,
             settings,
         }
-    }
-
-    pub fn sessions(&self) -> &SessionTracker {
-        &self.sessions
-    }
-
-    pub fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
-        self.attached.iter().map(|(session, conn)| (*session, *conn))
-    }
-
-    /// Proposals that are not applied yet.
-    pub fn outstanding(&self) -> usize {
-        self.origins.len()
     }
 
     pub fn handle(&mut self, now: Now, db: &Database, input: Input, out: &mut Outputs) {
@@ -231,134 +367,111 @@ impl Replica {
             Input::Request { conn, request } => self.on_request(now, db, conn, request, out),
             Input::Disconnected { conn, session } => self.on_disconnected(conn, session),
             Input::Touched(sessions) => self.on_touched(now, sessions),
-            Input::Logged(zxid) => self.broadcast.on_logged(self.settings.server, zxid, &mut self.committed),
+            Input::Disk(done, reread) => {
+                self.reread = reread;
+                self.zab.on_disk(now.mono_ms, done, &mut out.zab);
+            }
+            Input::Election(input) => self.on_election(now, input, out),
+            Input::Quorum(input) => self.on_quorum(now, input, out),
             Input::Tick => self.on_tick(now, db, out),
+        }
+        self.after(now, db, out);
+    }
+
+    /// Takes up what the protocol decided.
+    fn after(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        loop {
+            while let Some(event) = out.zab.events.pop_front() {
+                self.on_event(now, db, event, out);
+            }
+            self.settle(now, out);
+            if out.zab.events.is_empty() {
+                break;
+            }
+        }
+        if let Some(leader) = out.zab.dial.take() {
+            self.dial_leader(now, leader, out);
+        }
+        if self.status_changed {
+            self.listen(out);
+        }
+    }
+
+    fn on_event(&mut self, now: Now, db: &Database, event: zab::Event, out: &mut Outputs) {
+        use zab::Event;
+        match event {
+            Event::Deliver(entry) => self.steps.push_back(Step::Deliver(entry)),
+            Event::Install(zxid) => self.steps.push_back(Step::Install(zxid)),
+            Event::Reload(zxid) => self.steps.push_back(Step::Reload(zxid)),
+            Event::Leads(epoch) => self.steps.push_back(Step::Leads(epoch)),
+            Event::Learns(epoch) => self.steps.push_back(Step::Learns(epoch)),
+            Event::Lost { why, next } => self.steps.push_back(Step::Lost(why, next)),
+            Event::SyncReady => self.steps.push_back(Step::SyncReady),
+            Event::Synced => self.steps.push_back(Step::Synced),
+            Event::Reconfigured => self.on_reconfigured(out),
+            Event::Forwarded { link, request } => self.on_forwarded(now, db, link, request, out),
+            Event::Touched(sessions) => self.on_learners_touched(now, &sessions),
+            Event::Revalidate { link, session, timeout_ms } => {
+                self.on_revalidate(now, link, session, timeout_ms, out);
+            }
+            Event::LinkGone(_) => self.status_changed = true,
+            Event::Pinged(zxid) => self.on_pinged(zxid, out),
+            Event::Revalidated { session, valid } => self.on_revalidated(now, session, valid, out),
         }
     }
 
     fn on_request(&mut self, now: Now, db: &Database, conn: ConnId, request: Request, out: &mut Outputs) {
-        // A request of a session that is gone or going gets no answer: its connection is being closed.
-        if !self.sessions.touch(now.mono_ms, request.session, None) {
-            return;
-        }
-        match request.op {
-            Op::Sync => self.on_sync(db, conn, &request, out),
-            Op::CloseSession => self.close_session(now, db, request.session, request.cxid, Some(conn), out),
-            _ => {
-                let zxid = self.next_zxid();
-                let session = self.sessions.check(request.session);
-                let txn = self.preparer.prepare(&db.tree, &request, session, zxid, now.wall_ms);
-                self.propose(txn, Origin::Request { conn, cxid: request.cxid }, out);
-            }
+        match &self.serving {
+            Serving::Nobody => out.close(conn, CloseReason::NotServing),
+            Serving::Leading(_) => self.lead_request(now, db, conn, request, out),
+            Serving::Learning(_) => self.learn_request(db, conn, request, out),
         }
     }
 
-    /// Answered once everything proposed before it is applied; the path is echoed unchecked.
-    fn on_sync(&mut self, db: &Database, conn: ConnId, request: &Request, out: &mut Outputs) {
-        let path = match SyncRequest::decode(&mut SharedReader::new(request.body.clone())) {
-            Ok(sync) => sync.path,
-            Err(_) => {
-                let failed = Err::<fn(&mut BytesMut), _>(ErrorCode::MarshallingError);
-                let zxid = db.last_zxid.0;
-                out.client(conn, ClientMessage::Reply, |bytes| {
-                    write_reply(bytes, request.cxid, zxid, failed)
-                });
-                return;
-            }
-        };
-        let sync = PendingSync { after: self.broadcast.last_proposed(), conn, xid: request.cxid, path };
-        self.syncs.push_back(sync);
-        self.answer_syncs(db, out);
-    }
-
-    fn answer_syncs(&mut self, db: &Database, out: &mut Outputs) {
-        while self.syncs.front().is_some_and(|sync| sync.after <= db.last_zxid) {
-            let sync = self.syncs.pop_front().expect("front() is there");
-            out.client(sync.conn, ClientMessage::Reply, |bytes| {
-                let body = |bytes: &mut BytesMut| {
-                    crate::jute::records::SyncResponse { path: sync.path }.encode(bytes)
-                };
-                write_reply(bytes, sync.xid, db.last_zxid.0, Ok(body));
-            });
-        }
-    }
-
-    fn on_tick(&mut self, now: Now, db: &Database, out: &mut Outputs) {
-        for session in std::mem::take(&mut self.orphans) {
-            self.close_session(now, db, session, 0, None, out);
-        }
-        for session in self.sessions.expire(now.mono_ms) {
-            out.tally.expired_sessions += 1;
-            self.close_session(now, db, session, 0, None, out);
-        }
-        self.remove_unused(now, db, out);
-    }
-
-    /// Containers and TTL znodes: looked for at every interval, removed evenly spread over the ticks.
-    fn remove_unused(&mut self, now: Now, db: &Database, out: &mut Outputs) {
-        if now.mono_ms >= self.next_container_check {
-            self.next_container_check = now.mono_ms + self.settings.container_check_ms;
-            self.removals = db.tree.removable(now.wall_ms, self.settings.container_max_never_used_ms).into();
-        }
-        let share = self.settings.container_max_per_minute.saturating_mul(self.settings.tick_ms) / 60_000;
-        for _ in 0..share.max(1) {
-            let Some(path) = self.removals.pop_front() else { return };
-            let zxid = self.next_zxid();
-            let txn = self.preparer.prepare_removal(&db.tree, path.into(), zxid, now.wall_ms);
-            self.propose(txn, Origin::Nobody, out);
-        }
-    }
-
-    /// The zxid of the next proposal. An epoch that is used up is followed by the next one: alone, there is nobody
-    /// to ask.
-    fn next_zxid(&mut self) -> Zxid {
-        if self.broadcast.next_zxid().is_none() {
-            self.broadcast.start_next_epoch();
-        }
-        self.broadcast.next_zxid().expect("a fresh epoch has zxids")
-    }
-
-    fn propose(&mut self, txn: Txn, origin: Origin, out: &mut Outputs) {
-        txn.encode(&mut self.encoded);
-        out.append.push(LogEntry { zxid: Zxid(txn.header.zxid), body: self.encoded.split().freeze() });
-        self.broadcast.propose(txn);
-        self.origins.push_back(origin);
-    }
-
-    pub fn has_committed(&self) -> bool {
-        !self.committed.is_empty()
+    /// Something waits to be applied.
+    pub fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
     }
 
     /// Applies what is committed. Replies and watch events come out in the order of the transactions, the events of
     /// one before its reply: the driver hands them to the reactors before it lets go of the write lock.
     pub fn apply(&mut self, now: Now, db: &mut Database, out: &mut Outputs) {
-        while let Some(proposal) = self.committed.pop_front() {
-            let origin = self.origins.pop_front().expect("each proposal has an origin");
-            let applied = db.apply(&proposal.txn, &mut self.events);
-            out.tally.commits += 1;
-            if let Some(digest) = proposal.txn.digest
-                && digest.tree_digest != db.tree.digest() as i64
-            {
-                out.tally.digest_mismatches += 1;
-            }
-            self.announce(proposal.zxid, db, out);
-            self.preparer.applied(proposal.zxid);
-            match origin {
-                Origin::Nobody => {}
-                Origin::Establish { conn, timeout_ms, with_read_only } => {
-                    let session = SessionId(proposal.txn.header.client_id);
-                    self.establish(now, conn, session, timeout_ms, with_read_only, out);
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Deliver(entry) => self.deliver(now, db, entry, out),
+                Step::Install(zxid) => {
+                    let next = self.received.take();
+                    replace(db, next, zxid, out);
                 }
-                Origin::Request { conn, cxid } => out.client(conn, ClientMessage::Reply, |bytes| {
-                    replies::write(bytes, cxid, proposal.zxid, &proposal.txn.body, &applied);
-                }),
-                Origin::CloseSession { conn, cxid } => {
-                    let session = SessionId(proposal.txn.header.client_id);
-                    self.session_closed(session, conn, cxid, proposal.zxid, out);
+                Step::Reload(zxid) => {
+                    let next = self.reread.take();
+                    replace(db, next, zxid, out);
                 }
+                Step::Leads(epoch) => self.begin_leading(now, db, epoch, out),
+                Step::Learns(epoch) => self.begin_learning(now, db, epoch, out),
+                Step::Lost(why, next) => self.lose(now, why, next, out),
+                Step::SyncReady => self.sync_confirmed(db, out),
+                Step::Synced => self.sync_answered(db, out),
             }
         }
-        self.answer_syncs(db, out);
+        self.after(now, db, out);
+    }
+
+    fn deliver(&mut self, now: Now, db: &mut Database, entry: Entry, out: &mut Outputs) {
+        let applied = db.apply(&entry.txn, &mut self.events);
+        out.tally.commits += 1;
+        if let Some(digest) = entry.txn.digest
+            && digest.tree_digest != db.tree.digest() as i64
+        {
+            out.tally.digest_mismatches += 1;
+            out.told.push(Told::DigestMismatch(entry.zxid));
+        }
+        self.announce(entry.zxid, db, out);
+        match &self.serving {
+            Serving::Nobody => {}
+            Serving::Leading(_) => self.led(now, entry, &applied, out),
+            Serving::Learning(_) => self.learned(now, entry, &applied, out),
+        }
     }
 
     fn announce(&mut self, zxid: Zxid, db: &mut Database, out: &mut Outputs) {
@@ -379,4 +492,34 @@ impl Replica {
             out.tally.watch_bytes += (out.bytes.len() - before) as u64;
         }
     }
+
+    fn on_tick(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        self.tick_term(now, out);
+        self.zab.on_tick(now.mono_ms, &mut out.zab);
+        self.tick_clients(now, db, out);
+    }
+}
+
+/// The database of a snapshot, or of a shorter log, takes the place of the present one.
+fn replace(db: &mut Database, next: Option<Box<Database>>, zxid: Zxid, out: &mut Outputs) {
+    let Some(next) = next else { return };
+    assert!(next.last_zxid <= zxid, "{} is more than {zxid}, which was asked for", next.last_zxid);
+    out.replaced.push(std::mem::replace(db, *next));
+}
+
+/// A write's reply, or the end of a connection whose session is at home elsewhere by now: Java answers that with
+/// nothing.
+fn answer(out: &mut Outputs, conn: ConnId, cxid: i32, entry: &Entry, applied: &Applied) {
+    let moved = ErrorCode::SessionMoved.code();
+    if applied.err == moved || applied.parts.iter().any(|part| part.err == moved) {
+        return out.close(conn, CloseReason::SessionMoved);
+    }
+    out.client(conn, ClientMessage::Reply, |bytes| {
+        replies::write(bytes, cxid, entry.zxid, &entry.txn.body, applied);
+    });
+}
+
+/// The state that other servers are told.
+fn peer_state(observer: bool) -> PeerState {
+    if observer { PeerState::Observing } else { PeerState::Following }
 }

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::jute::Reader;
-use crate::jute::records::{CreateRequest, ReplyHeader, SetDataRequest};
+use crate::jute::records::{CreateRequest, ReplyHeader, SetDataRequest, SyncRequest};
+use crate::model::Op;
 use crate::model::owner::OwnerRules;
 use crate::session::password_of;
 use crate::tree::open_entry;
-use std::sync::Arc;
 
 struct Server {
     replica: Replica,
@@ -19,31 +19,57 @@ struct Server {
 
 const CONN: ConnId = ConnId(1);
 
+fn settings() -> Settings {
+    let me = ServerId(1);
+    Settings {
+        server: me,
+        tick_ms: 100,
+        min_session_timeout_ms: 200,
+        max_session_timeout_ms: 2000,
+        container_check_ms: 1000,
+        container_max_per_minute: 10_000,
+        container_max_never_used_ms: 0,
+        rules: Rules { txn_digests: true, digest_auth: true, max_txn_bytes: 1 << 20, ..Rules::default() },
+        leader_serves: true,
+        standalone_enabled: true,
+        zab: zab::Settings {
+            me,
+            tick_ms: 100,
+            init_limit: 10,
+            sync_limit: 5,
+            connect_limit: 10,
+            reconfig_enabled: false,
+            strangers: Strangers::Refused,
+            force_snapshot_sync: false,
+            disk_sync: true,
+            history_entries: 500,
+            history_bytes: 1 << 20,
+            max_unlogged_bytes: 1 << 20,
+        },
+        pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200 },
+        election_addresses: Vec::new(),
+        handshake_ms: 500,
+    }
+}
+
 impl Server {
     fn new() -> Self {
-        let settings = Settings {
-            server: ServerId(1),
-            tick_ms: 100,
-            min_session_timeout_ms: 200,
-            max_session_timeout_ms: 2000,
-            container_check_ms: 1000,
-            container_max_per_minute: 10_000,
-            container_max_never_used_ms: 0,
-            rules: Rules { txn_digests: true, digest_auth: true, max_txn_bytes: 1 << 20, ..Rules::default() },
-        };
         let db = Database::new(OwnerRules::default());
         let now = Now { mono_ms: 1000, wall_ms: 1_700_000_000_000 };
-        let replica = Replica::alone(settings, &db, now);
+        let replica = Replica::alone(settings(), &db, now);
         Self { replica, db, now, out: Outputs::default(), log: Vec::new() }
     }
 
     /// Hands in one input and returns what clients are told.
     fn input(&mut self, input: Input) -> Vec<(ClientOutput, Vec<u8>)> {
         self.replica.handle(self.now, &self.db, input, &mut self.out);
-        if self.replica.has_committed() {
+        while self.replica.has_steps() {
             self.replica.apply(self.now, &mut self.db, &mut self.out);
         }
-        self.log.append(&mut self.out.append);
+        self.log.extend(self.out.zab.disk.drain(..).map(|op| match op {
+            DiskOp::Append(entry) => entry,
+            other => panic!("a server alone appends: {other:?}"),
+        }));
         let mut bytes = self.out.bytes.split();
         let told = self.out.client.drain(..);
         told.map(|output| (output, bytes.split_to(output.len).to_vec())).collect()
@@ -51,7 +77,7 @@ impl Server {
 
     fn sync(&mut self) -> Vec<(ClientOutput, Vec<u8>)> {
         let last = self.log.last().unwrap().zxid;
-        self.input(Input::Logged(last))
+        self.input(Input::Disk(DiskDone::Logged(last), None))
     }
 
     fn connect(&mut self, conn: ConnId) -> SessionId {
@@ -127,6 +153,22 @@ fn a_sync_waits_for_what_was_proposed_before_it() {
     assert_eq!(told.len(), 2, "the create's reply, then the sync's");
     assert_eq!(header(&told[1].1).zxid, 2);
     assert_eq!(server.request(session, Op::Sync, path).len(), 1, "at once when nothing is outstanding");
+}
+
+#[test]
+fn replies_keep_the_order_of_their_requests_around_a_sync() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    let path = |out: &mut BytesMut| SyncRequest { path: Some(&b"/x"[..]) }.encode(out);
+    server.create(session, "/a", 0);
+    server.request(session, Op::Sync, path);
+    server.create(session, "/b", 0);
+    server.request(session, Op::Sync, path);
+    server.request(session, Op::CloseSession, |_| ());
+    let told = server.sync();
+    let zxids: Vec<i64> = told.iter().map(|(_, bytes)| header(bytes).zxid).collect();
+    assert_eq!(zxids, [2, 4, 3, 4, 4], "create, sync, create, sync, close");
+    assert_eq!(told[4].0.message, ClientMessage::LastReply);
 }
 
 #[test]

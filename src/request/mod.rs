@@ -2,12 +2,15 @@
 
 pub mod acl;
 pub mod auth;
+mod forward;
 mod outstanding;
 mod prepare;
 mod reads;
+pub mod reconfig;
 #[cfg(test)]
 mod tests;
 
+pub use forward::may_forward;
 pub use prepare::{Preparer, Request};
 pub use reads::{Reader as ReadContext, is_read, serve as serve_read, write_event, write_reply};
 

@@ -3,15 +3,17 @@
 
 use super::outstanding::{Change, Outstanding};
 use super::{Rules, acl};
+use crate::ensemble::Ensemble;
 use crate::jute::records::{
     Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest,
     CreateSessionTxn, CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id,
-    SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
+    ReconfigRequest, SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted, TxnDigest,
+    TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
 use crate::model::{CreateMode, ErrorCode, Op, SessionId, Zxid, path, perms};
-use crate::tree::{Tree, content_crc, is_counted, node_digest};
+use crate::tree::{CONFIG, Tree, content_crc, is_counted, node_digest};
 use crate::wire::multi::{self, Part};
 use crate::wire::txn::{DIGEST_VERSION, Txn, TxnBody};
 use bytes::Bytes;
@@ -136,6 +138,50 @@ impl Preparer {
         self.txn(0, at, TxnBody::CreateSession(CreateSessionTxn { timeout }))
     }
 
+    /// A reconfiguration, as `plan` makes it of the request. The configuration's znode is in no digest.
+    pub fn prepare_reconfig(
+        &mut self,
+        tree: &Tree,
+        request: &Request,
+        session: Result<(), ErrorCode>,
+        plan: impl FnOnce(&ReconfigRequest<Bytes>) -> Result<Ensemble, ErrorCode>,
+        zxid: Zxid,
+        time: i64,
+    ) -> Txn {
+        let at = At { zxid, time, session: request.session };
+        let body = self.reconfig(tree, request, session, plan, at).unwrap_or_else(error_txn);
+        self.txn(request.cxid, at, body)
+    }
+
+    fn reconfig(
+        &mut self,
+        tree: &Tree,
+        request: &Request,
+        session: Result<(), ErrorCode>,
+        plan: impl FnOnce(&ReconfigRequest<Bytes>) -> Result<Ensemble, ErrorCode>,
+        at: At,
+    ) -> Result<TxnBody, ErrorCode> {
+        let record =
+            ReconfigRequest::decode(&mut SharedReader::new(request.body.clone())).map_err(malformed)?;
+        if !self.rules.reconfig {
+            return Err(ErrorCode::ReconfigDisabled);
+        }
+        session?;
+        let next = plan(&record)?;
+        let path = Bytes::from_static(CONFIG);
+        let mut node = self.outstanding.find(tree, &path)?;
+        self.permit(&node, perms::WRITE, &request.auth)?;
+        let data = Bytes::from(next.to_string());
+        let stat = node.stat.as_mut().expect("find() gives living znodes");
+        stat.version = -1;
+        stat.mzxid = at.zxid.0;
+        stat.mtime = at.time;
+        node.zxid = at.zxid;
+        node.data_len = data.len();
+        self.outstanding.put(path.clone(), node);
+        Ok(TxnBody::Reconfig(SetDataTxn { path, data: Some(data), version: -1 }))
+    }
+
     /// Everything up to `zxid` has been applied.
     pub fn applied(&mut self, zxid: Zxid) {
         self.outstanding.applied(zxid);
@@ -192,7 +238,7 @@ impl Preparer {
                 Ok(self.multi(tree, parts, session, auth, at))
             }
             Op::Reconfig => {
-                crate::jute::records::ReconfigRequest::decode(from).map_err(malformed)?;
+                ReconfigRequest::decode(from).map_err(malformed)?;
                 if !self.rules.reconfig {
                     return Err(ErrorCode::ReconfigDisabled);
                 }

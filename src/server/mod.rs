@@ -1,27 +1,28 @@
-//! Puts a server together: recovery, core, threads, client port; and takes it apart again.
+//! Puts a server together: recovery, core, threads, ports; and takes it apart again.
 
-mod restore;
+mod settings;
 
-pub use restore::RestoredDatabase;
-
-use crate::client_port::{ClientPort, Facts, Limits, run_reactor};
+use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
-use crate::core::{Core, RollRules, run_log, run_snapshots, run_timer, write_snapshot};
-use crate::figures::Figures;
-use crate::model::owner::OwnerRules;
-use crate::model::{ServerId, Zxid};
-use crate::replica::{Replica, Settings};
-use crate::request::Rules;
-use crate::storage::{
-    DirLock, Dirs, Disk, Epochs, LogOptions, Progress, RealDisk, Recovered, StorageError, TxnLog, purge,
-    recover,
+use crate::core::{
+    Core, Journal, RestoredDatabase, is_readable, run_log, run_snapshots, run_timer, write_snapshot,
+    write_snapshot_of,
 };
+use crate::ensemble::{Ensemble, View};
+use crate::figures::Figures;
+use crate::model::{Epoch, Zxid};
+use crate::peer;
+use crate::replica::{Debt, Position, Replica};
+use crate::storage::{
+    DirLock, Dirs, Disk, Epochs, Lost, Progress, RealDisk, Recovered, StorageError, purge, read_debt,
+    recover, remove_if_there, write_debt,
+};
+use crate::tree::{CONFIG, Database};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub enum StartError {
     Storage(#[from] StorageError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
+    #[error("the election port: {0}")]
+    Peers(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("the data directory {0} does not exist, and datadir.autocreate is false")]
@@ -41,7 +44,7 @@ pub enum StartError {
 pub struct Server {
     core: Arc<Core>,
     threads: Vec<JoinHandle<()>>,
-    timer_stop: mpsc::Sender<()>,
+    peers: Option<peer::Running>,
     address: SocketAddr,
     _locks: Vec<DirLock>,
 }
@@ -73,7 +76,7 @@ impl Parts {
     }
 }
 
-/// Recovers the data directory and starts to serve.
+/// Recovers the data directory and starts to serve, alone or with the others.
 pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Server, StartError> {
     let started = Instant::now();
     let Parts { disk, fatal, reactors } = parts;
@@ -81,41 +84,55 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let (listener, address) = listen(config)?;
     let dirs = Dirs::new(&config.data_dir, config.log_dir());
     let locks = prepare_dirs(config, &*disk, &dirs)?;
-    Epochs::read(&*disk, &dirs.data)?;
     let figures = Arc::new(Figures::new());
-    let (db, found) = restore(config, &*disk, &dirs, watch)?;
+    let restored = restore(config, &disk, &dirs, watch)?;
     figures.db_init_ms.record(started.elapsed().as_secs_f64() * 1000.0);
-    figures.txns_loaded.record(found.txns as f64);
+    figures.txns_loaded.record(restored.found.txns as f64);
 
-    let settings = settings(config);
-    let last_zxid = db.last_zxid;
+    let Restored { db, found, position } = restored;
+    let settings = settings::replica(config);
     let rules = settings.rules.clone();
-    let tick = Duration::from_millis(
-        (config.tick_time_ms / 2).min(config.container_check_interval_ms).clamp(10, 1000),
-    );
-    let core = Arc::new(Core::new(|db, now| Replica::alone(settings, db, now), db, reactors, figures, fatal));
-    if found.snapshot.is_none() {
+    let (last, has_debt) = (position.last, position.debt != Debt::None);
+    let member = config.is_distributed().then(|| settings.election_addresses.clone());
+    let view = config.is_distributed().then(|| view(config, &db));
+    let replica = |db: &Database, now| match view {
+        Some(view) => Replica::in_ensemble(settings, view, position, now),
+        None => Replica::alone(settings, db, now),
+    };
+    let core = Arc::new(Core::new(replica, db, reactors, figures, fatal));
+    if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
         write_snapshot(&core, &disk, &dirs)?;
     } else if found.txns > config.snap_count / 2 {
         core.snapshots.ask();
     }
 
-    let port = Arc::new(ClientPort::new(core.clone(), rules, limits(config), facts(config, &dirs, started)));
-    let (timer_stop, timer_stopped) = mpsc::channel();
+    let facts = settings::facts(config, &dirs, started);
+    let port = Arc::new(ClientPort::new(core.clone(), rules, settings::limits(config), facts));
+    let peers = match &member {
+        Some(addresses) => {
+            let files = settings::files(config, &disk, &dirs);
+            let running = peer::start(&core, settings::peers(config), files, addresses);
+            Some(running.map_err(StartError::Peers)?)
+        }
+        None => None,
+    };
     let mut threads = Vec::new();
     let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
         threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)?);
         Ok::<(), StartError>(())
     };
-    let log = TxnLog::new(disk.clone(), dirs.log.clone(), log_options(config), last_zxid.0);
-    let roll = roll_rules(config);
+    let setup = settings::journal(config, &disk, &dirs);
+    let journal = Journal::new(setup, last, has_debt, Box::new(random));
     let at = core.clone();
-    spawn("log".into(), Box::new(move || run_log(&at, log, roll)))?;
+    spawn("log".into(), Box::new(move || run_log(&at, journal)))?;
     let (at, on, of) = (core.clone(), disk.clone(), dirs.clone());
     spawn("snapshot".into(), Box::new(move || run_snapshots(&at, &on, &of)))?;
+    let tick = Duration::from_millis(
+        (config.tick_time_ms / 2).min(config.container_check_interval_ms).clamp(10, 1000),
+    );
     let at = core.clone();
-    spawn("timer".into(), Box::new(move || run_timer(&at, tick, &timer_stopped)))?;
+    spawn("timer".into(), Box::new(move || run_timer(&at, tick)))?;
     let mut listener = Some(listener);
     for index in 0..reactors {
         let (port, listener) = (port.clone(), listener.take());
@@ -130,7 +147,12 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     if config.autopurge_purge_interval_hours > 0 {
         start_purge(config, &core, disk, dirs)?;
     }
-    Ok(Server { core, threads, timer_stop, address, _locks: locks })
+    Ok(Server { core, threads, peers, address, _locks: locks })
+}
+
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
 }
 
 impl Server {
@@ -145,7 +167,9 @@ impl Server {
     /// Stops taking requests, syncs the log, ends all threads.
     pub fn stop(self) {
         self.core.stop();
-        drop(self.timer_stop);
+        if let Some(peers) = self.peers {
+            peers.stop();
+        }
         for thread in self.threads {
             // A thread that panicked has ended the process already.
             let _ = thread.join();
@@ -170,95 +194,100 @@ fn prepare_dirs(config: &Config, disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<Dir
     Ok(locks)
 }
 
+struct Restored {
+    db: Database,
+    found: Recovered,
+    position: Position,
+}
+
 fn restore(
     config: &Config,
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     dirs: &Dirs,
     watch: &mut dyn Watch,
-) -> Result<(crate::tree::Database, Recovered), StartError> {
-    let mut state = RestoredDatabase::new(owner_rules(config));
-    let found = recover(disk, dirs, &mut state, &mut |progress| watch.recovering(progress))?;
+) -> Result<Restored, StartError> {
+    let epochs = Epochs::read(&**disk, &dirs.data)?;
+    let mut debt = match read_debt(&**disk, &dirs.data)? {
+        None => Debt::None,
+        Some(None) => Debt::Unknown,
+        Some(Some((epoch, zxid))) => Debt::AtLeast(Epoch(epoch), Zxid(zxid)),
+    };
+    let owners = settings::owners(config);
+    let keep = if config.is_distributed() { settings::HISTORY_BYTES } else { 0 };
+    let mut state = RestoredDatabase::keeping(owners, keep);
+    // What a damaged end may have held is remembered before it is cut off.
+    let mut remember = |found: &Recovered| {
+        let lost = match found.lost.filter(|_| config.is_distributed()) {
+            None | Some(Lost::Nothing) => return Ok(()),
+            Some(Lost::Unknown) => Debt::Unknown,
+            Some(Lost::UpTo(zxid)) => {
+                let epoch = epochs.current.unwrap_or(0).max(zxid >> 32);
+                Debt::AtLeast(Epoch(epoch), Zxid(zxid))
+            }
+        };
+        debt = debt.and(lost);
+        let written = match debt {
+            Debt::None => return Ok(()),
+            Debt::Unknown => None,
+            Debt::AtLeast(epoch, zxid) => Some((epoch.0, zxid.0)),
+        };
+        write_debt(&**disk, &dirs.data, written)
+    };
+    let mut progress = |progress: Progress<'_>| watch.recovering(progress);
+    let found = recover(&**disk, dirs, &mut state, &mut remember, &mut progress)?;
     watch.recovered(&found);
+    let recent = state.take_recent();
     let mut db = state.into_database();
     db.last_zxid = db.last_zxid.max(Zxid(found.last_zxid));
-    Ok((db, found))
-}
-
-fn owner_rules(config: &Config) -> OwnerRules {
-    OwnerRules { extended_types: config.extended_types, emulate_353: config.emulate_353_ttl }
-}
-
-/// Java's standalone server gives its sessions the id 1.
-const ALONE: ServerId = ServerId(1);
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        server: ALONE,
-        tick_ms: config.tick_time_ms,
-        min_session_timeout_ms: config.min_session_timeout(),
-        max_session_timeout_ms: config.max_session_timeout(),
-        container_check_ms: config.container_check_interval_ms,
-        container_max_per_minute: config.container_max_per_minute,
-        container_max_never_used_ms: config.container_max_never_used_ms,
-        rules: Rules {
-            extended_types: config.extended_types,
-            skip_acl: config.skip_acl,
-            enforce_quota: config.enforce_quota,
-            reconfig: config.reconfig_enabled,
-            digest_auth: config.digest_auth,
-            super_digest: config.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),
-            txn_digests: config.digest_enabled,
-            max_txn_bytes: config.max_record(),
-        },
+    let last = db.last_zxid;
+    let is_empty = found.snapshot.is_none() && last == Zxid::ZERO;
+    let abstains = is_empty && config.is_distributed() && !is_initialized(config, &**disk)?;
+    if found.snapshot.is_none() && config.is_distributed() {
+        // A Java server refuses a log without a snapshot. The end of the log may be taken back: not so the beginning.
+        write_snapshot_of(&mut Database::new(owners), disk, dirs)?;
     }
+    // A log holds a transaction of an epoch only behind that epoch's whole history. What a crash kept from being
+    // written down is made up for.
+    let current = Epoch(epochs.current.unwrap_or(0)).max(last.epoch());
+    let accepted = Epoch(epochs.accepted.unwrap_or(0)).max(current);
+    let position = Position { accepted, current, last, recent, debt, abstains };
+    Ok(Restored { db, found, position })
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        max_frame: config.max_buffer,
-        per_address: config.max_client_cnxns,
-        connections: config.max_cnxns,
-        sessionless: Duration::from_millis(config.sessionless_timeout_ms),
-        outstanding: config.global_outstanding_limit.saturating_mul(OUTSTANDING_FACTOR),
-        enforced_schemes: config.enforced_schemes(),
+/// With `db.autocreate=false` an empty server takes part only where the file `initialize` says that it may.
+fn is_initialized(config: &Config, disk: &dyn Disk) -> Result<bool, StartError> {
+    let file = config.log_dir().join("initialize");
+    let is_there = file.is_file();
+    if is_there {
+        remove_if_there(disk, &file)?;
     }
+    Ok(is_there || config.db_autocreate)
 }
 
-/// How many requests this server holds where a Java server would hold one: they are short-lived here and cost less.
-const OUTSTANDING_FACTOR: usize = 16;
-
-fn facts(config: &Config, dirs: &Dirs, started: Instant) -> Facts {
-    let allowed = config.clone();
-    Facts {
-        started,
-        allowed: Box::new(move |word| allowed.word_is_allowed(word)),
-        configuration: config.text(),
-        data_dir: dirs.data.clone(),
-        log_dir: dirs.log.clone(),
-        trace_mask: AtomicI64::new(306),
+/// The configurations that count: those of the files, and one that the log has and no file yet.
+fn view(config: &Config, db: &Database) -> View {
+    let committed = Arc::new(config.ensemble.clone().expect("an ensemble has a configuration"));
+    let mut view = View::new(committed.clone());
+    if !config.reconfig_enabled {
+        return view;
     }
-}
-
-fn log_options(config: &Config) -> LogOptions {
-    LogOptions { prealloc_bytes: config.pre_alloc_size_kb << 10, force_sync: config.force_sync }
-}
-
-fn roll_rules(config: &Config) -> RollRules {
-    let kilobytes = |limit: i64| u64::try_from(limit).unwrap_or(0) << 10;
-    RollRules {
-        snap_count: config.snap_count,
-        snap_bytes: kilobytes(config.snap_size_limit_kb),
-        segment_bytes: kilobytes(config.txn_log_size_limit_kb),
+    let in_tree = db.tree.find(CONFIG).and_then(|id| db.tree.data(id));
+    let in_tree = in_tree.and_then(|text| Ensemble::parse(std::str::from_utf8(text).ok()?).ok());
+    for later in config.proposed.clone().into_iter().chain(in_tree) {
+        if later.version() > view.last_seen.version() {
+            view.last_seen = Arc::new(later);
+        }
     }
+    view
 }
 
 /// Removes old snapshots and logs now and every interval. Its thread ends with the process.
 fn start_purge(config: &Config, core: &Arc<Core>, disk: Arc<dyn Disk>, dirs: Dirs) -> Result<(), StartError> {
     let every = Duration::from_secs(config.autopurge_purge_interval_hours * 3600);
-    let (keep, rules, core) = (config.autopurge_snap_retain_count, owner_rules(config), core.clone());
+    let (keep, rules, core) = (config.autopurge_snap_retain_count, settings::owners(config), core.clone());
     let run = move || {
         while !core.is_stopping() {
-            let is_good = |path: &Path| restore::is_readable(&*disk, path, rules);
+            let is_good = |path: &Path| is_readable(&*disk, path, rules);
             match purge(&*disk, &dirs, keep, &is_good) {
                 Ok(removed) => removed.iter().for_each(|file| tracing::info!("purged {}", file.display())),
                 Err(error) => tracing::error!("purge: {error}"),

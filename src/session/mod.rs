@@ -5,8 +5,42 @@ mod password;
 
 pub use password::password_of;
 
-use crate::model::{ErrorCode, ServerId, SessionId};
+use crate::model::{ErrorCode, LinkId, ServerId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The server through which a session's requests come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    Here,
+    /// A learner, by its present connection.
+    Learner(LinkId),
+}
+
+/// Hands out session ids: the server's id in the top byte, then milliseconds, then a count.
+#[derive(Debug)]
+pub struct SessionIds {
+    next: i64,
+}
+
+impl SessionIds {
+    /// `seed_ms` is the wall clock: Java starts from the time since boot, and a rebooted host could then hand out
+    /// the id of a session that still lives.
+    pub fn new(server: ServerId, seed_ms: u64) -> Self {
+        Self { next: (((seed_ms << 24) >> 8) as i64) | (server.0 << 56) }
+    }
+
+    /// The next one that `is_taken` does not know.
+    pub fn next(&mut self, is_taken: impl Fn(SessionId) -> bool) -> SessionId {
+        loop {
+            let id = SessionId(self.next);
+            self.next = self.next.wrapping_add(1);
+            // The container mark and "no session" are no ids.
+            if id.0 != i64::MIN && id != SessionId::NONE && !is_taken(id) {
+                return id;
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Session {
@@ -14,42 +48,27 @@ struct Session {
     /// The bucket it expires in: a multiple of the tick.
     expires_at: u64,
     closing: bool,
+    /// Unknown after a change of leader, until it is heard from.
+    home: Option<Home>,
 }
 
 /// All sessions that this server tracks: as leader or alone, the global ones.
 #[derive(Debug)]
 pub struct SessionTracker {
     tick_ms: u64,
-    next_id: i64,
     sessions: HashMap<SessionId, Session>,
     buckets: BTreeMap<u64, BTreeSet<SessionId>>,
 }
 
 impl SessionTracker {
-    /// `seed_ms` is the wall clock: Java starts from the time since boot, and a rebooted host could then hand out
-    /// the id of a session that still lives.
-    pub fn new(tick_ms: u64, server: ServerId, seed_ms: u64) -> Self {
-        let next_id = (((seed_ms << 24) >> 8) as i64) | (server.0 << 56);
-        Self { tick_ms: tick_ms.max(1), next_id, sessions: HashMap::new(), buckets: BTreeMap::new() }
-    }
-
-    /// A new session, tracked from now on.
-    pub fn create(&mut self, now: u64, timeout_ms: i32) -> SessionId {
-        loop {
-            let id = SessionId(self.next_id);
-            self.next_id = self.next_id.wrapping_add(1);
-            // The container mark and "no session" are no ids.
-            if id.0 != i64::MIN && id != SessionId::NONE && !self.sessions.contains_key(&id) {
-                self.track(now, id, timeout_ms);
-                return id;
-            }
-        }
+    pub fn new(tick_ms: u64) -> Self {
+        Self { tick_ms: tick_ms.max(1), sessions: HashMap::new(), buckets: BTreeMap::new() }
     }
 
     /// Starts to track a session that exists already, or touches it.
     pub fn track(&mut self, now: u64, id: SessionId, timeout_ms: i32) {
         let timeout_ms = u64::try_from(timeout_ms).unwrap_or(0);
-        let fresh = Session { timeout_ms, expires_at: 0, closing: false };
+        let fresh = Session { timeout_ms, expires_at: 0, closing: false, home: None };
         self.sessions.entry(id).or_insert(fresh);
         self.touch(now, id, None);
     }
@@ -80,6 +99,24 @@ impl SessionTracker {
             Some(session) if session.closing => Err(ErrorCode::SessionExpired),
             Some(_) => Ok(()),
         }
+    }
+
+    /// The same for a request that comes through `home`. A session without one is at home there from now on.
+    pub fn check_from(&mut self, id: SessionId, home: Home) -> Result<(), ErrorCode> {
+        self.check(id)?;
+        let session = self.sessions.get_mut(&id).expect("check() found it");
+        if *session.home.get_or_insert(home) == home { Ok(()) } else { Err(ErrorCode::SessionMoved) }
+    }
+
+    /// The session was taken up at `home`.
+    pub fn move_to(&mut self, id: SessionId, home: Home) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.home = Some(home);
+        }
+    }
+
+    pub fn contains(&self, id: SessionId) -> bool {
+        self.sessions.contains_key(&id)
     }
 
     pub fn is_alive(&self, id: SessionId) -> bool {
@@ -143,39 +180,52 @@ impl SessionTracker {
 mod tests {
     use super::*;
 
-    fn tracker() -> SessionTracker {
-        SessionTracker::new(1000, ServerId(1), 1_700_000_000_000)
+    const ID: SessionId = SessionId(7);
+
+    fn tracker(now: u64, timeout_ms: i32) -> SessionTracker {
+        let mut sessions = SessionTracker::new(1000);
+        sessions.track(now, ID, timeout_ms);
+        sessions
     }
 
     #[test]
     fn a_session_lives_between_its_timeout_and_one_tick_more() {
-        let mut sessions = tracker();
-        let id = sessions.create(500, 3000);
+        let mut sessions = tracker(500, 3000);
         assert_eq!(sessions.expire(3999), []);
-        assert_eq!(sessions.expire(4000), [id]);
-        assert_eq!(sessions.check(id), Err(ErrorCode::SessionExpired), "closing until the txn is applied");
+        assert_eq!(sessions.expire(4000), [ID]);
+        assert_eq!(sessions.check(ID), Err(ErrorCode::SessionExpired), "closing until the txn is applied");
         assert_eq!(sessions.expire(9000), [], "expired once");
-        sessions.remove(id);
-        assert_eq!(sessions.check(id), Err(ErrorCode::UnknownSession));
+        sessions.remove(ID);
+        assert_eq!(sessions.check(ID), Err(ErrorCode::UnknownSession));
     }
 
     #[test]
     fn a_touch_puts_the_end_off_and_never_forward() {
-        let mut sessions = tracker();
-        let id = sessions.create(0, 3000);
-        assert!(sessions.touch(2500, id, None));
-        assert!(sessions.touch(2400, id, None), "a late touch changes nothing");
+        let mut sessions = tracker(0, 3000);
+        assert!(sessions.touch(2500, ID, None));
+        assert!(sessions.touch(2400, ID, None), "a late touch changes nothing");
         assert_eq!(sessions.expire(5999), []);
-        assert_eq!(sessions.expire(6000), [id]);
-        assert!(!sessions.touch(6001, id, None));
+        assert_eq!(sessions.expire(6000), [ID]);
+        assert!(!sessions.touch(6001, ID, None));
+    }
+
+    #[test]
+    fn a_session_has_one_home_until_it_moves() {
+        let mut sessions = tracker(0, 3000);
+        let there = Home::Learner(LinkId(4));
+        assert_eq!(sessions.check_from(ID, there), Ok(()), "the first one is its home");
+        assert_eq!(sessions.check_from(ID, Home::Here), Err(ErrorCode::SessionMoved));
+        sessions.move_to(ID, Home::Here);
+        assert_eq!(sessions.check_from(ID, Home::Here), Ok(()));
+        assert_eq!(sessions.check_from(ID, there), Err(ErrorCode::SessionMoved));
     }
 
     #[test]
     fn ids_carry_the_server_and_skip_the_living() {
-        let mut sessions = tracker();
-        let first = sessions.create(0, 1000);
-        assert_eq!(first.0 >> 56, 1);
-        sessions.track(0, SessionId(first.0 + 1), 1000);
-        assert_eq!(sessions.create(0, 1000), SessionId(first.0 + 2));
+        let mut ids = SessionIds::new(ServerId(5), 1_700_000_000_000);
+        let first = ids.next(|_| false);
+        assert_eq!(first.0 >> 56, 5);
+        let living = SessionId(first.0 + 1);
+        assert_eq!(ids.next(|id| id == living), SessionId(first.0 + 2));
     }
 }

@@ -19,6 +19,8 @@ pub trait Disk: Send + Sync {
     fn remove(&self, file: &Path) -> io::Result<()>;
     /// Shortens a file, durably.
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()>;
+    /// Makes what the file holds durable, whoever wrote it.
+    fn sync_file(&self, file: &Path) -> io::Result<()>;
     /// Makes creates, renames and removes in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -100,6 +102,10 @@ impl Disk for RealDisk {
         let file = OpenOptions::new().write(true).open(file)?;
         file.set_len(len)?;
         file.sync_all()
+    }
+
+    fn sync_file(&self, file: &Path) -> io::Result<()> {
+        File::open(file)?.sync_all()
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

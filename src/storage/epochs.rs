@@ -1,6 +1,6 @@
 //! The files `acceptedEpoch` and `currentEpoch`: decimal text, replaced as a whole.
 
-use super::snapshot_writer::TEMPORARY;
+use super::install::write_whole;
 use super::{Disk, StorageError};
 use std::path::Path;
 
@@ -47,12 +47,5 @@ fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<i64>, StorageE
 }
 
 fn write(disk: &dyn Disk, dir: &Path, name: &str, epoch: i64) -> Result<(), StorageError> {
-    let path = dir.join(name);
-    let temporary = dir.join(format!("{TEMPORARY}{name}"));
-    let mut file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
-    file.write_all(epoch.to_string().as_bytes()).map_err(StorageError::io("write", &temporary))?;
-    file.sync().map_err(StorageError::io("sync", &temporary))?;
-    drop(file);
-    disk.rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
-    disk.sync_dir(dir).map_err(StorageError::io("sync", dir))
+    write_whole(disk, &dir.join(name), epoch.to_string().as_bytes())
 }

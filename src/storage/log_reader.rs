@@ -1,6 +1,7 @@
 //! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
 
-use super::txn_log::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, is_header, zxid_of};
+use super::recovery::follows;
+use super::txn_log::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, is_header, zxid_of};
 use super::{Disk, ReadFile, StorageError};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 const CHUNK: usize = 1 << 20;
 /// How far behind a bad place good records are looked for.
 const SEARCH: u64 = 256 << 20;
+/// What the disk writes as a whole.
+const SECTOR: u64 = 512;
 const VALID_HEADER: [u8; HEADER_LEN as usize] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
 /// A transaction header.
 const MIN_BODY: u64 = 32;
@@ -26,10 +29,21 @@ pub struct LogRecord {
 pub enum LogEnd {
     /// Nothing but padding behind the last record.
     Clean { offset: u64 },
-    /// A write that a crash cut short: bytes that are no record, and none behind them.
-    Torn { offset: u64, what: String },
+    /// A write that a crash cut short: bytes that are no record, with none behind them but those of the same write.
+    Torn { offset: u64, what: String, lost: Lost },
     /// Bytes that are no record, with a good record behind them at `good`.
     Damaged { offset: u64, what: String, good: u64 },
+}
+
+/// What a torn end may have held that was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing: a part of it was never written, as the zeros of the allocated file show, so its sync never came back.
+    Nothing,
+    /// It is all there, and wrong: the disk changed it, or the write was cut within a sector. It names this zxid.
+    UpTo(i64),
+    /// The same, and it names nothing that could follow.
+    Unknown,
 }
 
 pub struct LogReader {
@@ -41,6 +55,8 @@ pub struct LogReader {
     position: u64,
     last_zxid: i64,
     end: Option<LogEnd>,
+    /// The file is still being written: what is no record yet is its end.
+    growing: bool,
 }
 
 impl LogReader {
@@ -49,7 +65,13 @@ impl LogReader {
         let len = file.len();
         let last_zxid = i64::MIN;
         let path = path.to_path_buf();
-        Ok(Self { file, path, len, buf: Vec::new(), buf_at: 0, position: 0, last_zxid, end: None })
+        let (buf, buf_at, position) = (Vec::new(), 0, 0);
+        Ok(Self { file, path, len, buf, buf_at, position, last_zxid, end: None, growing: false })
+    }
+
+    /// For a log that may still be written: it ends where the next record is not there as a whole.
+    pub fn open_growing(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
+        Ok(Self { growing: true, ..Self::open(disk, path)? })
     }
 
     pub fn path(&self) -> &Path {
@@ -143,6 +165,10 @@ impl LogReader {
     /// Zeros from here on are the padding of a clean end; anything else among them is not.
     fn padding(&mut self) -> Result<Option<LogRecord>, StorageError> {
         let start = self.position;
+        if self.growing {
+            self.end = Some(LogEnd::Clean { offset: start });
+            return Ok(None);
+        }
         let mut at = start;
         while at < self.len {
             let chunk = self.bytes(at, CHUNK as u64)?;
@@ -158,11 +184,72 @@ impl LogReader {
 
     fn bad(&mut self, what: String) -> Result<Option<LogRecord>, StorageError> {
         let offset = self.position;
-        self.end = Some(match self.good_record_behind(offset)? {
+        if self.growing {
+            self.end = Some(LogEnd::Clean { offset });
+            return Ok(None);
+        }
+        let good = self.good_record_behind(offset)?;
+        let unwritten = self.is_unwritten(offset, good.unwrap_or(self.len))?;
+        self.end = Some(match good {
+            // The sectors of one write reach the disk in any order.
+            Some(_) if unwritten && self.last_byte()? - offset <= MAX_UNSYNCED => {
+                LogEnd::Torn { offset, what, lost: Lost::Nothing }
+            }
             Some(good) => LogEnd::Damaged { offset, what, good },
-            None => LogEnd::Torn { offset, what },
+            None if unwritten => LogEnd::Torn { offset, what, lost: Lost::Nothing },
+            None => LogEnd::Torn { offset, what, lost: self.named_at(offset)? },
         });
         Ok(None)
+    }
+
+    /// Whether a sector of the record that should stand here, before `stop`, is still as it was allocated, from the
+    /// record's begin on.
+    fn is_unwritten(&mut self, offset: u64, stop: u64) -> Result<bool, StorageError> {
+        let head = self.bytes(offset, FRAME_LEN)?;
+        let Some(len) = head.get(8..12) else { return Ok(true) };
+        let claimed = i32::from_be_bytes(len.try_into().expect("4 bytes"));
+        let claimed = u64::try_from(claimed).unwrap_or(0).max(MIN_BODY);
+        let end = offset + FRAME_LEN + claimed + 1;
+        if end > self.len && stop == self.len {
+            // A file that was not allocated ahead ends where its writing ended. Otherwise this is no length, and the
+            // place itself has to tell.
+            let is_cut = self.last_byte()? == self.len;
+            return Ok(is_cut || self.bytes(offset, SECTOR - offset % SECTOR)?.iter().all(|byte| *byte == 0));
+        }
+        let end = end.min(stop);
+        let mut at = offset;
+        while at < end {
+            let next = ((at / SECTOR + 1) * SECTOR).min(stop);
+            if self.bytes(at, next - at)?.iter().all(|byte| *byte == 0) {
+                return Ok(true);
+            }
+            at = next;
+        }
+        Ok(false)
+    }
+
+    /// Behind the last byte that is not zero.
+    fn last_byte(&mut self) -> Result<u64, StorageError> {
+        let mut end = self.len;
+        while end > 0 {
+            let start = end.saturating_sub(CHUNK as u64);
+            let chunk = self.bytes(start, end - start)?;
+            if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+                return Ok(start + last as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(0)
+    }
+
+    /// The zxid in the header of a record that is wrong elsewhere.
+    fn named_at(&mut self, offset: u64) -> Result<Lost, StorageError> {
+        let last = self.last_zxid;
+        let head = self.bytes(offset + FRAME_LEN, MIN_BODY)?;
+        Ok(match zxid_of(head) {
+            Some(zxid) if last != i64::MIN && follows(last, zxid) => Lost::UpTo(zxid),
+            _ => Lost::Unknown,
+        })
     }
 
     /// The first place behind `offset` where a whole record with a right checksum stands.

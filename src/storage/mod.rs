@@ -1,8 +1,11 @@
 //! The only room with files: transaction logs, snapshots, epochs, and what can be made of them after a crash.
 //! All formats are those of a Java server.
 
+mod cursor;
+mod debt;
 mod disk;
 mod epochs;
+mod install;
 mod lock;
 mod log_reader;
 mod names;
@@ -15,16 +18,19 @@ mod snapshot_writer;
 mod tests;
 mod txn_log;
 
+pub use cursor::{LogCursor, Place, newest_snapshots};
+pub use debt::{read_debt, remove_debt, write_debt};
 pub use disk::{Disk, ReadFile, RealDisk, SegmentFile, WriteFile};
 pub use epochs::Epochs;
+pub use install::{install, read_whole, received_name, remove_if_there, truncate, wipe, write_whole};
 pub use lock::DirLock;
-pub use log_reader::{LogEnd, LogReader, LogRecord};
+pub use log_reader::{LogEnd, LogReader, LogRecord, Lost};
 pub use names::{Dirs, log_name, snapshot_name};
-pub use recovery::{Note, Progress, Recovered, Restore, recover};
+pub use recovery::{Note, Progress, Recovered, Restore, recover, reread};
 pub use retention::purge;
 pub use snapshot_reader::{SnapshotReader, SnapshotSeal};
 pub use snapshot_writer::SnapshotWriter;
-pub use txn_log::{LogOptions, TxnLog};
+pub use txn_log::{LogOptions, MAX_UNSYNCED, RECORD_FRAME, TxnLog};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,8 @@
 //! is cut off is kept beside. Damage before good records, or a gap between them, does not start: the error names
 //! file and offset, and nothing is changed.
 
-use super::log_reader::{LogEnd, LogReader, LogRecord};
+use super::install::finish_install;
+use super::log_reader::{LogEnd, LogReader, LogRecord, Lost};
 use super::names::{files, log_zxid, snapshot_zxid};
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
 use super::snapshot_writer::TEMPORARY;
@@ -43,6 +44,7 @@ pub enum Note {
     TailCut { file: PathBuf, offset: u64, what: String, kept_in: PathBuf },
     LogSetAside { file: PathBuf, what: String, kept_in: PathBuf },
     TemporaryRemoved { file: PathBuf },
+    InstallFinished { file: PathBuf },
 }
 
 impl std::fmt::Display for Note {
@@ -59,6 +61,9 @@ impl std::fmt::Display for Note {
                 let (file, kept_in) = (file.display(), kept_in.display());
                 write!(f, "{file} holds no transaction, torn at offset 0 ({what}); moved to {kept_in}")
             }
+            Note::InstallFinished { file } => {
+                write!(f, "finished the installation of the leader's snapshot {}", file.display())
+            }
             Note::TemporaryRemoved { file } => write!(f, "removed the unfinished {}", file.display()),
         }
     }
@@ -70,16 +75,58 @@ pub struct Recovered {
     pub snapshot: Option<PathBuf>,
     pub txns: u64,
     pub notes: Vec<Note>,
+    /// What the torn end of the log may have held that was acknowledged.
+    pub lost: Option<Lost>,
 }
 
-/// Restores `state`. `progress` is called at least once a file, and often within long ones.
+/// Restores `state` at a start. Files are made durable before anything is built on them: what an earlier process wrote
+/// may be in the system's memory alone. `before_mending` is called with what was found, before a torn end is cut off:
+/// what has to be remembered of it is to be written there. `progress` is called at least once a file, and often within
+/// long ones.
 pub fn recover(
     disk: &dyn Disk,
     dirs: &Dirs,
     state: &mut dyn Restore,
+    before_mending: &mut dyn FnMut(&Recovered) -> Result<(), StorageError>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Recovered, StorageError> {
     refuse_mixed_dirs(disk, dirs)?;
+    let installed = finish_install(disk, dirs)?;
+    for dir in [&dirs.data, &dirs.log] {
+        disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
+    }
+    let (mut recovery, logs) = read(disk, dirs, state, progress)?;
+    recovery.found.notes.extend(installed.map(|file| Note::InstallFinished { file }));
+    // Only now, with everything read and good, are files changed.
+    if let Some((_, newest)) = logs.last() {
+        disk.sync_file(newest).map_err(StorageError::io("sync", newest))?;
+    }
+    before_mending(&recovery.found)?;
+    recovery.mend_tail()?;
+    for dir in [&dirs.data, &dirs.log] {
+        recovery.remove_temporaries(dir)?;
+    }
+    Ok(recovery.found)
+}
+
+/// Restores `state` from files that this process keeps, and changes none of them.
+pub fn reread(disk: &dyn Disk, dirs: &Dirs, state: &mut dyn Restore) -> Result<Recovered, StorageError> {
+    let mut silent = |_: Progress<'_>| {};
+    let (recovery, _) = read(disk, dirs, state, &mut silent)?;
+    match recovery.tail {
+        Some((file, offset, what)) => Err(StorageError::damaged(&file, offset, what)),
+        None => Ok(recovery.found),
+    }
+}
+
+type Files = Vec<(i64, PathBuf)>;
+
+fn read<'a>(
+    disk: &'a dyn Disk,
+    dirs: &Dirs,
+    state: &'a mut dyn Restore,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+) -> Result<(Recovery<'a>, Files), StorageError> {
     let mut recovery = Recovery {
         disk,
         state,
@@ -94,12 +141,7 @@ pub fn recover(
     recovery.load_newest(&snapshots)?;
     recovery.replay_all(&logs, !snapshots.is_empty())?;
     recovery.refuse_lost_history()?;
-    // Only now, with everything read and good, are files changed.
-    recovery.mend_tail()?;
-    for dir in [&dirs.data, &dirs.log] {
-        recovery.remove_temporaries(dir)?;
-    }
-    Ok(recovery.found)
+    Ok((recovery, logs))
 }
 
 struct Recovery<'a> {
@@ -206,9 +248,10 @@ impl Recovery<'_> {
                 Err(StorageError::damaged(path, offset, what))
             }
             // Behind an older file's torn end the next file must go on without a gap: check_order sees to it.
-            LogEnd::Torn { offset: 0, what } if newest => self.without_records(path, what),
-            LogEnd::Torn { offset, what } if newest => {
+            LogEnd::Torn { offset: 0, what, .. } if newest => self.without_records(path, what),
+            LogEnd::Torn { offset, what, lost } if newest => {
                 self.tail = Some((path.to_path_buf(), offset, what));
+                self.found.lost = Some(lost).filter(|lost| *lost != Lost::Nothing);
                 Ok(())
             }
             LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
@@ -329,7 +372,7 @@ impl Recovery<'_> {
 
 /// Whether a transaction may come right behind another: the next of its epoch, or the first of a later one. A new
 /// server's history begins with epoch 0 (alone) or 1.
-fn follows(last: i64, zxid: i64) -> bool {
+pub(super) fn follows(last: i64, zxid: i64) -> bool {
     let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
     Some(zxid) == last.checked_add(1) || opens_epoch && (last != 0 || zxid >> 32 == 1)
 }

@@ -17,7 +17,7 @@ pub struct SnapshotSeal {
 }
 
 pub struct SnapshotReader {
-    from: Box<dyn Read>,
+    from: Box<dyn Read + Send>,
     path: PathBuf,
     window: Vec<u8>,
     /// The window's first byte that is not consumed yet.
@@ -33,7 +33,7 @@ impl SnapshotReader {
         let file = disk.open(path).map_err(StorageError::io("open", path))?;
         let file_len = file.len();
         let plain = Plain { file, at: 0 };
-        let from: Box<dyn Read> = match path.extension().and_then(|extension| extension.to_str()) {
+        let from: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
             Some("gz") => Box::new(flate2::read::GzDecoder::new(plain)),
             Some("snappy") => Box::new(Xerial::new(plain)),
             _ => Box::new(plain),

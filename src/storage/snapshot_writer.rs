@@ -27,8 +27,16 @@ pub struct SnapshotWriter {
 impl SnapshotWriter {
     /// `zxid`: the point that the snapshot shows.
     pub fn create(disk: Arc<dyn Disk>, dir: &Path, zxid: i64) -> Result<Self, StorageError> {
-        let path = dir.join(snapshot_name(zxid));
         let temporary = dir.join(format!("{TEMPORARY}{}", snapshot_name(zxid)));
+        Self::start(disk, temporary, dir.join(snapshot_name(zxid)))
+    }
+
+    /// For a snapshot that arrives: it keeps the temporary name `file`, until it is installed.
+    pub fn create_received(disk: Arc<dyn Disk>, file: PathBuf) -> Result<Self, StorageError> {
+        Self::start(disk, file.clone(), file)
+    }
+
+    fn start(disk: Arc<dyn Disk>, temporary: PathBuf, path: PathBuf) -> Result<Self, StorageError> {
         let file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
         let adler = simd_adler32::Adler32::new();
         let mut writer = Self { disk, file: Some(file), temporary, path, adler, len: 0, unsynced: 0 };
@@ -53,19 +61,24 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point.
-    pub fn finish(mut self, zxid: i64, tree_digest: u64) -> Result<(PathBuf, u64), StorageError> {
+    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point, where it is known.
+    pub fn finish(mut self, zxid: i64, tree_digest: Option<u64>) -> Result<(PathBuf, u64), StorageError> {
         self.seal()?;
-        self.write(&zxid.to_be_bytes())?;
+        // Without a digest: a zxid of 0 says so.
+        self.write(&tree_digest.map_or(0, |_| zxid).to_be_bytes())?;
         self.write(&DIGEST_VERSION.to_be_bytes())?;
-        self.write(&tree_digest.to_be_bytes())?;
+        self.write(&tree_digest.unwrap_or(0).to_be_bytes())?;
         self.seal()?;
         self.write(&zxid.to_be_bytes())?;
         self.seal()?;
         let mut file = self.file.take().expect("open until finish()");
         file.sync().map_err(StorageError::io("sync", &self.temporary))?;
         drop(file);
-        self.disk.rename(&self.temporary, &self.path).map_err(StorageError::io("rename", &self.temporary))?;
+        if self.temporary != self.path {
+            self.disk
+                .rename(&self.temporary, &self.path)
+                .map_err(StorageError::io("rename", &self.temporary))?;
+        }
         let dir = dir_of(&self.path);
         self.disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
         Ok((self.path.clone(), self.len))

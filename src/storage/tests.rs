@@ -49,7 +49,7 @@ impl Dir {
         let mut writer = SnapshotWriter::create(Arc::new(RealDisk), &self.path(), zxid).unwrap();
         writer.write(&zxid.to_be_bytes()).unwrap();
         writer.write(b"\0\0\0\x01/").unwrap();
-        writer.finish(zxid, 7).unwrap().0
+        writer.finish(zxid, Some(7)).unwrap().0
     }
 }
 
@@ -87,7 +87,7 @@ impl Restore for Zxids {
 
 fn recovered(dir: &Dir) -> Result<(Zxids, Recovered), StorageError> {
     let mut state = Zxids::default();
-    let found = recover(&RealDisk, &dir.dirs(), &mut state, &mut |_| ())?;
+    let found = recover(&RealDisk, &dir.dirs(), &mut state, &mut |_| Ok(()), &mut |_| ())?;
     Ok((state, found))
 }
 
@@ -290,7 +290,8 @@ fn swapped_directories_are_refused() {
     let (data, log) = (Dir::new(), Dir::new());
     data.write_snapshot(1);
     let swapped = Dirs { data: log.path(), log: data.path() };
-    let error = recover(&RealDisk, &swapped, &mut Zxids::default(), &mut |_| ()).err().unwrap();
+    let error =
+        recover(&RealDisk, &swapped, &mut Zxids::default(), &mut |_| Ok(()), &mut |_| ()).err().unwrap();
     assert!(error.to_string().contains("swapped"), "{error}");
 }
 
@@ -385,6 +386,9 @@ impl Disk for FaultyDisk {
     }
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()> {
         RealDisk.truncate(file, len)
+    }
+    fn sync_file(&self, file: &Path) -> io::Result<()> {
+        RealDisk.sync_file(file)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)

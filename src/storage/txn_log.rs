@@ -10,6 +10,11 @@ pub(super) const HEADER_LEN: u64 = 16;
 /// Checksum and length.
 pub(super) const FRAME_LEN: u64 = 12;
 pub(super) const END_OF_RECORD: u8 = b'B';
+/// What a record costs beside its body.
+pub const RECORD_FRAME: u64 = FRAME_LEN + 1;
+/// Whoever appends syncs at the latest when so many bytes wait: recovery counts on it when it tells a write that was
+/// cut short from damage.
+pub const MAX_UNSYNCED: u64 = 4 << 20;
 /// The smallest allocation that is tried on a disk that is almost full.
 const MIN_ALLOCATION: u64 = 64 << 10;
 
@@ -123,6 +128,17 @@ impl TxnLog {
             self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))?;
         }
         Ok(())
+    }
+
+    /// Everything behind `last_zxid` is gone from the files: the next append opens a new segment there.
+    pub fn restart(&mut self, last_zxid: i64) {
+        assert!(self.unsynced.is_empty(), "what was appended is synced before files go");
+        self.segment = None;
+        self.last_zxid = last_zxid;
+    }
+
+    pub fn last_zxid(&self) -> i64 {
+        self.last_zxid
     }
 
     /// The next append opens a new segment.

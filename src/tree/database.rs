@@ -1,6 +1,6 @@
 //! The replicated state of one server, tree and sessions, and the one way it changes: by a transaction.
 
-use super::{Event, Loader, NewNode, NodeId, Tree, Watches};
+use super::{CONFIG, Event, Loader, NewNode, NodeId, Tree, Watches};
 use crate::jute::records::{Stat, TxnHeader};
 use crate::model::owner::{CONTAINER, Owner, OwnerRules};
 use crate::model::{ErrorCode, SessionId, Zxid};
@@ -43,6 +43,18 @@ impl Database {
 
     fn with_tree(tree: Tree, sessions: BTreeMap<SessionId, i32>, last_zxid: Zxid) -> Self {
         Self { tree, sessions, last_zxid, watches: Mutex::new(Watches::default()) }
+    }
+
+    /// Shows the committed configuration in `/zookeeper/config`, as every server of an ensemble does for itself when it
+    /// has a leader: the first configuration comes from files, and no transaction tells it.
+    pub fn show_config(&mut self, text: &str, version: i64, wall_ms: i64) {
+        let path = Bytes::from_static(CONFIG);
+        let shown = self.tree.find(CONFIG).and_then(|id| self.tree.data(id));
+        if shown != Some(text.as_bytes()) {
+            // Nobody watches yet; and a tree that has no such znode shows nothing.
+            let data = Some(text.as_bytes());
+            let _ = self.tree.set_data(&path, data, -1, version, wall_ms, &mut Vec::new());
+        }
     }
 
     pub fn begin_snapshot(&mut self) {

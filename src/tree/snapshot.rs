@@ -228,7 +228,8 @@ impl Loader {
     fn node(&mut self, from: &mut Reader<'_>) -> Result<Stage, LoadError> {
         let path = from.ustring()?;
         if path == b"/" {
-            return Ok(Stage::Done);
+            let is_empty = !self.dry && self.tree.slab.end() == 0;
+            return if is_empty { Err(LoadError::Content("no root".into())) } else { Ok(Stage::Done) };
         }
         let data = from.buffer()?;
         let acl_id = from.long()?;

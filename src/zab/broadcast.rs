@@ -1,119 +1,156 @@
-//! The leader's side of broadcast: a proposal is committed once a quorum has it on disk and all before it are.
+//! Proposals under way on the leader: one is committed once a quorum has it on disk, and all before it are.
 
+use super::{Entry, History};
+use crate::ensemble::View;
 use crate::model::{Epoch, ServerId, Zxid};
-use crate::wire::txn::Txn;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-/// Which sets of servers decide.
-#[derive(Debug, Clone)]
-pub struct Quorum {
-    voters: BTreeSet<ServerId>,
-}
-
-impl Quorum {
-    pub fn majority(voters: impl IntoIterator<Item = ServerId>) -> Self {
-        Self { voters: voters.into_iter().collect() }
-    }
-
-    fn holds(&self, acks: &BTreeSet<ServerId>) -> bool {
-        2 * acks.intersection(&self.voters).count() > self.voters.len()
-    }
-}
-
-#[derive(Debug)]
-pub struct Proposal {
-    pub zxid: Zxid,
-    pub txn: Txn,
-    acks: BTreeSet<ServerId>,
-}
-
-/// Proposals that are not committed yet, oldest first, without a gap in their zxids.
 #[derive(Debug)]
 pub struct Broadcast {
-    quorum: Quorum,
     last_proposed: Zxid,
-    outstanding: VecDeque<Proposal>,
+    /// Not committed yet, oldest first, without a gap in their zxids.
+    outstanding: VecDeque<Entry>,
+    /// How far each server has everything on disk. A log has no holes, so an ack covers all before it.
+    acked: BTreeMap<ServerId, Zxid>,
+    /// The proposal from which on the next configuration has to agree too.
+    reconfig: Option<Zxid>,
 }
 
 impl Broadcast {
-    /// `last` is the last zxid of the history that this term starts with.
-    pub fn new(quorum: Quorum, last: Zxid) -> Self {
-        Self { quorum, last_proposed: last, outstanding: VecDeque::new() }
+    /// `last` is the zxid before the first proposal.
+    pub fn new(last: Zxid) -> Self {
+        Self { last_proposed: last, outstanding: VecDeque::new(), acked: BTreeMap::new(), reconfig: None }
     }
 
     pub fn last_proposed(&self) -> Zxid {
         self.last_proposed
     }
 
-    /// The zxid that the next proposal has to carry; `None` when this epoch has no more.
-    pub fn next_zxid(&self) -> Option<Zxid> {
-        self.last_proposed.next()
+    /// The next proposal opens this epoch.
+    pub fn open_epoch(&mut self, epoch: Epoch) {
+        self.last_proposed = Zxid::new(epoch, 0);
     }
 
-    /// The next proposal opens a new epoch.
-    pub fn start_next_epoch(&mut self) {
-        self.last_proposed = Zxid::new(Epoch(self.last_proposed.epoch().0 + 1), 0);
+    pub fn outstanding(&self) -> impl Iterator<Item = &Entry> {
+        self.outstanding.iter()
     }
 
-    pub fn propose(&mut self, txn: Txn) {
-        let zxid = Zxid(txn.header.zxid);
-        assert!(Some(zxid) == self.next_zxid(), "proposals have no gap: {zxid} after {}", self.last_proposed);
-        self.last_proposed = zxid;
-        self.outstanding.push_back(Proposal { zxid, txn, acks: BTreeSet::new() });
+    pub fn into_outstanding(self) -> VecDeque<Entry> {
+        self.outstanding
     }
 
-    /// `server` has everything up to `zxid` on its disk. Appends what is committed by it, in order.
-    pub fn on_logged(&mut self, server: ServerId, zxid: Zxid, committed: &mut VecDeque<Proposal>) {
-        for proposal in self.outstanding.iter_mut().take_while(|proposal| proposal.zxid <= zxid) {
-            proposal.acks.insert(server);
-        }
-        while self.outstanding.front().is_some_and(|first| self.quorum.holds(&first.acks)) {
-            committed.extend(self.outstanding.pop_front());
-        }
-    }
-
-    pub fn outstanding(&self) -> usize {
+    pub fn outstanding_len(&self) -> usize {
         self.outstanding.len()
+    }
+
+    /// `reconfigures`: from this proposal on the pending configuration has a say.
+    pub fn propose(&mut self, entry: Entry, reconfigures: bool) {
+        let (last, zxid) = (self.last_proposed, entry.zxid);
+        assert!(History::follows(last, zxid), "proposals have no gap: {zxid} after {last}");
+        if reconfigures {
+            assert!(self.reconfig.is_none(), "one reconfiguration at a time");
+            self.reconfig = Some(zxid);
+        }
+        self.last_proposed = zxid;
+        self.outstanding.push_back(entry);
+    }
+
+    /// `server` has everything up to `zxid` on its disk.
+    pub fn on_ack(&mut self, server: ServerId, zxid: Zxid) {
+        let acked = self.acked.entry(server).or_insert(Zxid(i64::MIN));
+        *acked = zxid.max(*acked);
+    }
+
+    /// How far `server` has acknowledged.
+    pub fn acked(&self, server: ServerId) -> Zxid {
+        self.acked.get(&server).copied().unwrap_or(Zxid(i64::MIN))
+    }
+
+    /// The next proposal that is committed, if there is one. A reconfiguration among them ends the old configuration's
+    /// say: the caller changes `view` before it asks again.
+    pub fn next_committed(&mut self, view: &View) -> Option<Entry> {
+        let first = self.outstanding.front()?.zxid;
+        let upto = |id: ServerId| self.acked(id);
+        let needs_both = self.reconfig.is_some_and(|zxid| first >= zxid);
+        let committed = view.committed.quorum_zxid(upto) >= first
+            && view.pending().is_none_or(|next| !needs_both || next.quorum_zxid(upto) >= first);
+        if !committed {
+            return None;
+        }
+        if self.reconfig == Some(first) {
+            self.reconfig = None;
+        }
+        self.outstanding.pop_front()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ensemble::Ensemble;
     use crate::jute::records::{ErrorTxn, TxnHeader};
-    use crate::wire::txn::TxnBody;
+    use crate::wire::txn::{Txn, TxnBody};
+    use std::sync::Arc;
 
-    fn txn(zxid: i64) -> Txn {
+    fn entry(zxid: i64) -> Entry {
         let header = TxnHeader { client_id: 0, cxid: 0, zxid, time: 0, op: -1 };
-        Txn { header, body: TxnBody::Error(ErrorTxn { err: -101 }), digest: None }
+        Entry::new(Txn { header, body: TxnBody::Error(ErrorTxn { err: -101 }), digest: None })
     }
 
-    fn committed(broadcast: &mut Broadcast, server: i64, zxid: i64) -> Vec<i64> {
-        let mut out = VecDeque::new();
-        broadcast.on_logged(ServerId(server), Zxid(zxid), &mut out);
-        out.iter().map(|proposal| proposal.zxid.0).collect()
+    fn ensemble(ids: &[i64]) -> Ensemble {
+        let text: String = ids.iter().map(|id| format!("server.{id}=h{id}:1:2\n")).collect();
+        Ensemble::parse(&text).unwrap()
+    }
+
+    fn committed(broadcast: &mut Broadcast, view: &View) -> Vec<i64> {
+        std::iter::from_fn(|| broadcast.next_committed(view)).map(|entry| entry.zxid.0).collect()
     }
 
     #[test]
     fn a_proposal_commits_when_a_majority_logged_it_and_all_before_it() {
-        let quorum = Quorum::majority([1, 2, 3].map(ServerId));
-        let mut broadcast = Broadcast::new(quorum, Zxid(0));
-        for zxid in 1..=3 {
-            broadcast.propose(txn(zxid));
-        }
-        assert_eq!(committed(&mut broadcast, 1, 3), [0_i64; 0]);
-        assert_eq!(committed(&mut broadcast, 9, 3), [0_i64; 0], "a stranger does not count");
-        assert_eq!(committed(&mut broadcast, 2, 2), [1, 2]);
-        assert_eq!(committed(&mut broadcast, 2, 2), [0_i64; 0], "a repeated ack changes nothing");
-        assert_eq!(committed(&mut broadcast, 3, 3), [3]);
+        let view = View::new(Arc::new(ensemble(&[1, 2, 3])));
+        let mut broadcast = Broadcast::new(Zxid(0));
+        (1..=3).for_each(|zxid| broadcast.propose(entry(zxid), false));
+        broadcast.on_ack(ServerId(1), Zxid(3));
+        assert_eq!(committed(&mut broadcast, &view), [0_i64; 0]);
+        broadcast.on_ack(ServerId(9), Zxid(3));
+        assert_eq!(committed(&mut broadcast, &view), [0_i64; 0], "a stranger does not count");
+        broadcast.on_ack(ServerId(2), Zxid(2));
+        assert_eq!(committed(&mut broadcast, &view), [1, 2]);
+        broadcast.on_ack(ServerId(2), Zxid(1));
+        assert_eq!(committed(&mut broadcast, &view), [0_i64; 0], "a repeated ack changes nothing");
+        broadcast.on_ack(ServerId(3), Zxid(3));
+        assert_eq!(committed(&mut broadcast, &view), [3]);
     }
 
     #[test]
     fn an_ensemble_of_one_commits_what_its_own_log_holds() {
-        let mut broadcast = Broadcast::new(Quorum::majority([ServerId(1)]), Zxid(5));
-        broadcast.propose(txn(6));
-        broadcast.propose(txn(7));
-        assert_eq!(committed(&mut broadcast, 1, 6), [6]);
-        assert_eq!(broadcast.outstanding(), 1);
+        let view = View::new(Arc::new(ensemble(&[1])));
+        let mut broadcast = Broadcast::new(Zxid(5));
+        (6..=7).for_each(|zxid| broadcast.propose(entry(zxid), false));
+        broadcast.on_ack(ServerId(1), Zxid(6));
+        assert_eq!(committed(&mut broadcast, &view), [6]);
+        assert_eq!(broadcast.outstanding_len(), 1);
+    }
+
+    #[test]
+    fn from_a_reconfiguration_on_both_configurations_have_to_agree() {
+        let mut view = View::new(Arc::new(ensemble(&[1, 2, 3])));
+        let mut broadcast = Broadcast::new(Zxid(0));
+        broadcast.propose(entry(1), false);
+        view.last_seen = Arc::new(ensemble(&[3, 4, 5]).with_version(2));
+        broadcast.propose(entry(2), true);
+        broadcast.propose(entry(3), false);
+        broadcast.on_ack(ServerId(1), Zxid(3));
+        broadcast.on_ack(ServerId(2), Zxid(3));
+        assert_eq!(committed(&mut broadcast, &view), [1], "before it the old one alone decides");
+        broadcast.on_ack(ServerId(4), Zxid(3));
+        assert_eq!(committed(&mut broadcast, &view), [0_i64; 0]);
+        broadcast.on_ack(ServerId(5), Zxid(2));
+        assert_eq!(broadcast.next_committed(&view).map(|entry| entry.zxid.0), Some(2));
+        view.committed = view.last_seen.clone();
+        assert_eq!(committed(&mut broadcast, &view), [0_i64; 0], "behind it the new one alone decides");
+        broadcast.on_ack(ServerId(5), Zxid(3));
+        assert_eq!(committed(&mut broadcast, &view), [3]);
     }
 }

@@ -1,8 +1,523 @@
-//! Atomic broadcast: proposals in zxid order, acks, commits. Values in, values out; no I/O.
+//! ZAB, ZooKeeper's atomic broadcast: discovery, synchronization and broadcast, as leader, follower and observer
+//! (`server/quorum`). Values in, values out; no I/O, no clock.
 //!
-//! Today it leads an ensemble of one: the quorum is this server's own log. Election, discovery and
-//! synchronization come beside [`broadcast`], without a second write path.
+//! A [`Zab`] has a [`Server`], what is kept from term to term, and at most one term: [`Leader`] or [`Learner`]. Packets,
+//! what the disk has done, and time come in; packets, work for the disk, and [`Event`]s for the replica come out.
 
 mod broadcast;
+mod history;
+mod leader;
+mod learner;
+mod outputs;
+#[cfg(test)]
+mod tests;
 
-pub use broadcast::{Broadcast, Proposal, Quorum};
+pub use history::{History, Place};
+pub use leader::Leader;
+pub use learner::Learner;
+pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
+
+use crate::ensemble::{Ensemble, Role, View};
+use crate::model::{Epoch, LinkId, ServerId, Zxid};
+use crate::wire::quorum::{FromLeader, FromLearner};
+use crate::wire::txn::{Txn, TxnBody};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// "My data is missing", in ACKEPOCH: such a learner gets everything, and counts for no quorum before.
+pub const NO_DATA: Zxid = Zxid(-1);
+
+/// A transaction for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    pub zxid: Zxid,
+    /// Header, record and digest: what the log frames and PROPOSAL packets carry.
+    pub body: Bytes,
+}
+
+/// A transaction that is not applied yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub zxid: Zxid,
+    pub txn: Txn,
+    /// Its encoding.
+    pub body: Bytes,
+}
+
+impl Entry {
+    pub fn new(txn: Txn) -> Self {
+        let mut body = BytesMut::new();
+        txn.encode(&mut body);
+        Self { zxid: Zxid(txn.header.zxid), txn, body: body.freeze() }
+    }
+
+    pub fn decode(body: Bytes) -> Result<Self, Misbehaved> {
+        let txn = Txn::decode(body.clone()).map_err(|error| Misbehaved(format!("a transaction: {error}")))?;
+        Ok(Self { zxid: Zxid(txn.header.zxid), txn, body })
+    }
+
+    pub fn logged(&self) -> LogEntry {
+        LogEntry { zxid: self.zxid, body: self.body.clone() }
+    }
+
+    /// The configuration that this transaction proposes, where it does.
+    fn configuration(&self) -> Option<Result<Ensemble, Misbehaved>> {
+        let TxnBody::Reconfig(txn) = &self.txn.body else { return None };
+        let text = txn.data.as_deref().unwrap_or_default();
+        Some(parse_config(text))
+    }
+}
+
+fn parse_config(text: &[u8]) -> Result<Ensemble, Misbehaved> {
+    let text = std::str::from_utf8(text).map_err(|error| Misbehaved(format!("a configuration: {error}")))?;
+    Ensemble::parse(text).map_err(|error| Misbehaved(format!("a configuration: {error}")))
+}
+
+/// The other side broke the protocol: its link is closed, with this reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misbehaved(pub String);
+
+/// Who besides the configured servers may learn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Strangers {
+    Refused,
+    /// A server that is about to join by a reconfiguration is in nobody's configuration yet.
+    Allowed,
+    Named(BTreeSet<ServerId>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub me: ServerId,
+    pub tick_ms: u64,
+    /// In ticks, as `zoo.cfg` has them.
+    pub init_limit: u64,
+    pub sync_limit: u64,
+    /// In ticks, how long a learner tries to connect (`connectToLearnerMasterLimit`).
+    pub connect_limit: u64,
+    pub reconfig_enabled: bool,
+    pub strangers: Strangers,
+    /// Always SNAP (`forceSnapshotSync`).
+    pub force_snapshot_sync: bool,
+    /// DIFF from the log on disk (`snapshotSizeFactor` ≥ 0).
+    pub disk_sync: bool,
+    /// Committed transactions that stay in memory at the least, and their bytes at the most.
+    pub history_entries: usize,
+    pub history_bytes: usize,
+    /// Bytes on their way to the log beyond which a learner stops reading from its leader.
+    pub max_unlogged_bytes: usize,
+}
+
+impl Settings {
+    fn init_ms(&self) -> u64 {
+        self.init_limit * self.tick_ms
+    }
+
+    fn sync_ms(&self) -> u64 {
+        self.sync_limit * self.tick_ms
+    }
+}
+
+/// What recovery found.
+#[derive(Debug, Clone)]
+pub struct Position {
+    pub accepted: Epoch,
+    pub current: Epoch,
+    /// The last transaction of the log or the snapshot; all of them are in the database.
+    pub last: Zxid,
+    /// The newest transactions of the log, without a gap up to `last`.
+    pub recent: Vec<LogEntry>,
+    pub debt: Debt,
+    /// It has nothing, and may not take part until it got everything from a leader (`db.autocreate=false`).
+    pub abstains: bool,
+}
+
+/// What a server may have acknowledged and does not have any more. Kept on disk until a leader has given it everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debt {
+    None,
+    /// Nothing beyond this: it may vote for whoever has as much.
+    AtLeast(Epoch, Zxid),
+    /// Its disk is empty, or damaged at the end.
+    Unknown,
+}
+
+impl Debt {
+    /// Both at once.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::None, debt) | (debt, Self::None) => debt,
+            (Self::AtLeast(e1, z1), Self::AtLeast(e2, z2)) => {
+                let (epoch, zxid) = (e1, z1).max((e2, z2));
+                Self::AtLeast(epoch, zxid)
+            }
+        }
+    }
+}
+
+/// What a server keeps from term to term.
+#[derive(Debug)]
+pub struct Server {
+    pub settings: Settings,
+    pub view: View,
+    /// No leader of an older epoch is followed. On disk.
+    pub accepted: Epoch,
+    /// The epoch of the last leader whose history this server has. On disk.
+    pub current: Epoch,
+    /// The last transaction that was handed to the log.
+    pub log_end: Zxid,
+    /// The last transaction that the log has on disk.
+    pub durable: Zxid,
+    /// What is committed, or was found after a restart; the database has it.
+    pub history: History,
+    /// Behind that: in the log, and not known to be committed.
+    pub tail: VecDeque<Entry>,
+    pub debt: Debt,
+    pub abstains: bool,
+    /// Work that the disk has not reported back, appends aside.
+    disk_ops: usize,
+    unlogged_bytes: VecDeque<(Zxid, usize)>,
+    unlogged: usize,
+}
+
+impl Server {
+    fn new(settings: Settings, view: View, at: Position) -> Self {
+        let start = at.recent.first().map_or(at.last, |entry| Zxid(entry.zxid.0 - 1));
+        let mut history = History::new(start, settings.history_entries, settings.history_bytes);
+        at.recent.into_iter().for_each(|entry| history.push(entry));
+        Self {
+            settings,
+            view,
+            accepted: at.accepted,
+            current: at.current,
+            log_end: at.last,
+            durable: at.last,
+            history,
+            tail: VecDeque::new(),
+            debt: at.debt,
+            abstains: at.abstains,
+            disk_ops: 0,
+            unlogged_bytes: VecDeque::new(),
+            unlogged: 0,
+        }
+    }
+
+    pub fn me(&self) -> ServerId {
+        self.settings.me
+    }
+
+    /// Whether the disk has done everything that it was asked for.
+    pub fn disk_is_idle(&self) -> bool {
+        self.disk_ops == 0 && self.durable == self.log_end
+    }
+
+    pub fn is_observer(&self) -> bool {
+        self.view.committed.member(self.me()).is_some_and(|member| member.role == Role::Observer)
+    }
+
+    /// Whether a server may connect to this one.
+    pub fn admits(&self, id: ServerId) -> bool {
+        let named = match &self.settings.strangers {
+            Strangers::Refused => false,
+            Strangers::Allowed => true,
+            Strangers::Named(ids) => ids.contains(&id),
+        };
+        id != self.me() && (named || self.view.is_member(id))
+    }
+
+    fn disk(&mut self, op: DiskOp, out: &mut Outputs) {
+        self.disk_ops += 1;
+        out.disk.push(op);
+    }
+
+    fn append(&mut self, entry: LogEntry, out: &mut Outputs) {
+        self.log_end = entry.zxid;
+        self.unlogged += entry.body.len();
+        self.unlogged_bytes.push_back((entry.zxid, entry.body.len()));
+        out.disk.push(DiskOp::Append(entry));
+    }
+
+    fn on_logged(&mut self, zxid: Zxid) {
+        self.durable = zxid;
+        while let Some((_, bytes)) = self.unlogged_bytes.pop_front_if(|(at, _)| *at <= zxid) {
+            self.unlogged -= bytes;
+        }
+    }
+
+    /// What this server would owe if it lost what it has now.
+    fn owes(&self) -> Debt {
+        let all = Debt::AtLeast(self.current, self.log_end);
+        if self.log_end == Zxid::ZERO && self.debt == Debt::None { Debt::None } else { self.debt.and(all) }
+    }
+
+    fn install(&mut self, link: LinkId, zxid: Zxid, out: &mut Outputs) {
+        self.debt = self.owes();
+        self.tail.clear();
+        self.disk(DiskOp::Install { link, zxid, debt: self.debt }, out);
+    }
+
+    fn wipe(&mut self, out: &mut Outputs) {
+        self.debt = self.owes();
+        self.disk(DiskOp::Wipe { debt: self.debt }, out);
+    }
+
+    /// A snapshot, or nothing, took the place of everything.
+    fn restart_at(&mut self, zxid: Zxid) {
+        self.durable = zxid;
+        self.log_end = zxid;
+        self.history.restart(zxid);
+        self.tail.clear();
+    }
+
+    /// A newer configuration was proposed: elections and proposals need its quorum too from now on.
+    fn see(&mut self, next: Ensemble, out: &mut Outputs) {
+        if !self.settings.reconfig_enabled || next.version() <= self.view.last_seen.version() {
+            return;
+        }
+        self.view.last_seen = Arc::new(next);
+        let file = ConfigFile::Next(self.view.last_seen.clone());
+        self.disk(DiskOp::SaveConfig(file), out);
+        out.events.push_back(Event::Reconfigured);
+    }
+
+    /// A newer configuration is committed. Whether it changes the servers, not its version alone.
+    fn activate(&mut self, config: Arc<Ensemble>, out: &mut Outputs) -> bool {
+        if !self.settings.reconfig_enabled || config.version() <= self.view.committed.version() {
+            return false;
+        }
+        let changed = {
+            let (old, new) = (&self.view.committed, config.with_version(self.view.committed.version()));
+            **old != new
+        };
+        self.view.committed = config.clone();
+        if config.version() >= self.view.last_seen.version() {
+            self.view.last_seen = config.clone();
+        }
+        self.disk(DiskOp::SaveConfig(ConfigFile::Active(config)), out);
+        out.events.push_back(Event::Reconfigured);
+        changed
+    }
+
+    /// Another server tells a newer committed configuration, while nobody leads here.
+    pub fn adopt(&mut self, config: Ensemble, out: &mut Outputs) -> bool {
+        self.activate(Arc::new(config), out)
+    }
+}
+
+/// The part that a server plays at the moment.
+#[derive(Debug)]
+pub enum Term {
+    /// None: it looks for a leader.
+    None,
+    Leading(Box<Leader>),
+    Learning(Box<Learner>),
+}
+
+#[derive(Debug)]
+pub struct Zab {
+    pub server: Server,
+    pub term: Term,
+}
+
+impl Zab {
+    pub fn new(settings: Settings, view: View, at: Position) -> Self {
+        Self { server: Server::new(settings, view, at), term: Term::None }
+    }
+
+    /// An ensemble of one that needs no election: it goes on in the epoch that it finds.
+    pub fn lead_alone(&mut self, now: u64) {
+        self.term = Term::Leading(Box::new(Leader::alone(now, &self.server)));
+    }
+
+    /// The election chose this server.
+    pub fn lead(&mut self, now: u64, out: &mut Outputs) {
+        let mut leader = Leader::begin(now, &mut self.server, out);
+        leader.advance(now, &mut self.server, out);
+        self.term = Term::Leading(Box::new(leader));
+    }
+
+    /// The election chose `leader`.
+    pub fn learn(&mut self, now: u64, leader: ServerId, out: &mut Outputs) {
+        self.term = Term::Learning(Box::new(Learner::begin(now, leader, &self.server, out)));
+    }
+
+    pub fn leader(&self) -> Option<&Leader> {
+        match &self.term {
+            Term::Leading(leader) => Some(leader),
+            Term::None | Term::Learning(_) => None,
+        }
+    }
+
+    pub fn learner(&self) -> Option<&Learner> {
+        match &self.term {
+            Term::Learning(learner) => Some(learner),
+            Term::None | Term::Leading(_) => None,
+        }
+    }
+
+    /// A learner connected to the quorum port.
+    pub fn on_accepted(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
+        match &mut self.term {
+            Term::Leading(leader) => leader.on_accepted(now, link, &self.server),
+            Term::None | Term::Learning(_) => out.close(link, "this server does not lead"),
+        }
+    }
+
+    /// The dial to the leader came through.
+    pub fn on_dialed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
+        match &mut self.term {
+            Term::Learning(learner) => learner.on_dialed(now, link, &self.server, out),
+            Term::None | Term::Leading(_) => out.close(link, "this server follows nobody"),
+        }
+    }
+
+    pub fn on_dial_failed(&mut self, now: u64) {
+        if let Term::Learning(learner) = &mut self.term {
+            learner.on_dial_failed(now);
+        }
+    }
+
+    pub fn on_learner_packet(&mut self, now: u64, link: LinkId, packet: FromLearner, out: &mut Outputs) {
+        let Term::Leading(leader) = &mut self.term else { return };
+        if let Err(wrong) = leader.on_packet(now, link, packet, &mut self.server, out) {
+            leader.drop_link(link, wrong.0, out);
+        }
+        leader.advance(now, &mut self.server, out);
+    }
+
+    pub fn on_leader_packet(&mut self, now: u64, link: LinkId, packet: FromLeader, out: &mut Outputs) {
+        let Term::Learning(learner) = &mut self.term else { return };
+        learner.on_packet(now, link, packet, &mut self.server, out);
+    }
+
+    pub fn on_closed(&mut self, link: LinkId, out: &mut Outputs) {
+        match &mut self.term {
+            Term::None => {}
+            Term::Leading(leader) => leader.on_closed(link, out),
+            Term::Learning(learner) => learner.on_closed(link, out),
+        }
+    }
+
+    /// Where a learner's last zxid stands in the log on disk.
+    pub fn on_located(&mut self, now: u64, link: LinkId, found: Located, out: &mut Outputs) {
+        if let Term::Leading(leader) = &mut self.term {
+            leader.on_located(now, link, found, &self.server, out);
+        }
+    }
+
+    /// A feed is through: the learner has everything up to `upto`.
+    pub fn on_fed(&mut self, now: u64, link: LinkId, upto: Zxid, out: &mut Outputs) {
+        if let Term::Leading(leader) = &mut self.term {
+            leader.on_fed(now, link, upto, &self.server, out);
+        }
+    }
+
+    pub fn on_feed_failed(&mut self, now: u64, link: LinkId, why: String, out: &mut Outputs) {
+        if let Term::Leading(leader) = &mut self.term {
+            leader.on_feed_failed(now, link, why, &self.server, out);
+        }
+    }
+
+    /// The leader's snapshot has arrived as a whole. Whether it is installed: it may come too late.
+    pub fn on_snapshot(&mut self, now: u64, link: LinkId, zxid: Zxid, out: &mut Outputs) -> bool {
+        match &mut self.term {
+            Term::Learning(learner) => learner.on_snapshot(now, link, zxid, &mut self.server, out),
+            Term::None | Term::Leading(_) => false,
+        }
+    }
+
+    pub fn on_disk(&mut self, now: u64, done: DiskDone, out: &mut Outputs) {
+        if !matches!(done, DiskDone::Logged(_)) {
+            self.server.disk_ops -= 1;
+        }
+        match done {
+            DiskDone::Logged(zxid) => self.server.on_logged(zxid),
+            DiskDone::AcceptedSaved(epoch) => self.server.accepted = epoch,
+            DiskDone::CurrentSaved(epoch) => {
+                self.server.current = epoch;
+                self.server.debt = Debt::None;
+                self.server.abstains = false;
+            }
+            DiskDone::Truncated(zxid) => {
+                self.server.durable = self.server.durable.min(zxid);
+                out.events.push_back(Event::Reload(zxid));
+            }
+            DiskDone::Unmendable => self.server.wipe(out),
+            DiskDone::Installed(zxid) => {
+                self.server.restart_at(zxid);
+                out.events.push_back(Event::Install(zxid));
+            }
+            DiskDone::Wiped => {
+                self.server.restart_at(Zxid::ZERO);
+                out.events.push_back(Event::Reload(Zxid::ZERO));
+            }
+            DiskDone::ConfigSaved => {}
+        }
+        match &mut self.term {
+            Term::None => {}
+            Term::Leading(leader) => {
+                leader.on_disk(now, &done, &mut self.server, out);
+                leader.advance(now, &mut self.server, out);
+            }
+            Term::Learning(learner) => learner.on_disk(now, &done, &mut self.server, out),
+        }
+    }
+
+    pub fn on_tick(&mut self, now: u64, out: &mut Outputs) {
+        match &mut self.term {
+            Term::None => {}
+            Term::Leading(leader) => {
+                leader.on_tick(now, &mut self.server, out);
+                leader.advance(now, &mut self.server, out);
+            }
+            Term::Learning(learner) => learner.on_tick(now, &self.server, out),
+        }
+    }
+
+    /// When [`Self::on_tick`] has something to do.
+    pub fn next_wake(&self) -> Option<u64> {
+        match &self.term {
+            Term::None => None,
+            Term::Leading(leader) => Some(leader.next_wake()),
+            Term::Learning(learner) => Some(learner.next_wake()),
+        }
+    }
+
+    /// Proposes what is next in the epoch. Only an established leader does.
+    pub fn propose(&mut self, entry: Entry, out: &mut Outputs) {
+        match &mut self.term {
+            Term::Leading(leader) => leader.propose(entry, &mut self.server, out),
+            Term::None | Term::Learning(_) => panic!("an established leader proposes"),
+        }
+    }
+
+    pub fn leader_mut(&mut self) -> Option<(&mut Leader, &Server)> {
+        match &mut self.term {
+            Term::Leading(leader) => Some((leader, &self.server)),
+            Term::None | Term::Learning(_) => None,
+        }
+    }
+
+    /// Until when clients may be answered: nobody else leads so long, as far as can be told here.
+    pub fn lease(&self) -> u64 {
+        match &self.term {
+            Term::None => 0,
+            Term::Leading(leader) if leader.is_alone() => u64::MAX,
+            Term::Leading(leader) if leader.is_established() => leader.lease(&self.server),
+            Term::Leading(_) => 0,
+            Term::Learning(learner) => learner.lease(),
+        }
+    }
+
+    /// The term is over: what is in the log and not committed is kept, links end.
+    pub fn end_term(&mut self, out: &mut Outputs) {
+        match std::mem::replace(&mut self.term, Term::None) {
+            Term::None => {}
+            Term::Leading(leader) => leader.end(&mut self.server, out),
+            Term::Learning(learner) => learner.end(out),
+        }
+    }
+}

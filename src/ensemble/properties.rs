@@ -1,4 +1,4 @@
-//! The syntax of `zoo.cfg`: that of `java.util.Properties`.
+//! The syntax of `zoo.cfg` and of an ensemble's text: that of `java.util.Properties`.
 
 /// One `key=value` with the line that it begins on, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]

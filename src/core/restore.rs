@@ -2,10 +2,12 @@
 
 use crate::model::Zxid;
 use crate::model::owner::OwnerRules;
+use crate::replica::LogEntry;
 use crate::storage::{Disk, Restore, SnapshotReader, SnapshotSeal};
 use crate::tree::{Database, Loader};
 use crate::wire::txn::Txn;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::path::Path;
 
 pub struct RestoredDatabase {
@@ -13,15 +15,58 @@ pub struct RestoredDatabase {
     loader: Option<Loader>,
     db: Option<Database>,
     events: Vec<crate::tree::Event>,
+    /// The newest transactions, without a gap.
+    recent: VecDeque<LogEntry>,
+    recent_bytes: usize,
+    max_recent_bytes: usize,
+    shows: Zxid,
 }
 
 impl RestoredDatabase {
     pub fn new(rules: OwnerRules) -> Self {
-        Self { rules, loader: None, db: None, events: Vec::new() }
+        Self::keeping(rules, 0)
+    }
+
+    /// Keeps so many bytes of the newest transactions.
+    pub fn keeping(rules: OwnerRules, max_recent_bytes: usize) -> Self {
+        Self {
+            rules,
+            loader: None,
+            db: None,
+            events: Vec::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            max_recent_bytes,
+            shows: Zxid::ZERO,
+        }
+    }
+
+    pub fn take_recent(&mut self) -> Vec<LogEntry> {
+        std::mem::take(&mut self.recent).into()
+    }
+
+    /// How far the state may go beyond its zxid: a Java server goes on while it writes a snapshot.
+    pub fn shows(&self) -> Zxid {
+        self.shows
     }
 
     pub fn into_database(self) -> Database {
         self.db.unwrap_or_else(|| Database::new(self.rules))
+    }
+
+    fn keep(&mut self, zxid: Zxid, body: Bytes) {
+        if self.recent.back().is_some_and(|last| last.zxid.0.wrapping_add(1) != zxid.0) && zxid.counter() != 1
+        {
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
+        self.recent_bytes += body.len();
+        self.recent.push_back(LogEntry { zxid, body });
+        while self.recent_bytes > self.max_recent_bytes
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.recent_bytes -= oldest.body.len();
+        }
     }
 }
 
@@ -40,24 +85,26 @@ impl Restore for RestoredDatabase {
         self.loader.as_ref().is_some_and(Loader::is_done)
     }
 
-    fn loaded(&mut self, zxid: i64, _: &SnapshotSeal) {
+    fn loaded(&mut self, zxid: i64, seal: &SnapshotSeal) {
         let loader = self.loader.take().expect("reset() came first");
         self.db = Some(Database::from_snapshot(loader, Zxid(zxid)));
+        self.shows = Zxid(seal.digest.map_or(zxid, |(zxid, _)| zxid));
     }
 
     fn replay(&mut self, body: Bytes) -> Result<(), String> {
-        let txn =
-            Txn::decode(body).map_err(|error| format!("a transaction that does not decode: {error}"))?;
+        let txn = Txn::decode(body.clone())
+            .map_err(|error| format!("a transaction that does not decode: {error}"))?;
         let rules = self.rules;
         let db = self.db.get_or_insert_with(|| Database::new(rules));
         db.apply(&txn, &mut self.events);
         self.events.clear();
+        self.keep(Zxid(txn.header.zxid), body);
         Ok(())
     }
 }
 
 /// Whether a snapshot can be read to its end, seals and all.
-pub(super) fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
+pub fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
     let Ok(mut reader) = SnapshotReader::open(disk, path) else { return false };
     let mut loader = Loader::dry(rules);
     while !loader.is_done() {

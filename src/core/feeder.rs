@@ -1,0 +1,186 @@
+//! What a learner is sent out of files, in pieces that the link takes one by one: the newest snapshot behind a SNAP
+//! packet, or the log's transactions as PROPOSAL and COMMIT. Nothing of it is held in memory as a whole.
+
+use crate::model::Zxid;
+use crate::model::owner::OwnerRules;
+use crate::replica::{Feed, Located};
+use crate::storage::{Dirs, Disk, LogCursor, Place, SnapshotReader, newest_snapshots};
+use crate::tree::Loader;
+use crate::wire::quorum::{FromLeader, SIGNATURE};
+use bytes::{BufMut, BytesMut};
+use std::sync::Arc;
+
+/// About so many bytes a piece.
+const PIECE: usize = 256 << 10;
+/// A log of so many bytes is sent rather than a snapshot, however small that is.
+const ALWAYS_DIFF: u64 = 64 << 20;
+
+/// Where to read, and by which rule to choose between log and snapshot.
+#[derive(Clone)]
+pub struct Files {
+    pub disk: Arc<dyn Disk>,
+    pub dirs: Dirs,
+    pub owners: OwnerRules,
+    /// Log bytes for each byte of the newest snapshot up to which the log is sent (`snapshotSizeFactor`).
+    pub size_factor: f64,
+}
+
+/// What comes next.
+#[derive(Debug, PartialEq)]
+pub enum Fed {
+    /// A piece was written; call again.
+    More,
+    /// The learner has everything up to here.
+    Upto(Zxid),
+    /// The answer to [`Feed::Locate`].
+    Located(Located),
+}
+
+pub struct Feeder {
+    files: Files,
+    work: Work,
+}
+
+enum Work {
+    Locate(Zxid),
+    OpenLog { after: Zxid, upto: Zxid },
+    Log { cursor: Box<LogCursor>, upto: Zxid, sent: Zxid },
+    OpenSnapshot,
+    Snapshot { reader: Box<SnapshotReader>, end: Box<Loader>, zxid: Zxid },
+    Done,
+}
+
+impl Feeder {
+    pub fn new(files: Files, feed: Feed) -> Self {
+        let work = match feed {
+            Feed::Locate(zxid) => Work::Locate(zxid),
+            Feed::Log { after, upto } => Work::OpenLog { after, upto },
+            Feed::Snapshot => Work::OpenSnapshot,
+        };
+        Self { files, work }
+    }
+
+    /// Appends the next piece to `out`. An error ends the feed: the learner has to begin again.
+    pub fn next(&mut self, out: &mut BytesMut) -> Result<Fed, String> {
+        match std::mem::replace(&mut self.work, Work::Done) {
+            Work::Locate(zxid) => self.locate(zxid).map(Fed::Located),
+            Work::OpenLog { after, upto } => {
+                let Files { disk, dirs, .. } = &self.files;
+                let (cursor, place) = LogCursor::seek(disk.clone(), dirs, after.0).map_err(told)?;
+                if place != Place::Within {
+                    return Err(format!("the log has no transaction {after} any more"));
+                }
+                self.work = Work::Log { cursor: Box::new(cursor), upto, sent: after };
+                Ok(Fed::More)
+            }
+            Work::Log { cursor, upto, sent } => self.log(cursor, upto, sent, out),
+            Work::OpenSnapshot => self.open_snapshot(out),
+            Work::Snapshot { reader, end, zxid } => self.snapshot(reader, end, zxid, out),
+            Work::Done => Err("the feed has ended".into()),
+        }
+    }
+
+    fn locate(&self, zxid: Zxid) -> Result<Located, String> {
+        let Files { disk, dirs, size_factor, .. } = &self.files;
+        let (cursor, place) = LogCursor::seek(disk.clone(), dirs, zxid.0).map_err(told)?;
+        let ahead = cursor.bytes_ahead().map_err(told)?;
+        let newest = newest_snapshots(&**disk, dirs).map_err(told)?;
+        let snapshot = newest.first().and_then(|(_, path)| disk.open(path).ok()).map_or(0, |file| file.len());
+        if ahead > ALWAYS_DIFF && ahead as f64 > snapshot as f64 * size_factor {
+            return Ok(Located::Unusable);
+        }
+        Ok(match place {
+            Place::Within => Located::Within,
+            Place::Behind(before) => Located::Behind(Zxid(before)),
+            Place::Unknown => Located::Unusable,
+        })
+    }
+
+    fn log(
+        &mut self,
+        mut cursor: Box<LogCursor>,
+        upto: Zxid,
+        mut sent: Zxid,
+        out: &mut BytesMut,
+    ) -> Result<Fed, String> {
+        let start = out.len();
+        while sent < upto && out.len() - start < PIECE {
+            let Some(record) = cursor.next().map_err(told)? else {
+                // The log thread is behind: what is committed by others is not in the file yet.
+                return Ok(Fed::Upto(sent));
+            };
+            let zxid = Zxid(record.zxid);
+            if zxid > upto {
+                return Ok(Fed::Upto(upto));
+            }
+            FromLeader::Proposal { zxid, body: record.body }.encode(out);
+            FromLeader::Commit(zxid).encode(out);
+            sent = zxid;
+        }
+        if sent >= upto {
+            return Ok(Fed::Upto(sent));
+        }
+        self.work = Work::Log { cursor, upto, sent };
+        Ok(Fed::More)
+    }
+
+    fn open_snapshot(&mut self, out: &mut BytesMut) -> Result<Fed, String> {
+        let Files { disk, dirs, owners, .. } = &self.files;
+        let mut why = "there is no snapshot".to_string();
+        for (zxid, path) in newest_snapshots(&**disk, dirs).map_err(told)? {
+            match SnapshotReader::open(&**disk, &path) {
+                Ok(reader) => {
+                    let zxid = Zxid(zxid);
+                    FromLeader::Snap(zxid).encode(out);
+                    let end = Box::new(Loader::dry(*owners));
+                    self.work = Work::Snapshot { reader: Box::new(reader), end, zxid };
+                    return Ok(Fed::More);
+                }
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(why)
+    }
+
+    /// The body goes out as it is; where it ends is found by reading along. Its checksums are looked at before the
+    /// signature says that it is whole.
+    fn snapshot(
+        &mut self,
+        mut reader: Box<SnapshotReader>,
+        mut end: Box<Loader>,
+        zxid: Zxid,
+        out: &mut BytesMut,
+    ) -> Result<Fed, String> {
+        let start = out.len();
+        while !end.is_done() && out.len() - start < PIECE {
+            let mut wrong = None;
+            let read = reader.with(&mut |window| match end.feed(window) {
+                Ok(0) if !end.is_done() => None,
+                Ok(taken) => {
+                    out.put_slice(&window[..taken]);
+                    Some(taken)
+                }
+                Err(error) => {
+                    wrong = Some(error.to_string());
+                    Some(0)
+                }
+            });
+            read.map_err(told)?;
+            if let Some(wrong) = wrong {
+                return Err(wrong);
+            }
+        }
+        if !end.is_done() {
+            self.work = Work::Snapshot { reader, end, zxid };
+            return Ok(Fed::More);
+        }
+        reader.finish().map_err(told)?;
+        out.put_i32(SIGNATURE.len() as i32);
+        out.put_slice(SIGNATURE);
+        Ok(Fed::Upto(zxid))
+    }
+}
+
+fn told(error: crate::storage::StorageError) -> String {
+    error.to_string()
+}

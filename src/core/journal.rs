@@ -1,0 +1,256 @@
+//! Does the disk's work, in the order in which the replica asked for it: appends with one sync for many, epochs, cuts,
+//! the installation of a leader's snapshot, configuration files.
+
+use crate::config;
+use crate::model::owner::OwnerRules;
+use crate::model::{Epoch, ServerId, Zxid};
+use crate::replica::{ConfigFile, Debt, DiskDone, DiskOp, Input};
+use crate::storage::{
+    self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, SnapshotWriter, StorageError, TxnLog, write_whole,
+};
+use crate::tree::Database;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// When a segment is rolled and a snapshot asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct RollRules {
+    /// Transactions between snapshots: a random number between half of this and all of it.
+    pub snap_count: u64,
+    /// Bytes of log between snapshots, likewise; 0 turns it off.
+    pub snap_bytes: u64,
+    /// A segment is rolled beyond this many bytes; 0 turns it off.
+    pub segment_bytes: u64,
+}
+
+/// What a journal writes to, and how.
+#[derive(Clone)]
+pub struct Setup {
+    pub disk: Arc<dyn Disk>,
+    pub dirs: Dirs,
+    pub log: LogOptions,
+    pub roll: RollRules,
+    pub owners: OwnerRules,
+    pub me: ServerId,
+    /// `zoo.cfg`, where reconfigurations are written beside it.
+    pub config_file: Option<PathBuf>,
+}
+
+/// What one call of [`Journal::perform`] did.
+#[derive(Debug, Default)]
+pub struct Performed {
+    pub done: Vec<Input>,
+    /// Transactions and time of each sync.
+    pub syncs: Vec<(usize, Duration)>,
+    /// So much was logged since the last snapshot that it is time for another.
+    pub wants_snapshot: bool,
+}
+
+pub struct Journal {
+    setup: Setup,
+    log: TxnLog,
+    has_debt: bool,
+    due: Due,
+    random: Box<dyn FnMut() -> u64 + Send>,
+}
+
+impl Journal {
+    /// Appends go behind `last`. `random` spreads the snapshots of an ensemble's servers.
+    pub fn new(setup: Setup, last: Zxid, has_debt: bool, mut random: Box<dyn FnMut() -> u64 + Send>) -> Self {
+        let log = TxnLog::new(setup.disk.clone(), setup.dirs.log.clone(), setup.log, last.0);
+        let due = Due::new(setup.roll, &mut *random);
+        Self { setup, log, has_debt, due, random }
+    }
+
+    /// Does all of `ops`. After an error nothing more may be asked: what is on the disk is not known.
+    pub fn perform(&mut self, ops: &mut Vec<DiskOp>) -> Result<Performed, StorageError> {
+        let mut performed = Performed::default();
+        let mut appended = 0;
+        let mut bytes = 0;
+        for op in ops.drain(..) {
+            if let DiskOp::Append(entry) = &op {
+                self.log.append(entry.zxid.0, &entry.body)?;
+                appended += 1;
+                bytes += entry.body.len() as u64 + storage::RECORD_FRAME;
+                if bytes < MAX_UNSYNCED / 2 {
+                    continue;
+                }
+            }
+            if appended > 0 {
+                self.sync(std::mem::take(&mut appended), std::mem::take(&mut bytes), &mut performed)?;
+            }
+            self.one(op, &mut performed)?;
+        }
+        if appended > 0 {
+            self.sync(appended, bytes, &mut performed)?;
+        }
+        Ok(performed)
+    }
+
+    fn sync(&mut self, txns: usize, bytes: u64, performed: &mut Performed) -> Result<(), StorageError> {
+        let started = Instant::now();
+        self.log.sync()?;
+        performed.syncs.push((txns, started.elapsed()));
+        let last = Zxid(self.log.last_zxid());
+        performed.done.push(Input::Disk(DiskDone::Logged(last), None));
+        self.due.count(txns as u64, bytes);
+        let roll = self.setup.roll;
+        if self.due.snapshot() {
+            self.log.roll();
+            performed.wants_snapshot = true;
+            self.due = Due::new(roll, &mut *self.random);
+        } else if roll.segment_bytes > 0 && self.log.position() > roll.segment_bytes {
+            self.log.roll();
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, op: DiskOp, performed: &mut Performed) -> Result<(), StorageError> {
+        let (disk, dirs) = (&*self.setup.disk.clone(), self.setup.dirs.clone());
+        let mut database = None;
+        let done = match op {
+            DiskOp::Append(_) => return Ok(()),
+            DiskOp::SaveAccepted(epoch) => {
+                Epochs::write_accepted(disk, &dirs.data, epoch.0)?;
+                DiskDone::AcceptedSaved(epoch)
+            }
+            DiskOp::SaveCurrent(epoch) => {
+                self.save_current(epoch)?;
+                DiskDone::CurrentSaved(epoch)
+            }
+            DiskOp::Truncate { to, reload } => {
+                self.log.restart(to.0);
+                let done = storage::truncate(disk, &dirs, to.0)?;
+                if done && reload {
+                    database = self.reread(to)?;
+                }
+                match done && (!reload || database.is_some()) {
+                    true => DiskDone::Truncated(to),
+                    false => DiskDone::Unmendable,
+                }
+            }
+            DiskOp::Install { link, zxid, debt } => {
+                self.save_debt(debt)?;
+                self.log.restart(zxid.0);
+                let received = dirs.data.join(storage::received_name(link.0, zxid.0));
+                storage::install(disk, &dirs, &received, zxid.0)?;
+                DiskDone::Installed(zxid)
+            }
+            DiskOp::Wipe { debt } => {
+                self.save_debt(debt)?;
+                self.log.restart(0);
+                storage::wipe(disk, &dirs)?;
+                let mut empty = Database::new(self.setup.owners);
+                write_snapshot_of(&mut empty, &self.setup.disk, &dirs)?;
+                database = Some(Box::new(empty));
+                DiskDone::Wiped
+            }
+            DiskOp::SaveConfig(file) => {
+                self.save_config(file)?;
+                DiskDone::ConfigSaved
+            }
+        };
+        performed.done.push(Input::Disk(done, database));
+        Ok(())
+    }
+
+    /// The history is whole with this epoch: what was owed is paid.
+    fn save_current(&mut self, epoch: Epoch) -> Result<(), StorageError> {
+        let (disk, dir) = (&*self.setup.disk, &self.setup.dirs.data);
+        Epochs::write_current(disk, dir, epoch.0)?;
+        if std::mem::take(&mut self.has_debt) {
+            storage::remove_debt(disk, dir)?;
+        }
+        Ok(())
+    }
+
+    fn save_debt(&mut self, debt: Debt) -> Result<(), StorageError> {
+        let debt = match debt {
+            Debt::None => return Ok(()),
+            Debt::Unknown => None,
+            Debt::AtLeast(epoch, zxid) => Some((epoch.0, zxid.0)),
+        };
+        self.has_debt = true;
+        storage::write_debt(&*self.setup.disk, &self.setup.dirs.data, debt)
+    }
+
+    /// The database as the files have it now; none where they do not lead to `to`.
+    fn reread(&self, to: Zxid) -> Result<Option<Box<Database>>, StorageError> {
+        let mut state = super::RestoredDatabase::new(self.setup.owners);
+        match storage::reread(&*self.setup.disk, &self.setup.dirs, &mut state) {
+            Ok(found) if found.last_zxid == to.0 && state.shows() <= to => {
+                Ok(Some(Box::new(state.into_database())))
+            }
+            Ok(_) | Err(StorageError::Damaged { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn save_config(&self, file: ConfigFile) -> Result<(), StorageError> {
+        let Some(path) = &self.setup.config_file else { return Ok(()) };
+        let disk = &*self.setup.disk;
+        match file {
+            ConfigFile::Next(ensemble) => {
+                let next = config::dynamic_file(path, None);
+                write_whole(disk, &next, config::dynamic_text(&ensemble, true).as_bytes())
+            }
+            ConfigFile::Active(ensemble) => {
+                let dynamic = config::dynamic_file(path, Some(ensemble.version()));
+                write_whole(disk, &dynamic, config::dynamic_text(&ensemble, false).as_bytes())?;
+                let old = storage::read_whole(disk, path)?;
+                let old = String::from_utf8_lossy(&old).into_owned();
+                let own = ensemble.member(self.setup.me);
+                let has_client =
+                    own.is_some_and(|member| member.client.is_some() && !member.client_is_static);
+                let dynamic = std::path::absolute(&dynamic).unwrap_or(dynamic);
+                write_whole(disk, path, config::point_to(&old, &dynamic, has_client).as_bytes())?;
+                storage::remove_if_there(disk, &config::dynamic_file(path, None))
+            }
+        }
+    }
+}
+
+/// Writes a snapshot of a database that nobody else uses.
+pub fn write_snapshot_of(
+    db: &mut Database,
+    disk: &Arc<dyn Disk>,
+    dirs: &Dirs,
+) -> Result<PathBuf, StorageError> {
+    let (zxid, digest) = (db.last_zxid.0, db.tree.digest());
+    db.begin_snapshot();
+    let mut writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid)?;
+    loop {
+        let slice = db.tree.snapshot_slice(usize::MAX >> 1);
+        writer.write(&slice.bytes)?;
+        if slice.done {
+            return writer.finish(zxid, Some(digest)).map(|(path, _)| path);
+        }
+    }
+}
+
+/// Counts towards the next snapshot. The random part keeps the servers of an ensemble from all writing at once.
+struct Due {
+    txns_left: i64,
+    bytes_left: i64,
+}
+
+impl Due {
+    fn new(rules: RollRules, random: &mut dyn FnMut() -> u64) -> Self {
+        let half = |whole: u64| (whole / 2) as i64;
+        let mut spread = |whole: u64| half(whole) + (random() % (half(whole).max(1) as u64)) as i64;
+        Self {
+            txns_left: spread(rules.snap_count),
+            bytes_left: if rules.snap_bytes == 0 { i64::MAX } else { spread(rules.snap_bytes) },
+        }
+    }
+
+    fn count(&mut self, txns: u64, bytes: u64) {
+        self.txns_left -= txns as i64;
+        self.bytes_left = self.bytes_left.saturating_sub(bytes as i64);
+    }
+
+    fn snapshot(&self) -> bool {
+        self.txns_left < 0 || self.bytes_left < 0
+    }
+}

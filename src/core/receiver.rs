@@ -1,0 +1,87 @@
+//! Takes the snapshot behind a SNAP packet: into a database, and as it is into a file, which is whole and durable
+//! before anybody hears of it.
+
+use crate::model::owner::OwnerRules;
+use crate::model::{LinkId, Zxid};
+use crate::storage::{Dirs, Disk, SnapshotWriter, StorageError, received_name};
+use crate::tree::{Database, Loader};
+use crate::wire::quorum::SIGNATURE;
+use bytes::{Buf, BytesMut};
+use std::sync::Arc;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    #[error("the leader's snapshot: {0}")]
+    Content(String),
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+}
+
+/// Bytes of one znode beyond which a stream is no snapshot.
+const MAX_RECORD: usize = 256 << 20;
+
+pub struct Receiver {
+    zxid: Zxid,
+    loader: Option<Loader>,
+    writer: Option<SnapshotWriter>,
+    bytes: u64,
+}
+
+impl Receiver {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        dirs: &Dirs,
+        owners: OwnerRules,
+        link: LinkId,
+        zxid: Zxid,
+    ) -> Result<Self, StorageError> {
+        let file = dirs.data.join(received_name(link.0, zxid.0));
+        let writer = SnapshotWriter::create_received(disk, file)?;
+        Ok(Self { zxid, loader: Some(Loader::new(owners)), writer: Some(writer), bytes: 0 })
+    }
+
+    pub fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+
+    /// Bytes taken so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes what it can from the front of `input`. The database comes once everything is there, signature and all;
+    /// what is left in `input` then are packets again.
+    pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Box<Database>>, ReceiveError> {
+        let content = |what: String| ReceiveError::Content(what);
+        let loader = self.loader.as_mut().expect("nothing is taken behind the end");
+        if !loader.is_done() {
+            let taken = loader.feed(input).map_err(|error| content(error.to_string()))?;
+            self.writer.as_mut().expect("open until the end").write(&input[..taken])?;
+            self.bytes += taken as u64;
+            input.advance(taken);
+            if !loader.is_done() {
+                // Nobody's znode is so large: the length is a lie.
+                return if input.len() > MAX_RECORD {
+                    Err(content("a record that does not end".into()))
+                } else {
+                    Ok(None)
+                };
+            }
+        }
+        let Some(len) = input.first_chunk().map(|len| i32::from_be_bytes(*len)) else { return Ok(None) };
+        if len as usize != SIGNATURE.len() {
+            return Err(content("no signature at its end".into()));
+        }
+        if input.len() < 4 + SIGNATURE.len() {
+            return Ok(None);
+        }
+        if &input[4..4 + SIGNATURE.len()] != SIGNATURE {
+            return Err(content("another signature at its end".into()));
+        }
+        input.advance(4 + SIGNATURE.len());
+        let loader = self.loader.take().expect("looked at above");
+        let writer = self.writer.take().expect("open until the end");
+        writer.finish(self.zxid.0, None)?;
+        Ok(Some(Box::new(Database::from_snapshot(loader, self.zxid))))
+    }
+}

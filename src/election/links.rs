@@ -1,0 +1,283 @@
+//! Which connection between two election ports lives (`QuorumCnxManager`): the one that the server with the larger id
+//! dialled. The other one dials only to be called back.
+
+use crate::model::ServerId;
+use crate::wire::election::{InitialMessage, MAX_NOTIFICATION, Notification};
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::BTreeMap;
+
+/// A TCP connection of the election port, numbered by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ElectionConn(pub u64);
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkOutput {
+    /// Connect to the server, at these addresses where it is in no configuration.
+    Dial { to: ServerId, addresses: Vec<(String, u16)> },
+    /// In one write: Java takes of an initial message what one read brings.
+    Write { conn: ElectionConn, bytes: Bytes },
+    /// Once what was written has left.
+    Close { conn: ElectionConn, why: &'static str },
+}
+
+/// What the connections brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    Heard { from: ServerId, notification: Notification },
+    Connected(ServerId),
+    Unreachable(ServerId),
+}
+
+/// Who asks to be called while a connection is so new (milliseconds) has not seen it yet.
+const JUST_CALLED_MS: u64 = 500;
+/// Connections that have not said who they are, at the most.
+const MAX_STRANGERS: usize = 64;
+
+#[derive(Debug)]
+pub struct Links {
+    me: ServerId,
+    /// What others are told to call back at.
+    addresses: Vec<(String, u16)>,
+    peers: BTreeMap<ServerId, Peer>,
+    conns: BTreeMap<ElectionConn, Conn>,
+    /// How long a stranger may take to say who it is, in milliseconds.
+    patience_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    live: Option<ElectionConn>,
+    live_since: u64,
+    /// The newest message that has not left.
+    waiting: Option<Bytes>,
+    dialing: bool,
+    /// Where it says it is, if it is in no configuration.
+    given: Vec<(String, u16)>,
+}
+
+#[derive(Debug)]
+struct Conn {
+    /// Known once the initial message is there.
+    with: Option<ServerId>,
+    input: BytesMut,
+    deadline: u64,
+}
+
+impl Links {
+    pub fn new(me: ServerId, addresses: Vec<(String, u16)>, patience_ms: u64) -> Self {
+        Self { me, addresses, peers: BTreeMap::new(), conns: BTreeMap::new(), patience_ms }
+    }
+
+    /// Sends a message, in place of an older one that has not left. Dials where there is no connection.
+    pub fn send(&mut self, to: ServerId, notification: &Notification, out: &mut Vec<LinkOutput>) {
+        let mut frame = BytesMut::new();
+        notification.encode(&mut frame);
+        let peer = self.peers.entry(to).or_default();
+        match peer.live {
+            Some(conn) => out.push(LinkOutput::Write { conn, bytes: frame.freeze() }),
+            None => {
+                peer.waiting = Some(frame.freeze());
+                self.dial(to, out);
+            }
+        }
+    }
+
+    fn dial(&mut self, to: ServerId, out: &mut Vec<LinkOutput>) {
+        let peer = self.peers.entry(to).or_default();
+        if !peer.dialing {
+            peer.dialing = true;
+            out.push(LinkOutput::Dial { to, addresses: peer.given.clone() });
+        }
+    }
+
+    /// A dial to `to` came through.
+    pub fn on_dialed(
+        &mut self,
+        now: u64,
+        to: ServerId,
+        conn: ElectionConn,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        self.peers.entry(to).or_default().dialing = false;
+        let mut bytes = BytesMut::new();
+        InitialMessage { from: self.me, addresses: self.addresses.clone() }.encode(&mut bytes);
+        out.push(LinkOutput::Write { conn, bytes: bytes.freeze() });
+        if to > self.me {
+            out.push(LinkOutput::Close { conn, why: "the larger id calls back" });
+        } else {
+            self.establish(now, to, conn, out, events);
+        }
+    }
+
+    pub fn on_dial_failed(&mut self, to: ServerId, events: &mut Vec<LinkEvent>) {
+        let peer = self.peers.entry(to).or_default();
+        peer.dialing = false;
+        if peer.live.is_none() {
+            events.push(LinkEvent::Unreachable(to));
+        }
+    }
+
+    /// Somebody dialled this server.
+    pub fn on_accepted(&mut self, now: u64, conn: ElectionConn, out: &mut Vec<LinkOutput>) {
+        let strangers = self.conns.values().filter(|conn| conn.with.is_none()).count();
+        if strangers >= MAX_STRANGERS {
+            out.push(LinkOutput::Close { conn, why: "too many connections that do not say who they are" });
+            return;
+        }
+        let deadline = now + self.patience_ms;
+        self.conns.insert(conn, Conn { with: None, input: BytesMut::new(), deadline });
+    }
+
+    /// Bytes of a connection. `is_known` tells whose connections are taken.
+    pub fn on_bytes(
+        &mut self,
+        now: u64,
+        conn: ElectionConn,
+        bytes: &[u8],
+        is_known: &dyn Fn(ServerId) -> bool,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let Some(known) = self.conns.get_mut(&conn) else { return };
+        known.input.extend_from_slice(bytes);
+        if known.with.is_none() {
+            match InitialMessage::decode(&known.input) {
+                Ok(None) => return,
+                Ok(Some((message, len))) => {
+                    known.input.advance(len);
+                    self.on_initial(now, conn, message, is_known, out, events);
+                }
+                Err(_) => return self.drop_conn(conn, "an initial message that does not decode", out),
+            }
+        }
+        while let Some(known) = self.conns.get_mut(&conn)
+            && let Some(from) = known.with
+        {
+            match frame(&mut known.input) {
+                Ok(None) => return,
+                // One that does not decode is stepped over, as Java does: the next one may.
+                Ok(Some(body)) => {
+                    if let Ok(notification) = Notification::decode(&body) {
+                        events.push(LinkEvent::Heard { from, notification });
+                    }
+                }
+                Err(why) => return self.drop_conn(conn, why, out),
+            }
+        }
+    }
+
+    fn on_initial(
+        &mut self,
+        now: u64,
+        conn: ElectionConn,
+        message: InitialMessage,
+        is_known: &dyn Fn(ServerId) -> bool,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let from = message.from;
+        if from == self.me {
+            return self.drop_conn(conn, "it claims this server's own id", out);
+        }
+        if !is_known(from) {
+            return self.drop_conn(conn, "its id is in no configuration", out);
+        }
+        if from > self.me {
+            return self.establish(now, from, conn, out, events);
+        }
+        // It wants to be called. What it is connected by stays until the call is through: anybody can claim an id.
+        self.drop_conn(conn, "calling back", out);
+        let called = self.peers.get(&from).filter(|peer| peer.live.is_some());
+        if called.is_some_and(|peer| now.saturating_sub(peer.live_since) < JUST_CALLED_MS) {
+            return;
+        }
+        let is_local = |host: &str| matches!(host, "0.0.0.0" | "::" | "0:0:0:0:0:0:0:0");
+        let given = message.addresses.into_iter().filter(|(host, _)| !is_local(host)).collect();
+        self.peers.entry(from).or_default().given = given;
+        self.dial(from, out);
+    }
+
+    fn establish(
+        &mut self,
+        now: u64,
+        with: ServerId,
+        conn: ElectionConn,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let entry = self.conns.entry(conn);
+        entry.or_insert(Conn { with: None, input: BytesMut::new(), deadline: 0 }).with = Some(with);
+        let peer = self.peers.entry(with).or_default();
+        let old = peer.live.replace(conn);
+        peer.live_since = now;
+        let waiting = peer.waiting.take();
+        if let Some(old) = old {
+            self.drop_conn(old, "a newer connection took its place", out);
+        }
+        match waiting {
+            Some(bytes) => {
+                out.push(LinkOutput::Write { conn, bytes });
+                events.push(LinkEvent::Connected(with));
+            }
+            None => events.push(LinkEvent::Connected(with)),
+        }
+    }
+
+    fn drop_conn(&mut self, conn: ElectionConn, why: &'static str, out: &mut Vec<LinkOutput>) {
+        self.forget(conn);
+        out.push(LinkOutput::Close { conn, why });
+    }
+
+    /// The other side closed, or the connection broke. Whether it is still there shows when there is something to say.
+    pub fn on_closed(&mut self, conn: ElectionConn) {
+        self.forget(conn);
+    }
+
+    fn forget(&mut self, conn: ElectionConn) {
+        let with = self.conns.remove(&conn).and_then(|conn| conn.with);
+        if let Some(peer) = with.and_then(|with| self.peers.get_mut(&with))
+            && peer.live == Some(conn)
+        {
+            peer.live = None;
+        }
+    }
+
+    pub fn on_tick(&mut self, now: u64, out: &mut Vec<LinkOutput>) {
+        let late = self.conns.iter().filter(|(_, conn)| conn.with.is_none() && now >= conn.deadline);
+        for conn in late.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.drop_conn(conn, "it did not say who it is", out);
+        }
+    }
+
+    /// Connections to servers that are in no configuration any more end.
+    pub fn retain(&mut self, is_known: &dyn Fn(ServerId) -> bool, out: &mut Vec<LinkOutput>) {
+        let gone: Vec<ServerId> = self.peers.keys().copied().filter(|id| !is_known(*id)).collect();
+        for id in gone {
+            if let Some(conn) = self.peers.remove(&id).and_then(|peer| peer.live) {
+                self.drop_conn(conn, "its id left the configuration", out);
+            }
+        }
+    }
+
+    /// Everybody with whom there is a connection.
+    pub fn connected(&self) -> impl Iterator<Item = ServerId> {
+        self.peers.iter().filter(|(_, peer)| peer.live.is_some()).map(|(id, _)| *id)
+    }
+}
+
+/// Cuts one frame off.
+fn frame(input: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
+    let Some(head) = input.first_chunk::<4>() else { return Ok(None) };
+    let len = i32::from_be_bytes(*head);
+    if len <= 0 || len as usize > MAX_NOTIFICATION {
+        return Err("a frame of a length that is not allowed");
+    }
+    let len = len as usize;
+    if input.len() < 4 + len {
+        return Ok(None);
+    }
+    input.advance(4);
+    Ok(Some(input.split_to(len).freeze()))
+}

@@ -1,0 +1,395 @@
+//! Who should lead: fast leader election (`FastLeaderElection`) as a value, and the rules by which the servers'
+//! election ports are connected ([`Links`]).
+//!
+//! Every voter proposes the best candidate that it knows of, by epoch, zxid and id. Once a quorum proposes the same one
+//! the round is over. Safety does not hang on it: what the elected server may do is decided by `zab`.
+
+mod links;
+#[cfg(test)]
+mod tests;
+
+pub use links::{ElectionConn, LinkEvent, LinkOutput, Links};
+
+use crate::ensemble::View;
+use crate::model::{Epoch, ServerId, Zxid};
+use crate::wire::election::{Notification, PeerState};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a server without a vote proposes.
+const NOBODY: i64 = i64::MIN;
+/// "My data is missing": such a vote counts for nobody.
+pub const NO_DATA: Zxid = Zxid(-1);
+
+/// How an own vote may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// With all that it ever acknowledged.
+    Voter,
+    /// It has forgotten what it acknowledged: its disk is empty (as on the first start of an ensemble, where it votes
+    /// among servers that are empty too), or damaged. Once it hears of a history, it is silent until those that it has
+    /// not heard from could not have been a quorum with it, or there is nobody else to hear from.
+    Forgetful,
+    /// It may have acknowledged up to here, and votes for nobody that has less.
+    AtLeast(Epoch, Zxid),
+    /// It waits until the others have elected (`db.autocreate=false`).
+    Abstaining,
+    /// An observer.
+    Observer,
+}
+
+/// Somebody who could lead, by what decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidate {
+    pub epoch: Epoch,
+    /// The last one in its log.
+    pub zxid: Zxid,
+    pub id: ServerId,
+}
+
+/// A vote as it was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Vote {
+    candidate: Candidate,
+    round: i64,
+    state: PeerState,
+    version: i32,
+}
+
+impl Vote {
+    /// Java's `Vote.equals`: servers that are established agree by leader and epoch alone.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let (a, b) = (&self.candidate, &other.candidate);
+        if self.state == PeerState::Looking || other.state == PeerState::Looking {
+            a == b && self.round == other.round
+        } else if (self.version > 0) != (other.version > 0) {
+            a.id == b.id
+        } else {
+            a.id == b.id && a.epoch == b.epoch
+        }
+    }
+}
+
+/// The intervals of the search, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// `fastleader.minNotificationInterval`: how long an answer is awaited before the vote is sent again.
+    pub min_interval_ms: u64,
+    /// `fastleader.maxNotificationInterval`: what that grows to.
+    pub max_interval_ms: u64,
+    /// How long a quorum waits for a better vote of those that have not been heard.
+    pub finalize_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Send {
+        to: ServerId,
+        notification: Notification,
+    },
+    /// The round is over.
+    Elected(ServerId),
+}
+
+#[derive(Debug)]
+pub struct Election {
+    me: ServerId,
+    pace: Pace,
+    /// The logical clock.
+    round: i64,
+    /// What others are told: the proposal while looking, the outcome afterwards.
+    vote: Candidate,
+    state: PeerState,
+    search: Option<Search>,
+    /// Servers that refuse connections: nobody waits for their vote.
+    unreachable: BTreeSet<ServerId>,
+}
+
+/// A round under way.
+#[derive(Debug)]
+struct Search {
+    own: Candidate,
+    standing: Standing,
+    /// Votes of this round.
+    received: BTreeMap<ServerId, Vote>,
+    /// Votes of servers that have a leader, whatever their round.
+    established: BTreeMap<ServerId, Vote>,
+    /// Who was heard from since the search began.
+    heard: BTreeSet<ServerId>,
+    /// A forgetful server knows of a history and has not heard enough.
+    silent: bool,
+    interval_ms: u64,
+    resend_at: u64,
+    finalize_at: Option<u64>,
+}
+
+impl Search {
+    fn own_vote(&self) -> Candidate {
+        if self.silent { Candidate { zxid: NO_DATA, ..self.own } } else { self.own }
+    }
+}
+
+impl Election {
+    pub fn new(me: ServerId, pace: Pace) -> Self {
+        let vote = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
+        let unreachable = BTreeSet::new();
+        Self { me, pace, round: 0, vote, state: PeerState::Looking, search: None, unreachable }
+    }
+
+    pub fn is_looking(&self) -> bool {
+        self.search.is_some()
+    }
+
+    pub fn round(&self) -> i64 {
+        self.round
+    }
+
+    /// Begins a round with what this server has. `own.id` is this server.
+    pub fn start(
+        &mut self,
+        now: u64,
+        own: Candidate,
+        standing: Standing,
+        view: &View,
+        out: &mut Vec<Output>,
+    ) {
+        self.round += 1;
+        self.state = PeerState::Looking;
+        let nobody = ServerId(NOBODY);
+        let own = match standing {
+            Standing::Observer => Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: nobody },
+            Standing::Abstaining | Standing::AtLeast(..) => Candidate { zxid: NO_DATA, ..own },
+            Standing::Voter | Standing::Forgetful => own,
+        };
+        let own = if view.committed.is_voter(self.me) { own } else { Candidate { id: nobody, ..own } };
+        let interval_ms = self.pace.min_interval_ms;
+        let heard = BTreeSet::new();
+        let knows_history = own.zxid.0 > 0 || own.epoch.0 > 0;
+        let silent = standing == Standing::Forgetful && knows_history && may_miss(self.me, &heard, view);
+        self.search = Some(Search {
+            own,
+            standing,
+            received: BTreeMap::new(),
+            established: BTreeMap::new(),
+            heard,
+            silent,
+            interval_ms,
+            resend_at: now + interval_ms,
+            finalize_at: None,
+        });
+        let own = self.search.as_ref().expect("just begun").own_vote();
+        self.propose(own, view, out);
+        self.look(now, view, out);
+    }
+
+    /// The search ends without an outcome: this server got its leader by a reconfiguration.
+    pub fn settle(&mut self, leader: ServerId, zxid: Zxid, epoch: Epoch, state: PeerState) {
+        self.search = None;
+        self.vote = Candidate { epoch, zxid, id: leader };
+        self.state = state;
+    }
+
+    /// The leader is established in a new epoch: from now on all members tell the same vote.
+    pub fn joined(&mut self, epoch: Epoch) {
+        self.vote.epoch = epoch;
+    }
+
+    /// What `from` tells. An unknown server is answered and not counted.
+    pub fn on_notification(
+        &mut self,
+        now: u64,
+        from: ServerId,
+        heard: &Notification,
+        view: &View,
+        out: &mut Vec<Output>,
+    ) {
+        let is_looking = heard.state == PeerState::Looking;
+        let lags = !view.is_voter(from) || self.search.is_none() || heard.round < self.round;
+        if is_looking && lags {
+            out.push(self.notify(from, view));
+        }
+        if self.search.is_none() || !view.is_voter(from) || !view.is_voter(heard.leader) {
+            return;
+        }
+        match heard.state {
+            PeerState::Looking => self.on_vote(from, heard, view, out),
+            PeerState::Following | PeerState::Leading => self.on_established(from, heard, view, out),
+            PeerState::Observing => {}
+        }
+        self.look(now, view, out);
+    }
+
+    /// A connection to `to` was made: it hears the present vote at once, not at the next interval.
+    pub fn on_connected(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
+        self.unreachable.remove(&to);
+        if self.search.is_some() && view.is_voter(to) {
+            out.push(self.notify(to, view));
+        }
+        self.look(now, view, out);
+    }
+
+    /// `to` refuses connections.
+    pub fn on_unreachable(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
+        self.unreachable.insert(to);
+        self.look(now, view, out);
+    }
+
+    pub fn on_tick(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        let Some(search) = &mut self.search else { return };
+        if now >= search.resend_at {
+            search.interval_ms = (search.interval_ms * 2).min(self.pace.max_interval_ms);
+            search.resend_at = now + search.interval_ms;
+            self.tell_all(view, out);
+        }
+        self.look(now, view, out);
+    }
+
+    /// When [`Self::on_tick`] has something to do.
+    pub fn next_wake(&self) -> Option<u64> {
+        let search = self.search.as_ref()?;
+        Some(search.finalize_at.map_or(search.resend_at, |at| at.min(search.resend_at)))
+    }
+
+    fn on_vote(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+        let search = self.search.as_mut().expect("the caller looked");
+        search.heard.insert(from);
+        let knows_history = heard.zxid.0 > 0 || heard.peer_epoch.0 > 0;
+        if search.standing == Standing::Forgetful {
+            self.listen(knows_history, view, out);
+        }
+        let search = self.search.as_mut().expect("listening ends no search");
+        if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || heard.round < self.round {
+            return;
+        }
+        let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
+        let (own, standing, silent) = (search.own_vote(), search.standing, search.silent);
+        if heard.round > self.round {
+            self.round = heard.round;
+            search.received.clear();
+            let best = if !silent && beats(candidate, own, standing, view) { candidate } else { own };
+            self.propose(best, view, out);
+        } else if !silent && beats(candidate, self.vote, standing, view) {
+            self.propose(candidate, view, out);
+        }
+        let search = self.search.as_mut().expect("a proposal ends no search");
+        let vote = Vote { candidate, round: heard.round, state: PeerState::Looking, version: 0 };
+        search.received.insert(from, vote);
+    }
+
+    /// A forgetful server is silent as long as it knows of a history and those that it has not heard from could have
+    /// been a quorum with it: there may be more than it has heard of.
+    fn listen(&mut self, knows_history: bool, view: &View, out: &mut Vec<Output>) {
+        let search = self.search.as_mut().expect("the caller looked");
+        let was_silent = search.silent;
+        search.silent = (was_silent || knows_history) && may_miss(self.me, &search.heard, view);
+        if search.silent == was_silent {
+            return;
+        }
+        let own = search.own_vote();
+        // Back in the round: the best of what was heard meanwhile.
+        let heard = search.received.values().map(|vote| vote.candidate).max();
+        let standing = search.standing;
+        let best = heard.filter(|best| !search.silent && beats(*best, own, standing, view)).unwrap_or(own);
+        self.propose(best, view, out);
+    }
+
+    /// A server that has a leader tells which. It is joined where a quorum agrees and the leader itself says so.
+    fn on_established(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+        let search = self.search.as_mut().expect("the caller looked");
+        let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
+        let vote = Vote { candidate, round: heard.round, state: heard.state, version: heard.version };
+        let agreed = |votes: &BTreeMap<ServerId, Vote>, me: ServerId, round: i64| {
+            let leads = match votes.get(&heard.leader) {
+                _ if heard.leader == me => round == heard.round,
+                Some(of_leader) => of_leader.state == PeerState::Leading,
+                None => false,
+            };
+            leads && view.has_quorum(|id| votes.get(&id).is_some_and(|other| vote.agrees_with(other)))
+        };
+        let mut joins = false;
+        if heard.round == self.round {
+            search.received.insert(from, Vote { version: 0, ..vote });
+            joins = agreed(&search.received, self.me, self.round);
+        }
+        search.heard.insert(from);
+        search.established.insert(from, vote);
+        if joins || agreed(&search.established, self.me, self.round) {
+            self.round = heard.round;
+            self.elect(candidate, out);
+        }
+    }
+
+    fn propose(&mut self, candidate: Candidate, view: &View, out: &mut Vec<Output>) {
+        self.vote = candidate;
+        let counts = view.is_voter(self.me) && view.is_voter(candidate.id) && candidate.zxid != NO_DATA;
+        let search = self.search.as_mut().expect("proposals are made while looking");
+        search.finalize_at = None;
+        search.received.remove(&self.me);
+        if counts {
+            let vote = Vote { candidate, round: self.round, state: PeerState::Looking, version: 0 };
+            search.received.insert(self.me, vote);
+        }
+        self.tell_all(view, out);
+    }
+
+    /// Ends the round when it can: at once where everybody who can be heard agrees, after a while otherwise.
+    fn look(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        let Some(search) = &mut self.search else { return };
+        let mine = Vote { candidate: self.vote, round: self.round, state: PeerState::Looking, version: 0 };
+        let agrees = |id: ServerId| search.received.get(&id).is_some_and(|vote| mine.agrees_with(vote));
+        if !view.has_quorum(agrees) {
+            search.finalize_at = None;
+            return;
+        }
+        let all = view.voters().iter().all(|id| agrees(*id) || self.unreachable.contains(id));
+        let at = *search.finalize_at.get_or_insert(now + self.pace.finalize_ms);
+        if all || now >= at {
+            let candidate = self.vote;
+            self.elect(candidate, out);
+        }
+    }
+
+    fn elect(&mut self, candidate: Candidate, out: &mut Vec<Output>) {
+        let search = self.search.take().expect("an election ends a search");
+        self.vote = candidate;
+        self.state = match search.standing {
+            _ if candidate.id == self.me => PeerState::Leading,
+            Standing::Observer => PeerState::Observing,
+            _ => PeerState::Following,
+        };
+        out.push(Output::Elected(candidate.id));
+    }
+
+    fn tell_all(&self, view: &View, out: &mut Vec<Output>) {
+        let others = view.voters().into_iter().filter(|id| *id != self.me);
+        out.extend(others.map(|id| self.notify(id, view)));
+    }
+
+    fn notify(&self, to: ServerId, view: &View) -> Output {
+        let notification = Notification {
+            state: self.state,
+            leader: self.vote.id,
+            zxid: self.vote.zxid,
+            round: self.round,
+            peer_epoch: self.vote.epoch,
+            version: 2,
+            config: Some(view.committed.to_string().into()),
+        };
+        Output::Send { to, notification }
+    }
+}
+
+/// Whether those that were not heard from could have been a quorum together with `me`: they may know of more.
+fn may_miss(me: ServerId, heard: &BTreeSet<ServerId>, view: &View) -> bool {
+    let unheard = |id: ServerId| id == me || !heard.contains(&id);
+    let all = view.voters().iter().all(|id| *id == me || heard.contains(id));
+    !all && view.required().any(|ensemble| ensemble.has_quorum(unheard))
+}
+
+/// The total order of votes. A leader without weight never wins, nor one below what this server may have acknowledged.
+fn beats(new: Candidate, current: Candidate, standing: Standing, view: &View) -> bool {
+    let enough = match standing {
+        Standing::AtLeast(epoch, zxid) => (new.epoch, new.zxid) >= (epoch, zxid),
+        _ => true,
+    };
+    enough && view.committed.weight(new.id) != 0 && new > current
+}

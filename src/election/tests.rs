@@ -1,0 +1,397 @@
+use super::*;
+use crate::ensemble::Ensemble;
+use std::sync::Arc;
+
+const PACE: Pace = Pace { min_interval_ms: 200, max_interval_ms: 1600, finalize_ms: 200 };
+
+fn view(voters: i64) -> View {
+    let text: String = (1..=voters).map(|id| format!("server.{id}=h{id}:1:2\n")).collect();
+    View::new(Arc::new(Ensemble::parse(&text).unwrap()))
+}
+
+fn candidate(id: i64, epoch: i64, zxid: i64) -> Candidate {
+    Candidate { epoch: Epoch(epoch), zxid: Zxid(zxid), id: ServerId(id) }
+}
+
+/// Servers whose notifications arrive at once, in order.
+struct Round {
+    view: View,
+    servers: BTreeMap<i64, Election>,
+    elected: BTreeMap<i64, i64>,
+    now: u64,
+}
+
+impl Round {
+    fn new(voters: i64) -> Self {
+        Self { view: view(voters), servers: BTreeMap::new(), elected: BTreeMap::new(), now: 0 }
+    }
+
+    fn start(&mut self, own: Candidate, standing: Standing) {
+        let mut election = Election::new(own.id, PACE);
+        let mut out = Vec::new();
+        election.start(self.now, own, standing, &self.view, &mut out);
+        self.servers.insert(own.id.0, election);
+        self.deliver(own.id.0, out);
+        let others: Vec<i64> = self.servers.keys().copied().filter(|id| *id != own.id.0).collect();
+        for other in others {
+            for (at, to) in [(other, own.id.0), (own.id.0, other)] {
+                let mut out = Vec::new();
+                let server = self.servers.get_mut(&at).unwrap();
+                server.on_connected(self.now, ServerId(to), &self.view, &mut out);
+                self.deliver(at, out);
+            }
+        }
+    }
+
+    fn voter(&mut self, id: i64, epoch: i64, zxid: i64) {
+        self.start(candidate(id, epoch, zxid), Standing::Voter);
+    }
+
+    fn deliver(&mut self, from: i64, out: Vec<Output>) {
+        let mut queue: VecDeque<(i64, Output)> = out.into_iter().map(|output| (from, output)).collect();
+        while let Some((from, output)) = queue.pop_front() {
+            match output {
+                Output::Elected(leader) => {
+                    self.elected.insert(from, leader.0);
+                }
+                Output::Send { to, notification } => {
+                    let Some(server) = self.servers.get_mut(&to.0) else { continue };
+                    let mut out = Vec::new();
+                    server.on_notification(self.now, ServerId(from), &notification, &self.view, &mut out);
+                    queue.extend(out.into_iter().map(|output| (to.0, output)));
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = self.now + ms;
+        while self.now < end {
+            self.now += 50;
+            for id in self.servers.keys().copied().collect::<Vec<_>>() {
+                let mut out = Vec::new();
+                self.servers.get_mut(&id).unwrap().on_tick(self.now, &self.view, &mut out);
+                self.deliver(id, out);
+            }
+        }
+    }
+
+    fn unreachable(&mut self, at: i64, gone: i64) {
+        let mut out = Vec::new();
+        let server = self.servers.get_mut(&at).unwrap();
+        server.on_unreachable(self.now, ServerId(gone), &self.view, &mut out);
+        self.deliver(at, out);
+    }
+
+    fn elected(&self) -> Vec<(i64, i64)> {
+        self.elected.iter().map(|(id, leader)| (*id, *leader)).collect()
+    }
+}
+
+use std::collections::VecDeque;
+
+#[test]
+fn the_largest_epoch_wins_then_the_largest_zxid_then_the_largest_id() {
+    for (votes, leader) in [
+        ([(0, 0), (0, 0), (0, 0)], 3),
+        ([(1, 9), (1, 5), (1, 8)], 1),
+        ([(1, 9), (2, 5), (1, 8)], 2),
+        ([(2, 9), (2, 9), (1, 99)], 2),
+    ] {
+        let mut round = Round::new(3);
+        for (id, (epoch, zxid)) in (1..).zip(votes) {
+            round.voter(id, epoch, zxid);
+        }
+        assert_eq!(round.elected(), [(1, leader), (2, leader), (3, leader)], "{votes:?}");
+    }
+}
+
+#[test]
+fn a_quorum_waits_for_a_better_vote_unless_nobody_is_left_to_vote() {
+    let mut round = Round::new(3);
+    round.voter(1, 1, 5);
+    round.voter(2, 1, 5);
+    assert_eq!(round.elected(), []);
+    round.pass(150);
+    assert_eq!(round.elected(), []);
+    round.pass(100);
+    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+
+    let mut round = Round::new(3);
+    round.voter(1, 1, 5);
+    round.voter(2, 1, 5);
+    round.unreachable(1, 3);
+    round.unreachable(2, 3);
+    assert_eq!(round.elected(), [(1, 2), (2, 2)], "the third refuses connections");
+}
+
+#[test]
+fn a_late_server_joins_the_established_leader_and_does_not_disturb_it() {
+    let mut round = Round::new(3);
+    round.voter(1, 1, 5);
+    round.voter(2, 1, 5);
+    round.pass(300);
+    for id in [1, 2] {
+        round.servers.get_mut(&id).unwrap().joined(Epoch(2));
+    }
+    round.voter(3, 1, 99);
+    assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);
+}
+
+#[test]
+fn who_merely_believes_in_a_leader_is_not_enough() {
+    // Server 1 follows 3, which is gone; 2 must not join on that word alone.
+    let mut round = Round::new(3);
+    round.voter(1, 1, 5);
+    round.servers.get_mut(&1).unwrap().settle(ServerId(3), Zxid(5), Epoch(2), PeerState::Following);
+    round.voter(2, 1, 5);
+    round.pass(3000);
+    assert_eq!(round.elected(), []);
+}
+
+#[test]
+fn observers_learn_the_leader_and_nobody_counts_them() {
+    let mut round = Round::new(3);
+    round.start(candidate(9, 0, 0), Standing::Observer);
+    round.voter(1, 1, 5);
+    round.pass(1000);
+    assert_eq!(round.elected(), [], "a voter and an observer are no quorum of three");
+    round.voter(2, 1, 5);
+    round.pass(2000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2), (9, 2)]);
+}
+
+#[test]
+fn an_empty_server_votes_among_empty_ones() {
+    let mut round = Round::new(3);
+    for id in [1, 2] {
+        round.start(candidate(id, 0, 0), Standing::Forgetful);
+    }
+    round.pass(400);
+    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+}
+
+#[test]
+fn an_empty_server_does_not_help_a_history_that_may_be_old_into_the_lead() {
+    // The disk of 1 was lost; 3, which is down, may have what 1 acknowledged and 2 lacks.
+    let mut round = Round::new(3);
+    round.start(candidate(1, 0, 0), Standing::Forgetful);
+    round.voter(2, 1, 5);
+    round.unreachable(1, 3);
+    round.unreachable(2, 3);
+    round.pass(3000);
+    assert_eq!(round.elected(), []);
+    round.voter(3, 1, 7);
+    round.pass(3000);
+    assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3)]);
+}
+
+#[test]
+fn empty_servers_elect_the_one_with_data_once_everybody_was_heard() {
+    let mut round = Round::new(3);
+    round.start(candidate(1, 0, 0), Standing::Forgetful);
+    round.start(candidate(3, 0, 0), Standing::Forgetful);
+    round.voter(2, 1, 5);
+    round.pass(3000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);
+}
+
+#[test]
+fn a_server_with_a_damaged_tail_votes_for_nobody_that_has_less() {
+    let damaged = Standing::AtLeast(Epoch(1), Zxid(7));
+    let mut round = Round::new(3);
+    round.start(candidate(1, 1, 5), damaged);
+    round.voter(2, 1, 6);
+    round.pass(3000);
+    assert_eq!(round.elected(), []);
+    round.voter(3, 1, 7);
+    round.pass(3000);
+    assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3)]);
+}
+
+#[test]
+fn a_server_without_weight_never_leads() {
+    let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\ngroup.1=1:2:3\nweight.3=0\n";
+    let mut round = Round::new(3);
+    round.view = View::new(Arc::new(Ensemble::parse(text).unwrap()));
+    round.voter(1, 1, 5);
+    round.voter(2, 1, 5);
+    round.voter(3, 1, 5);
+    round.pass(1000);
+    assert_eq!(round.elected.get(&1), Some(&2));
+    assert_eq!(round.elected.get(&2), Some(&2));
+}
+
+#[test]
+fn a_pending_configuration_has_to_agree_too() {
+    let mut round = Round::new(3);
+    let next = "server.3=h3:1:2\nserver.4=h4:1:2\nserver.5=h5:1:2\nversion=5";
+    round.view.last_seen = Arc::new(Ensemble::parse(next).unwrap());
+    round.voter(1, 1, 5);
+    round.voter(2, 1, 5);
+    round.voter(3, 1, 5);
+    round.pass(3000);
+    assert_eq!(round.elected(), []);
+    round.voter(4, 1, 5);
+    round.pass(3000);
+    assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3), (4, 3)], "who is not in force yet proposes nobody");
+}
+
+mod links {
+    use super::*;
+    use bytes::Bytes;
+
+    fn notification() -> Notification {
+        Notification {
+            state: PeerState::Looking,
+            leader: ServerId(1),
+            zxid: Zxid(0),
+            round: 1,
+            peer_epoch: Epoch(0),
+            version: 2,
+            config: Some(Bytes::from_static(b"version=0")),
+        }
+    }
+
+    fn initial(from: i64) -> Vec<u8> {
+        let mut out = bytes::BytesMut::new();
+        crate::wire::election::InitialMessage { from: ServerId(from), addresses: vec![("h".into(), 2)] }
+            .encode(&mut out);
+        out.to_vec()
+    }
+
+    struct Two {
+        links: Links,
+        out: Vec<LinkOutput>,
+        events: Vec<LinkEvent>,
+    }
+
+    impl Two {
+        fn new() -> Self {
+            let links = Links::new(ServerId(2), vec![("me".into(), 2)], 1000);
+            Self { links, out: Vec::new(), events: Vec::new() }
+        }
+
+        fn accept(&mut self, conn: u64, bytes: &[u8]) {
+            self.links.on_accepted(0, ElectionConn(conn), &mut self.out);
+            self.bytes(conn, bytes);
+        }
+
+        fn bytes(&mut self, conn: u64, bytes: &[u8]) {
+            let known = |id: ServerId| (1..=3).contains(&id.0);
+            self.links.on_bytes(0, ElectionConn(conn), bytes, &known, &mut self.out, &mut self.events);
+        }
+
+        fn closed(&self) -> Vec<u64> {
+            let closed = self.out.iter().filter_map(|output| match output {
+                LinkOutput::Close { conn, .. } => Some(conn.0),
+                _ => None,
+            });
+            closed.collect()
+        }
+
+        fn dialed(&self) -> Vec<i64> {
+            let dialed = self.out.iter().filter_map(|output| match output {
+                LinkOutput::Dial { to, .. } => Some(to.0),
+                _ => None,
+            });
+            dialed.collect()
+        }
+    }
+
+    #[test]
+    fn the_connection_dialled_by_the_larger_id_lives() {
+        let mut two = Two::new();
+        two.accept(7, &initial(3));
+        assert_eq!(two.events, [LinkEvent::Connected(ServerId(3))]);
+        two.accept(8, &initial(1));
+        assert_eq!((two.closed(), two.dialed()), (vec![8], vec![1]), "the smaller one is called back");
+        two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
+        assert_eq!(two.events.last(), Some(&LinkEvent::Connected(ServerId(1))));
+        two.links.on_dialed(0, ServerId(3), ElectionConn(10), &mut two.out, &mut two.events);
+        assert_eq!(two.closed(), [8, 10], "dialled to be called back");
+    }
+
+    #[test]
+    fn a_claim_to_be_somebody_does_not_cut_the_living_connection() {
+        let mut two = Two::new();
+        two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
+        two.accept(7, &initial(1));
+        assert_eq!((two.closed(), two.dialed()), (vec![7], vec![]), "it was called a moment ago");
+        two.links.on_accepted(1000, ElectionConn(8), &mut two.out);
+        let known = |_: ServerId| true;
+        two.links.on_bytes(1000, ElectionConn(8), &initial(1), &known, &mut two.out, &mut two.events);
+        assert_eq!((two.closed(), two.dialed()), (vec![7, 8], vec![1]));
+        two.links.on_dial_failed(ServerId(1), &mut two.events);
+        two.out.clear();
+        two.links.send(ServerId(1), &notification(), &mut two.out);
+        assert!(matches!(two.out[..], [LinkOutput::Write { conn: ElectionConn(9), .. }]));
+    }
+
+    #[test]
+    fn a_newer_connection_of_the_larger_id_takes_the_place_of_the_old_one() {
+        let mut two = Two::new();
+        two.accept(7, &initial(3));
+        two.accept(8, &initial(3));
+        assert_eq!(two.closed(), [7]);
+        two.out.clear();
+        two.links.on_closed(ElectionConn(7));
+        assert_eq!(two.out, [], "the end of the old one changes nothing");
+    }
+
+    #[test]
+    fn strangers_liars_and_the_silent_are_refused() {
+        let mut two = Two::new();
+        two.accept(1, &initial(9));
+        two.accept(2, &initial(2));
+        two.accept(3, &[0x80; 16]);
+        two.accept(4, b"");
+        two.links.on_tick(1000, &mut two.out);
+        assert_eq!(two.closed(), [1, 2, 3, 4]);
+        for conn in 10..80 {
+            two.accept(conn, b"");
+        }
+        assert_eq!(two.closed().len(), 4 + 70 - MAX);
+        assert_eq!(two.events, []);
+    }
+
+    const MAX: usize = 64;
+
+    #[test]
+    fn messages_come_out_of_the_stream_however_it_is_cut() {
+        let mut frame = bytes::BytesMut::new();
+        notification().encode(&mut frame);
+        notification().encode(&mut frame);
+        let stream = [initial(3), frame.to_vec()].concat();
+        for cut in 0..stream.len() {
+            let mut two = Two::new();
+            two.accept(7, &stream[..cut]);
+            two.bytes(7, &stream[cut..]);
+            let heard = two.events.iter().filter(|event| matches!(event, LinkEvent::Heard { .. })).count();
+            assert_eq!((heard, two.closed()), (2, vec![]), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_frame_of_a_wrong_length_ends_the_connection_and_one_that_does_not_decode_is_stepped_over() {
+        let mut two = Two::new();
+        two.accept(7, &initial(3));
+        two.bytes(7, &[0, 0, 0, 2, 1, 1]);
+        assert!(two.closed().is_empty());
+        two.bytes(7, &i32::MAX.to_be_bytes());
+        assert_eq!(two.closed(), [7]);
+    }
+
+    #[test]
+    fn the_newest_message_waits_for_a_connection() {
+        let mut two = Two::new();
+        two.links.send(ServerId(1), &notification(), &mut two.out);
+        two.links.send(ServerId(1), &Notification { round: 2, ..notification() }, &mut two.out);
+        assert_eq!(two.dialed(), [1], "one dial at a time");
+        two.out.clear();
+        two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
+        let mut frame = bytes::BytesMut::new();
+        Notification { round: 2, ..notification() }.encode(&mut frame);
+        assert_eq!(two.out.last(), Some(&LinkOutput::Write { conn: ElectionConn(9), bytes: frame.freeze() }));
+    }
+}

@@ -1,0 +1,174 @@
+//! One server of an ensemble: `host:quorumPort:electionPort[:role][|…][;[address:]clientPort]`
+//! (`QuorumPeer.QuorumServer`).
+
+use crate::model::ServerId;
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Votes, may lead.
+    Participant,
+    /// Follows what was decided.
+    Observer,
+}
+
+/// Where the other servers find a server. The host is a name, an IPv4 address, or an IPv6 address without brackets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerAddress {
+    pub host: String,
+    pub quorum_port: u16,
+    pub election_port: u16,
+}
+
+/// Where clients find a server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub id: ServerId,
+    /// At least one. More than one needs `multiAddress.enabled`.
+    pub addresses: Vec<PeerAddress>,
+    pub role: Role,
+    pub client: Option<ClientAddress>,
+    /// The client address stands in the static file: it is not part of the ensemble's text.
+    pub client_is_static: bool,
+}
+
+/// Whether two texts mean the same server. A client address of a server's own file is not part of them.
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |member: &Self| {
+            let mut addresses = member.addresses.clone();
+            addresses.sort();
+            (member.id, addresses, member.role, member.client.clone().filter(|_| !member.client_is_static))
+        };
+        key(self) == key(other)
+    }
+}
+
+impl Eq for Member {}
+
+impl Member {
+    /// Reads what stands behind `server.N=`.
+    pub fn parse(id: ServerId, value: &str) -> Result<Self, String> {
+        let mut halves = value.split(';');
+        let peers = halves.next().unwrap_or_default();
+        let client = halves.next().map(|text| ClientAddress::parse(text.trim())).transpose()?;
+        if halves.next().is_some() {
+            return Err(form());
+        }
+        let mut addresses = Vec::new();
+        let mut role = None;
+        for peer in peers.split('|') {
+            let (address, named) = parse_peer(peer.trim())?;
+            if role.is_some_and(|before| before != named) {
+                return Err("the addresses of one server need the same role".into());
+            }
+            role = Some(named);
+            addresses.push(address);
+        }
+        let role = role.flatten().unwrap_or(Role::Participant);
+        Ok(Self { id, addresses, role, client, client_is_static: false })
+    }
+
+    /// What two servers may not share: loopback and wildcard addresses aside, as Java has it.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let ports = |member: &Self| {
+            let mut all: Vec<(String, u16)> = Vec::new();
+            for address in &member.addresses {
+                all.push((address.host.clone(), address.quorum_port));
+                all.push((address.host.clone(), address.election_port));
+            }
+            all.extend(member.client.iter().map(|client| (client.host.clone(), client.port)));
+            all.retain(|(host, _)| !is_local(host));
+            all
+        };
+        let theirs = ports(other);
+        ports(self).iter().any(|mine| theirs.contains(mine))
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    match host.parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback() || address.is_unspecified(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+fn form() -> String {
+    "host:quorumPort:electionPort[:role][;[address:]clientPort] is needed".into()
+}
+
+fn parse_peer(text: &str) -> Result<(PeerAddress, Option<Role>), String> {
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(v6) => v6.split_once("]:").ok_or_else(form)?,
+        None => text.split_once(':').ok_or_else(form)?,
+    };
+    let mut parts = rest.split(':');
+    let mut port = || parts.next().and_then(|part| part.parse().ok()).ok_or_else(form);
+    let (quorum_port, election_port) = (port()?, port()?);
+    let role = match parts.next().map(|word| word.trim().to_ascii_lowercase()).as_deref() {
+        None => None,
+        Some("participant") => Some(Role::Participant),
+        Some("observer") => Some(Role::Observer),
+        Some(other) => return Err(format!("{other:?} is no role: participant or observer")),
+    };
+    if host.is_empty() || parts.next().is_some() {
+        return Err(form());
+    }
+    if quorum_port == election_port {
+        return Err("quorum port and election port must differ".into());
+    }
+    Ok((PeerAddress { host: host.into(), quorum_port, election_port }, role))
+}
+
+impl ClientAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "[address:]clientPort is needed behind the ';'".to_string();
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), port),
+            None => ("0.0.0.0", text),
+        };
+        let port = port.parse().map_err(|_| wrong())?;
+        if host.is_empty() { Err(wrong()) } else { Ok(Self { host: host.into(), port }) }
+    }
+}
+
+struct Host<'a>(&'a str);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.contains(':') { write!(f, "[{}]", self.0) } else { f.write_str(self.0) }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", Host(&self.host), self.port)
+    }
+}
+
+/// As Java prints it: the role always, the client address only where it belongs to the ensemble's text.
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut addresses: Vec<_> = self.addresses.iter().collect();
+        addresses.sort();
+        for (at, address) in addresses.iter().enumerate() {
+            let between = if at == 0 { "" } else { "|" };
+            let (host, quorum, election) = (Host(&address.host), address.quorum_port, address.election_port);
+            write!(f, "{between}{host}:{quorum}:{election}")?;
+        }
+        f.write_str(match self.role {
+            Role::Participant => ":participant",
+            Role::Observer => ":observer",
+        })?;
+        match &self.client {
+            Some(client) if !self.client_is_static => write!(f, ";{client}"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Membership: who is in the ensemble, in which role, and which sets of servers decide
+//! (`server/quorum/flexible`). A value; its text is what NEWLEADER, notifications and `/zookeeper/config` carry.
+
+mod member;
+pub mod properties;
+mod view;
+
+pub use member::{ClientAddress, Member, PeerAddress, Role};
+pub use view::View;
+
+use crate::model::{ServerId, Zxid};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One configuration of the ensemble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ensemble {
+    members: BTreeMap<ServerId, Member>,
+    groups: Option<Groups>,
+    /// The zxid that made it; 0 for one that comes from files alone.
+    version: i64,
+}
+
+/// Hierarchical quorums: a group is won by more than half of its weight, a quorum needs more than half of the groups
+/// that have any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Groups {
+    of: BTreeMap<ServerId, i64>,
+    weights: BTreeMap<ServerId, i64>,
+}
+
+impl Ensemble {
+    /// Every participant's voice counts the same.
+    pub fn majority(members: impl IntoIterator<Item = Member>) -> Self {
+        let members = members.into_iter().map(|member| (member.id, member)).collect();
+        Self { members, groups: None, version: 0 }
+    }
+
+    /// Reads lines of `server.N`, `group.G`, `weight.N`, `version`, as a dynamic file, a NEWLEADER packet or
+    /// `/zookeeper/config` hold them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut found = Lines::default();
+        for property in properties::parse(text) {
+            if !found.take(&property.key, &property.value)? {
+                return Err(format!("{} is no line of an ensemble's text", property.key));
+            }
+        }
+        found.ensemble()
+    }
+
+    /// The same with another version.
+    pub fn with_version(&self, version: i64) -> Self {
+        Self { version, ..self.clone() }
+    }
+
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    pub fn member(&self, id: ServerId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub fn member_mut(&mut self, id: ServerId) -> Option<&mut Member> {
+        self.members.get_mut(&id)
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    pub fn voters(&self) -> impl Iterator<Item = ServerId> {
+        self.members.values().filter(|member| member.role == Role::Participant).map(|member| member.id)
+    }
+
+    pub fn is_voter(&self, id: ServerId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.role == Role::Participant)
+    }
+
+    /// Whether sets of servers are told by their number alone: what incremental reconfiguration asks for.
+    pub fn is_majority(&self) -> bool {
+        self.groups.is_none()
+    }
+
+    /// A server of weight 0 never leads.
+    pub fn weight(&self, id: ServerId) -> i64 {
+        self.groups.as_ref().map_or(1, |groups| groups.weight(id))
+    }
+
+    /// Whether the servers that `has` names decide. Only voters count.
+    pub fn has_quorum(&self, has: impl Fn(ServerId) -> bool) -> bool {
+        match &self.groups {
+            None => {
+                let (mut with, mut all) = (0, 0);
+                for id in self.voters() {
+                    all += 1;
+                    with += usize::from(has(id));
+                }
+                2 * with > all
+            }
+            Some(groups) => {
+                let mut sums: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+                for id in self.voters() {
+                    let Some(group) = groups.of.get(&id) else { continue };
+                    let (with, all) = sums.entry(*group).or_default();
+                    let weight = groups.weight(id);
+                    *all += weight;
+                    *with += if has(id) { weight } else { 0 };
+                }
+                sums.retain(|_, (_, all)| *all > 0);
+                let won = sums.values().filter(|(with, all)| *with > all / 2).count();
+                won > sums.len() / 2
+            }
+        }
+    }
+
+    /// The largest zxid that a quorum has, where `upto` tells how far each server is.
+    pub fn quorum_zxid(&self, upto: impl Fn(ServerId) -> Zxid) -> Zxid {
+        let mut best = Zxid(i64::MIN);
+        for candidate in self.voters().map(&upto) {
+            if candidate > best && self.has_quorum(|id| upto(id) >= candidate) {
+                best = candidate;
+            }
+        }
+        best
+    }
+
+    /// Java's equality of configurations: the same version, or the same members and groups.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.version == other.version || (self.members == other.members && self.groups == other.groups)
+    }
+}
+
+impl Groups {
+    fn weight(&self, id: ServerId) -> i64 {
+        self.weights.get(&id).copied().unwrap_or(1)
+    }
+}
+
+/// The ensemble's text: servers, groups, weights, version; no end of line behind the last.
+impl fmt::Display for Ensemble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for member in self.members.values() {
+            writeln!(f, "server.{}={member}", member.id)?;
+        }
+        if let Some(groups) = &self.groups {
+            let mut members: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+            for (id, group) in &groups.of {
+                members.entry(*group).or_default().push(id.to_string());
+            }
+            for (group, ids) in members {
+                writeln!(f, "group.{group}={}", ids.join(":"))?;
+            }
+            for id in groups.of.keys() {
+                writeln!(f, "weight.{id}={}", groups.weight(*id))?;
+            }
+        }
+        write!(f, "version={:x}", self.version)
+    }
+}
+
+/// The lines of an ensemble as they are met, alone or among the other keys of a zoo.cfg.
+#[derive(Debug, Clone, Default)]
+pub struct Lines {
+    members: BTreeMap<ServerId, Member>,
+    of: BTreeMap<ServerId, i64>,
+    weights: BTreeMap<ServerId, i64>,
+    is_hierarchical: bool,
+    version: i64,
+}
+
+impl Lines {
+    /// Takes a line if it is one of an ensemble.
+    pub fn take(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        let number = |text: &str| text.trim().parse::<i64>().map_err(|_| format!("{key} needs a number"));
+        if let Some(id) = key.strip_prefix("server.") {
+            let id = ServerId(number(id)?);
+            self.members.insert(id, Member::parse(id, value)?);
+        } else if let Some(group) = key.strip_prefix("group.") {
+            let group = number(group)?;
+            self.is_hierarchical = true;
+            for id in value.split(':') {
+                let id = ServerId(number(id)?);
+                if self.of.insert(id, group).is_some() {
+                    return Err(format!("server {id} is in more than one group"));
+                }
+            }
+        } else if let Some(id) = key.strip_prefix("weight.") {
+            self.is_hierarchical = true;
+            let weight = number(value)?;
+            if !(0..=i64::from(i32::MAX)).contains(&weight) {
+                return Err(format!("a weight from 0 to {} is needed", i32::MAX));
+            }
+            self.weights.insert(ServerId(number(id)?), weight);
+        } else if key == "version" {
+            let wrong = |_| format!("version needs a hexadecimal number, not {value:?}");
+            self.version = i64::from_str_radix(value, 16).map_err(wrong)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub fn has_version(&self) -> bool {
+        self.version != 0
+    }
+
+    pub fn ensemble(&self) -> Result<Ensemble, String> {
+        let members = self.members.clone();
+        let groups = if self.is_hierarchical {
+            let lone = members
+                .values()
+                .find(|member| member.role == Role::Participant && !self.of.contains_key(&member.id));
+            if let Some(lone) = lone {
+                return Err(format!("server {} is in no group", lone.id));
+            }
+            let weight = |id: &ServerId| (*id, self.weights.get(id).copied().unwrap_or(1));
+            Some(Groups { of: self.of.clone(), weights: self.of.keys().map(weight).collect() })
+        } else {
+            None
+        };
+        Ok(Ensemble { members, groups, version: self.version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const THREE: &str = "server.1=a:1:2:participant;0.0.0.0:3\nserver.2=[::1]:1:2:participant\n\
+                         server.3=c:1:2:observer\nversion=100000000";
+
+    #[test]
+    fn the_text_is_javas() {
+        let ensemble =
+            Ensemble::parse("server.2=[::1]:1:2\nserver.1=a:1:2;3\nserver.3=c:1:2:observer").unwrap();
+        assert_eq!(ensemble.with_version(1 << 32).to_string(), THREE);
+        assert_eq!(Ensemble::parse(THREE).unwrap(), ensemble.with_version(1 << 32));
+    }
+
+    #[test]
+    fn more_than_half_of_the_voters_decide_and_observers_do_not_count() {
+        let ensemble = Ensemble::parse(THREE).unwrap();
+        let quorum = |ids: &[i64]| ensemble.has_quorum(|id| ids.contains(&id.0));
+        assert!(quorum(&[1, 2]));
+        assert!(!quorum(&[1]) && !quorum(&[1, 3]) && !quorum(&[1, 9]) && !quorum(&[]));
+    }
+
+    #[test]
+    fn groups_decide_by_weight_and_a_group_without_weight_has_no_voice() {
+        let servers: String = (1..=9).map(|id| format!("server.{id}=h{id}:1:2\n")).collect();
+        let groups = "group.1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9\n";
+        let ensemble = Ensemble::parse(&format!("{servers}{groups}")).unwrap();
+        let quorum = |ensemble: &Ensemble, ids: &[i64]| ensemble.has_quorum(|id| ids.contains(&id.0));
+        assert!(quorum(&ensemble, &[1, 2, 4, 5]));
+        assert!(!quorum(&ensemble, &[1, 2, 3, 4, 7]));
+        let weights = "weight.7=0\nweight.8=0\nweight.9=0\nweight.1=5\n";
+        let ensemble = Ensemble::parse(&format!("{servers}{groups}{weights}")).unwrap();
+        assert!(quorum(&ensemble, &[1, 4, 5]));
+        assert!(!quorum(&ensemble, &[2, 3, 4, 5]));
+        assert_eq!((ensemble.weight(ServerId(7)), ensemble.weight(ServerId(1))), (0, 5));
+        assert_eq!(Ensemble::parse(&ensemble.to_string()).unwrap(), ensemble);
+    }
+
+    #[test]
+    fn any_two_quorums_share_a_voter() {
+        let texts = [
+            "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nserver.4=d:1:2\n".to_string(),
+            (1..=5).map(|id| format!("server.{id}=h:1{id}:2{id}\n")).collect::<String>()
+                + "group.1=1:2:3\ngroup.2=4:5\nweight.1=2\n",
+        ];
+        for text in texts {
+            let ensemble = Ensemble::parse(&text).unwrap();
+            let voters: Vec<ServerId> = ensemble.voters().collect();
+            let sets = 1_u32 << voters.len();
+            let quorums: Vec<BTreeSet<ServerId>> = (0..sets)
+                .map(|bits| {
+                    let chosen = voters.iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0);
+                    chosen.map(|(_, id)| *id).collect::<BTreeSet<_>>()
+                })
+                .filter(|set| ensemble.has_quorum(|id| set.contains(&id)))
+                .collect();
+            assert!(!quorums.is_empty());
+            for one in &quorums {
+                assert!(quorums.iter().all(|other| !one.is_disjoint(other)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_zxid_of_a_quorum_is_the_median_of_a_majority() {
+        let ensemble = Ensemble::parse("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2").unwrap();
+        let upto = |id: ServerId| Zxid([0, 7, 3, 5][id.0 as usize]);
+        assert_eq!(ensemble.quorum_zxid(upto), Zxid(5));
+    }
+
+    #[test]
+    fn what_is_no_ensemble_is_named() {
+        for (text, wanted) in [
+            ("server.1=nonsense", "host:quorumPort"),
+            ("server.x=a:1:2", "needs a number"),
+            ("server.1=a:1:1", "must differ"),
+            ("server.1=a:1:2:king", "no role"),
+            ("server.1=a:1:2;x", "clientPort is needed"),
+            ("server.1=a:1:2\ngroup.1=2", "server 1 is in no group"),
+            ("server.1=a:1:2\ngroup.1=1\ngroup.2=1", "more than one group"),
+            ("server.1=a:1:2\nversion=zz", "hexadecimal"),
+            ("tickTime=1", "no line of an ensemble"),
+        ] {
+            let error = Ensemble::parse(text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The election port: dials, and pumps bytes both ways.
+
+use super::{Peers, listen};
+use crate::election::ElectionConn;
+use crate::model::ServerId;
+use crate::replica::{ElectionInput, ElectionOutput, Input};
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio_util::sync::CancellationToken;
+
+/// Messages that may wait for one server: newer ones make older ones pointless.
+const QUEUE: usize = 64;
+/// How long the last bytes of a connection may take to leave.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+enum Write {
+    Bytes(Bytes),
+    Close,
+}
+
+pub(super) struct Writer {
+    to: Sender<Write>,
+    ended: CancellationToken,
+}
+
+/// The living connections, for whoever writes.
+pub(super) type Writers = HashMap<ElectionConn, Writer>;
+
+/// Carries out what the replica asks for.
+pub(super) struct Elections {
+    peers: Arc<Peers>,
+}
+
+impl Elections {
+    pub fn new(peers: Arc<Peers>) -> Self {
+        Self { peers }
+    }
+
+    pub fn carry(&mut self, output: ElectionOutput) {
+        match output {
+            ElectionOutput::Dial { to, addresses } => {
+                tokio::spawn(dial(self.peers.clone(), to, addresses));
+            }
+            ElectionOutput::Write { conn, bytes } => self.write(conn, Write::Bytes(bytes)),
+            ElectionOutput::Close { conn, why } => {
+                tracing::debug!("closing election connection {}: {why}", conn.0);
+                self.write(conn, Write::Close);
+            }
+        }
+    }
+
+    fn write(&self, conn: ElectionConn, write: Write) {
+        let mut writers = self.peers.elections.lock();
+        let Some(writer) = writers.get(&conn) else { return };
+        let closes = matches!(write, Write::Close);
+        if writer.to.try_send(write).is_err() {
+            // It takes nothing: it is as good as gone.
+            writer.ended.cancel();
+        }
+        if closes {
+            writers.remove(&conn);
+        }
+    }
+}
+
+pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream) {
+    let conn = ElectionConn(peers.new_id());
+    pump(peers, conn, socket);
+    submit(peers, ElectionInput::Accepted(conn));
+}
+
+async fn dial(peers: Arc<Peers>, to: ServerId, addresses: Vec<(String, u16)>) {
+    match connect(&peers, &addresses).await {
+        Ok(socket) => {
+            listen::prepare(&peers, &socket);
+            let conn = ElectionConn(peers.new_id());
+            pump(&peers, conn, socket);
+            submit(&peers, ElectionInput::Dialed { to, conn });
+        }
+        Err(error) => {
+            tracing::debug!("server {to} can't be reached for the election: {error}");
+            submit(&peers, ElectionInput::DialFailed(to));
+        }
+    }
+}
+
+/// The first of the addresses that answers. Names are resolved anew each time.
+pub(super) async fn connect(peers: &Arc<Peers>, addresses: &[(String, u16)]) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
+    for (host, port) in addresses {
+        let dialed =
+            tokio::time::timeout(peers.settings.connect_timeout, TcpStream::connect((host.as_str(), *port)));
+        match dialed.await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{host}:{port}: {error}")),
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{host}:{port}: no answer")),
+        }
+    }
+    Err(last)
+}
+
+fn submit(peers: &Arc<Peers>, input: ElectionInput) {
+    peers.core().submit(&mut vec![Input::Election(input)], None);
+}
+
+fn pump(peers: &Arc<Peers>, conn: ElectionConn, socket: TcpStream) {
+    let (to, from) = channel(QUEUE);
+    let ended = peers.stop.child_token();
+    peers.elections.lock().insert(conn, Writer { to, ended: ended.clone() });
+    let (reader, writer) = socket.into_split();
+    tokio::spawn(write(writer, from, ended.clone()));
+    tokio::spawn(read(peers.clone(), conn, reader, ended));
+}
+
+async fn write(mut socket: OwnedWriteHalf, mut from: Receiver<Write>, ended: CancellationToken) {
+    loop {
+        let next = tokio::select! {
+            () = ended.cancelled() => return,
+            next = from.recv() => next,
+        };
+        match next {
+            Some(Write::Bytes(bytes)) => {
+                let written = tokio::select! {
+                    () = ended.cancelled() => return,
+                    written = socket.write_all(&bytes) => written,
+                };
+                if written.is_err() {
+                    return ended.cancel();
+                }
+            }
+            Some(Write::Close) | None => {
+                let _ = tokio::time::timeout(FAREWELL, socket.shutdown()).await;
+                return ended.cancel();
+            }
+        }
+    }
+}
+
+async fn read(peers: Arc<Peers>, conn: ElectionConn, mut socket: OwnedReadHalf, ended: CancellationToken) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(4096);
+        let read = tokio::select! {
+            () = ended.cancelled() => break,
+            read = socket.read_buf(&mut buffer) => read,
+        };
+        match read {
+            Ok(count) if count > 0 => {
+                submit(&peers, ElectionInput::Bytes { conn, bytes: buffer.split().freeze() });
+            }
+            _ => break,
+        }
+    }
+    ended.cancel();
+    peers.elections.lock().remove(&conn);
+    submit(&peers, ElectionInput::Closed(conn));
+}

@@ -1,0 +1,169 @@
+//! One connection of the quorum port, at either end: what waits to be written, and how it is written by whoever has
+//! something to say, without a wake-up in between.
+
+use crate::model::LinkId;
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that may wait while a learner is fed out of files.
+const FEED_AHEAD: usize = 1 << 20;
+
+pub(super) struct Link {
+    pub id: LinkId,
+    pub socket: TcpStream,
+    out: Mutex<Out>,
+    /// The socket took less than there was.
+    blocked: Notify,
+    /// Fewer bytes wait than [`FEED_AHEAD`].
+    drained: Notify,
+    held: AtomicBool,
+    released: Notify,
+    /// The link is over, for whatever reason.
+    pub ended: CancellationToken,
+    max_queued: usize,
+}
+
+#[derive(Default)]
+struct Out {
+    bytes: BytesMut,
+    /// Close once everything is written.
+    closing: bool,
+    feeding: bool,
+    broken: Option<String>,
+}
+
+impl Link {
+    pub fn new(id: LinkId, socket: TcpStream, max_queued: usize, stop: &CancellationToken) -> Self {
+        Self {
+            id,
+            socket,
+            out: Mutex::new(Out::default()),
+            blocked: Notify::new(),
+            drained: Notify::new(),
+            held: AtomicBool::new(false),
+            released: Notify::new(),
+            ended: stop.child_token(),
+            max_queued,
+        }
+    }
+
+    /// Adds to what waits; [`Self::flush`] writes it.
+    pub fn queue(&self, bytes: &[u8]) {
+        let mut out = self.out.lock();
+        if out.closing || out.broken.is_some() {
+            return;
+        }
+        out.bytes.extend_from_slice(bytes);
+        if out.bytes.len() > self.max_queued && !out.feeding {
+            let waiting = out.bytes.len();
+            out.broken = Some(format!("{waiting} bytes wait for a server that does not take them"));
+            self.ended.cancel();
+        }
+    }
+
+    /// Writes what the socket takes. What is left is written by [`Self::pump`].
+    pub fn flush(&self) {
+        let mut out = self.out.lock();
+        while !out.bytes.is_empty() && out.broken.is_none() {
+            match self.socket.try_write(&out.bytes) {
+                Ok(count) => out.bytes.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked.notify_one();
+                    break;
+                }
+                Err(error) => {
+                    out.broken = Some(format!("writing failed: {error}"));
+                    self.ended.cancel();
+                }
+            }
+        }
+        if out.bytes.len() < FEED_AHEAD {
+            self.drained.notify_one();
+        }
+        if out.bytes.is_empty() {
+            // Most of the time little waits: a buffer that a burst left behind is given back.
+            if out.bytes.capacity() > FEED_AHEAD {
+                out.bytes = BytesMut::new();
+            }
+            if out.closing {
+                self.ended.cancel();
+            }
+        }
+    }
+
+    /// Writes whenever the socket can take more. Ends with the link.
+    pub async fn pump(&self) {
+        loop {
+            tokio::select! {
+                () = self.ended.cancelled() => return,
+                () = self.blocked.notified() => {}
+            }
+            tokio::select! {
+                () = self.ended.cancelled() => return,
+                writable = self.socket.writable() => {
+                    if writable.is_err() {
+                        self.ended.cancel();
+                    }
+                }
+            }
+            self.flush();
+        }
+    }
+
+    /// Waits until there is room for more of a feed.
+    pub async fn room(&self) {
+        loop {
+            if self.out.lock().bytes.len() < FEED_AHEAD || self.ended.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = self.ended.cancelled() => return,
+                () = self.drained.notified() => {}
+            }
+        }
+    }
+
+    pub fn feed_begins(&self) {
+        self.out.lock().feeding = true;
+    }
+
+    pub fn feed_ends(&self) {
+        self.out.lock().feeding = false;
+    }
+
+    pub fn hold(&self, on: bool) {
+        self.held.store(on, Ordering::Release);
+        if !on {
+            self.released.notify_one();
+        }
+    }
+
+    /// Waits while nothing should be read.
+    pub async fn may_read(&self) {
+        while self.held.load(Ordering::Acquire) && !self.ended.is_cancelled() {
+            tokio::select! {
+                () = self.ended.cancelled() => return,
+                () = self.released.notified() => {}
+            }
+        }
+    }
+
+    pub fn close(&self, why: String) {
+        tracing::debug!("closing link {}: {why}", self.id.0);
+        let mut out = self.out.lock();
+        out.closing = true;
+        if out.bytes.is_empty() {
+            self.ended.cancel();
+        }
+    }
+
+    /// Why it broke, where that was noticed while writing.
+    pub fn why_broken(&self) -> Option<String> {
+        self.out.lock().broken.clone()
+    }
+}

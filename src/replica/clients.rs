@@ -1,0 +1,150 @@
+//! Clients and their sessions, whatever part this server plays: connect, reattach, touch, end.
+
+use super::{ClientMessage, CloseReason, Now, Outputs, Replica, Serving};
+use crate::model::{ConnId, SessionId};
+use crate::session::password_of;
+use crate::tree::Database;
+use crate::wire::connect::{self, Connect};
+
+/// The connection on which a session hangs here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attached {
+    pub conn: ConnId,
+    /// Negotiated on this connection; the session's own one may differ.
+    pub timeout_ms: i32,
+}
+
+/// What a client that connects is answered with, once its session is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hello {
+    pub conn: ConnId,
+    pub timeout_ms: i32,
+    pub with_read_only: bool,
+}
+
+impl Replica {
+    pub(super) fn on_connect(
+        &mut self,
+        now: Now,
+        db: &Database,
+        conn: ConnId,
+        connect: Connect,
+        out: &mut Outputs,
+    ) {
+        let leads = match &self.serving {
+            Serving::Nobody => return out.close(conn, CloseReason::NotServing),
+            Serving::Leading(_) => true,
+            Serving::Learning(_) => false,
+        };
+        if leads && !self.settings.leader_serves {
+            return out.close(conn, CloseReason::NotServing);
+        }
+        if connect.last_zxid_seen > db.last_zxid.0 {
+            // It has seen a future that this server has not: no answer, so that it tries another one.
+            return out.close(conn, CloseReason::ClientIsAhead);
+        }
+        let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
+        let timeout_ms = connect.timeout.min(max).max(min);
+        let hello = Hello { conn, timeout_ms, with_read_only: connect.read_only.is_some() };
+        if connect.session == SessionId::NONE {
+            let session = self.ids.next(|id| db.sessions.contains_key(&id));
+            return if leads {
+                self.lead_new_session(now, session, hello, out)
+            } else {
+                self.learn_new_session(session, hello, out)
+            };
+        }
+        out.tally.revalidated_sessions += 1;
+        // The password comes first: a stranger must not cut the owner's connection.
+        if connect.passwd != password_of(connect.session) {
+            return refuse(hello, out);
+        }
+        if leads {
+            self.lead_reattach(now, connect.session, hello, out);
+        } else {
+            self.learn_reattach(connect.session, hello, out);
+        }
+    }
+
+    /// The session hangs on this connection from now on; another one that it hung on ends.
+    pub(super) fn establish(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
+        let Hello { conn, timeout_ms, with_read_only } = hello;
+        let old = self.attached.insert(session, Attached { conn, timeout_ms });
+        if let Some(old) = old.filter(|old| old.conn != conn) {
+            out.close(old.conn, CloseReason::SessionTakenOver);
+        }
+        out.client(conn, ClientMessage::Established { session, timeout_ms }, |bytes| {
+            connect::write_response(session, timeout_ms, &password_of(session), with_read_only, bytes);
+        });
+    }
+
+    pub(super) fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
+        if self.attached.get(&session).is_some_and(|attached| attached.conn == conn) {
+            self.attached.remove(&session);
+        }
+    }
+
+    /// A session's end was applied: its connection here ends, unless it is the one that asked and was answered.
+    pub(super) fn detach(&mut self, session: SessionId, answered: Option<ConnId>, out: &mut Outputs) {
+        if let Some(attached) = self.attached.remove(&session)
+            && answered != Some(attached.conn)
+        {
+            out.close(attached.conn, CloseReason::SessionEnded);
+        }
+    }
+
+    /// Without a leader nobody is served: every connection ends, so that clients look for a server that has one.
+    pub(super) fn stop_serving(&mut self, out: &mut Outputs) {
+        let mut conns: Vec<ConnId> = self.attached.drain().map(|(_, attached)| attached.conn).collect();
+        match std::mem::replace(&mut self.serving, Serving::Nobody) {
+            Serving::Nobody => {}
+            Serving::Leading(leading) => leading.connecting(&mut conns),
+            Serving::Learning(learning) => learning.connecting(&mut conns),
+        }
+        conns.sort_unstable();
+        conns.dedup();
+        for conn in conns {
+            out.close(conn, CloseReason::NotServing);
+        }
+    }
+
+    pub fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
+        self.attached.iter().map(|(session, attached)| (*session, attached.conn))
+    }
+
+    pub(super) fn on_touched(&mut self, now: Now, sessions: Vec<SessionId>) {
+        match &mut self.serving {
+            Serving::Nobody => {}
+            Serving::Leading(leading) => leading.touch(now, sessions),
+            Serving::Learning(learning) => {
+                for session in sessions {
+                    if let Some(attached) = self.attached.get(&session) {
+                        learning.touch(session, attached.timeout_ms);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn tick_clients(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        if matches!(self.serving, Serving::Leading(_)) {
+            self.tick_leading(now, db, out);
+        }
+    }
+
+    /// Requests of this server's own clients that are not answered yet.
+    pub fn outstanding(&self) -> usize {
+        match &self.serving {
+            Serving::Nobody => 0,
+            Serving::Leading(leading) => leading.outstanding(),
+            Serving::Learning(learning) => learning.outstanding(),
+        }
+    }
+}
+
+/// "No such session": the client has to begin a new one.
+pub(super) fn refuse(hello: Hello, out: &mut Outputs) {
+    out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
+        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.with_read_only, bytes);
+    });
+}

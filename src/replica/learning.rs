@@ -1,0 +1,271 @@
+//! The server as follower or observer: its clients' writes go to the leader, and are answered when they come back
+//! committed.
+
+use super::clients::{Hello, refuse};
+use super::leading::{last_reply, write_sync};
+use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
+use crate::jute::SharedReader;
+use crate::jute::records::SyncRequest;
+use crate::model::{ConnId, ErrorCode, Op, SessionId, Zxid};
+use crate::request::{Request, may_forward};
+use crate::tree::{Applied, Database};
+use crate::wire::quorum::Forwarded;
+use crate::wire::txn::TxnBody;
+use crate::zab::Entry;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+#[derive(Debug, Default)]
+pub(super) struct Learning {
+    /// What each session waits for, in the order of its requests.
+    waiting: HashMap<SessionId, VecDeque<Waiting>>,
+    /// Clients that reattach: the leader answers in the order in which it was asked, per session.
+    revalidations: HashMap<SessionId, VecDeque<Hello>>,
+    /// The sessions of `sync`s under way: the leader answers them in order, and does not say which.
+    syncs: VecDeque<SessionId>,
+    /// Sessions that were active since the last ping, with their timeouts.
+    touched: BTreeMap<SessionId, i32>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    cxid: i32,
+    what: What,
+    /// The answer, while an older request of the session has none.
+    answer: Option<Vec<(ConnId, ClientMessage, Bytes)>>,
+}
+
+#[derive(Debug)]
+enum What {
+    Establish(Hello),
+    Write {
+        conn: ConnId,
+    },
+    CloseSession {
+        conn: ConnId,
+    },
+    Sync {
+        conn: ConnId,
+        path: Option<Bytes>,
+    },
+    /// Answered here; it only waits for its turn.
+    Refused {
+        conn: ConnId,
+    },
+}
+
+impl What {
+    fn conn(&self) -> ConnId {
+        match self {
+            Self::Establish(hello) => hello.conn,
+            Self::Write { conn }
+            | Self::CloseSession { conn }
+            | Self::Sync { conn, .. }
+            | Self::Refused { conn } => *conn,
+        }
+    }
+
+    /// Whether a transaction of the same session and cxid is the one that this waits for.
+    fn is_answered_by(&self, body: &TxnBody) -> bool {
+        match self {
+            Self::Establish(_) => matches!(body, TxnBody::CreateSession(_)),
+            Self::CloseSession { .. } => matches!(body, TxnBody::CloseSession(_)),
+            Self::Write { .. } => !matches!(body, TxnBody::CreateSession(_) | TxnBody::CloseSession(_)),
+            Self::Sync { .. } | Self::Refused { .. } => false,
+        }
+    }
+}
+
+impl Learning {
+    /// Connections that are not attached to a session yet, or wait for something.
+    pub fn connecting(&self, conns: &mut Vec<ConnId>) {
+        conns.extend(self.waiting.values().flatten().map(|waiting| waiting.what.conn()));
+        conns.extend(self.revalidations.values().flatten().map(|hello| hello.conn));
+    }
+
+    pub fn touch(&mut self, session: SessionId, timeout_ms: i32) {
+        self.touched.insert(session, timeout_ms);
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.count
+    }
+
+    fn wait(&mut self, session: SessionId, cxid: i32, what: What) {
+        self.count += 1;
+        let waiting = Waiting { cxid, what, answer: None };
+        self.waiting.entry(session).or_default().push_back(waiting);
+    }
+
+    /// The oldest request of `session` without an answer that `is_it` says yes to.
+    fn find(&mut self, session: SessionId, is_it: impl Fn(&Waiting) -> bool) -> Option<&mut Waiting> {
+        let queue = self.waiting.get_mut(&session)?;
+        queue.iter_mut().find(|waiting| waiting.answer.is_none() && is_it(waiting))
+    }
+
+    /// Lets out the answers of a session up to its oldest request without one.
+    fn release(&mut self, session: SessionId, out: &mut Outputs) {
+        let Some(queue) = self.waiting.get_mut(&session) else { return };
+        while let Some(waiting) = queue.pop_front_if(|waiting| waiting.answer.is_some()) {
+            self.count -= 1;
+            for (conn, message, bytes) in waiting.answer.into_iter().flatten() {
+                out.client(conn, message, |to| to.extend_from_slice(&bytes));
+            }
+        }
+        if queue.is_empty() {
+            self.waiting.remove(&session);
+        }
+    }
+}
+
+/// Writes an answer aside.
+fn aside(write: impl FnOnce(&mut Outputs)) -> Vec<(ConnId, ClientMessage, Bytes)> {
+    let mut out = Outputs::default();
+    write(&mut out);
+    let mut bytes = out.bytes;
+    let told = out.client.into_iter();
+    told.map(|output| (output.conn, output.message, bytes.split_to(output.len).freeze())).collect()
+}
+
+impl Replica {
+    fn learning(&mut self) -> &mut Learning {
+        match &mut self.serving {
+            Serving::Learning(learning) => learning,
+            Serving::Nobody | Serving::Leading(_) => panic!("asked of a server that does not learn"),
+        }
+    }
+
+    pub(super) fn learn_clients(&mut self) {
+        self.serving = Serving::Learning(Box::default());
+    }
+
+    fn forward(&mut self, request: Forwarded, out: &mut Outputs) {
+        if let Some(learner) = self.zab.learner() {
+            learner.forward(request, &mut out.zab);
+        }
+    }
+
+    // Sessions.
+
+    pub(super) fn learn_new_session(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
+        self.learning().wait(session, 0, What::Establish(hello));
+        let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
+        let op = Op::CreateSession.code();
+        self.forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, out);
+    }
+
+    pub(super) fn learn_reattach(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
+        self.learning().revalidations.entry(session).or_default().push_back(hello);
+        if let Some(learner) = self.zab.learner() {
+            learner.revalidate(session, hello.timeout_ms, &mut out.zab);
+        }
+    }
+
+    pub(super) fn on_revalidated(&mut self, _: Now, session: SessionId, valid: bool, out: &mut Outputs) {
+        let Serving::Learning(learning) = &mut self.serving else { return };
+        let Some(queue) = learning.revalidations.get_mut(&session) else { return };
+        let hello = queue.pop_front();
+        if queue.is_empty() {
+            learning.revalidations.remove(&session);
+        }
+        let Some(hello) = hello else { return };
+        if valid {
+            learning.touch(session, hello.timeout_ms);
+            self.establish(session, hello, out);
+        } else {
+            refuse(hello, out);
+        }
+    }
+
+    pub(super) fn on_pinged(&mut self, zxid: Zxid, out: &mut Outputs) {
+        let Serving::Learning(learning) = &mut self.serving else { return };
+        let touched = std::mem::take(&mut learning.touched).into_iter().collect();
+        if let Some(learner) = self.zab.learner() {
+            learner.pong(zxid, touched, &mut out.zab);
+        }
+    }
+
+    // Requests.
+
+    pub(super) fn learn_request(&mut self, db: &Database, conn: ConnId, request: Request, out: &mut Outputs) {
+        let Request { session, cxid, op, body, auth } = request;
+        if let Some(attached) = self.attached.get(&session) {
+            let timeout_ms = attached.timeout_ms;
+            self.learning().touch(session, timeout_ms);
+        }
+        let what = match op {
+            Op::CloseSession => Ok(What::CloseSession { conn }),
+            Op::Sync => SyncRequest::decode(&mut SharedReader::new(body.clone()))
+                .map(|sync| What::Sync { conn, path: sync.path })
+                .map_err(|_| ErrorCode::MarshallingError),
+            _ => may_forward(op, &body).map(|()| What::Write { conn }),
+        };
+        let learning = self.learning();
+        match what {
+            Ok(what) => {
+                if matches!(what, What::Sync { .. }) {
+                    learning.syncs.push_back(session);
+                }
+                learning.wait(session, cxid, what);
+                let body = if op == Op::CloseSession { Bytes::new() } else { body };
+                let auth = auth.to_vec();
+                self.forward(Forwarded { session, cxid, op: op.code(), body, auth }, out);
+            }
+            Err(code) => {
+                learning.wait(session, cxid, What::Refused { conn });
+                let last = db.last_zxid;
+                let refused = learning.find(session, |waiting| matches!(waiting.what, What::Refused { .. }));
+                let answer = aside(|out| out.fail(conn, cxid, last, code));
+                refused.expect("it was just put there").answer = Some(answer);
+                learning.release(session, out);
+            }
+        }
+    }
+
+    /// The leader answered the oldest `sync`, and all that it covers is applied.
+    pub(super) fn sync_answered(&mut self, db: &Database, out: &mut Outputs) {
+        let Serving::Learning(learning) = &mut self.serving else { return };
+        let Some(session) = learning.syncs.pop_front() else { return };
+        let is_sync = |waiting: &Waiting| matches!(waiting.what, What::Sync { .. });
+        let Some(waiting) = learning.find(session, is_sync) else { return };
+        let What::Sync { conn, path } = &mut waiting.what else { return };
+        let (conn, path, xid) = (*conn, path.take(), waiting.cxid);
+        waiting.answer = Some(aside(|out| write_sync(out, conn, xid, db.last_zxid, path)));
+        learning.release(session, out);
+    }
+
+    // What was committed.
+
+    pub(super) fn learned(&mut self, _: Now, entry: Entry, applied: &Applied, out: &mut Outputs) {
+        let session = SessionId(entry.txn.header.client_id);
+        let ended = matches!(entry.txn.body, TxnBody::CloseSession(_));
+        let cxid = entry.txn.header.cxid;
+        let learning = self.learning();
+        let mut answered = None;
+        let mut established = None;
+        let own = |waiting: &Waiting| waiting.cxid == cxid && waiting.what.is_answered_by(&entry.txn.body);
+        if let Some(waiting) = learning.find(session, own) {
+            waiting.answer = Some(match &waiting.what {
+                What::Establish(hello) => {
+                    established = Some(*hello);
+                    Vec::new()
+                }
+                What::CloseSession { conn } => {
+                    answered = Some(*conn);
+                    aside(|out| last_reply(out, *conn, cxid, entry.zxid))
+                }
+                What::Write { conn } => aside(|out| answer(out, *conn, cxid, &entry, applied)),
+                What::Sync { .. } | What::Refused { .. } => Vec::new(),
+            });
+            learning.release(session, out);
+        }
+        if let Some(hello) = established {
+            self.learning().touch(session, hello.timeout_ms);
+            self.establish(session, hello, out);
+        }
+        if ended {
+            self.detach(session, answered, out);
+        }
+    }
+}

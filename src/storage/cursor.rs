@@ -1,0 +1,127 @@
+//! Reads on in a log that is still written: what a leader sends to learners that are far behind.
+
+use super::log_reader::{LogReader, LogRecord};
+use super::names::{files, log_zxid, snapshot_zxid};
+use super::recovery::follows;
+use super::{Dirs, Disk, StorageError};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a zxid stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is there, or opens an epoch within what is there.
+    Within,
+    /// It is not; the transaction before it is this one.
+    Behind(i64),
+    /// The log does not reach back so far.
+    Unknown,
+}
+
+/// Reads records in order, over the borders of files.
+pub struct LogCursor {
+    disk: Arc<dyn Disk>,
+    /// Files that come next, the nearest last.
+    files: Vec<(i64, PathBuf)>,
+    reader: Option<LogReader>,
+    /// The last record that was passed.
+    last: i64,
+    /// A record that was read and not taken.
+    ahead: Option<LogRecord>,
+    bytes: u64,
+}
+
+impl LogCursor {
+    /// Goes to the place behind `zxid`, and tells what is there.
+    pub fn seek(disk: Arc<dyn Disk>, dirs: &Dirs, zxid: i64) -> Result<(Self, Place), StorageError> {
+        let logs = files(&*disk, &dirs.log, log_zxid)?;
+        let Some(first) = logs.iter().rposition(|(start, _)| *start <= zxid) else {
+            let cursor = Self { disk, files: Vec::new(), reader: None, last: zxid, ahead: None, bytes: 0 };
+            return Ok((cursor, Place::Unknown));
+        };
+        let files: Vec<_> = logs[first..].iter().rev().cloned().collect();
+        let mut cursor = Self { disk, files, reader: None, last: i64::MIN, ahead: None, bytes: 0 };
+        let place = loop {
+            match cursor.read()? {
+                Some(record) if record.zxid < zxid => cursor.last = record.zxid,
+                Some(record) if record.zxid == zxid => {
+                    cursor.last = zxid;
+                    break Place::Within;
+                }
+                other => {
+                    cursor.ahead = other;
+                    break match cursor.last {
+                        i64::MIN => Place::Unknown,
+                        _ if zxid as u32 == 0 => Place::Within,
+                        before => Place::Behind(before),
+                    };
+                }
+            }
+        };
+        Ok((cursor, place))
+    }
+
+    /// The next record; none where the log ends for now. A gap is an error: it must not spread.
+    #[allow(clippy::should_implement_trait)] // it can fail
+    pub fn next(&mut self) -> Result<Option<LogRecord>, StorageError> {
+        loop {
+            let record = match self.ahead.take() {
+                Some(record) => record,
+                None => match self.read()? {
+                    Some(record) => record,
+                    None => return Ok(None),
+                },
+            };
+            // A Java server of 3.9 repeats the last zxid for a request that did not decode.
+            if record.zxid <= self.last {
+                continue;
+            }
+            if self.last != i64::MIN && !follows(self.last, record.zxid) {
+                let path = self.reader.as_ref().map(|reader| reader.path().to_path_buf()).unwrap_or_default();
+                let what = format!("transaction {:#x} follows {:#x}", record.zxid, self.last);
+                return Err(StorageError::damaged(&path, record.offset, what));
+            }
+            self.last = record.zxid;
+            return Ok(Some(record));
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<LogRecord>, StorageError> {
+        loop {
+            if let Some(reader) = &mut self.reader
+                && let Some(record) = reader.next()?
+            {
+                self.bytes += record.body.len() as u64;
+                return Ok(Some(record));
+            }
+            let Some((_, path)) = self.files.pop() else { return Ok(None) };
+            self.reader = Some(LogReader::open_growing(&*self.disk, &path)?);
+        }
+    }
+
+    /// The last zxid that was passed.
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// Bytes that were read.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that may lie ahead, with what was allocated and not written.
+    pub fn bytes_ahead(&self) -> Result<u64, StorageError> {
+        let mut sum = 0;
+        for (_, path) in &self.files {
+            sum += self.disk.open(path).map_err(StorageError::io("open", path))?.len();
+        }
+        Ok(sum + self.reader.as_ref().map_or(0, |reader| reader.len() - reader.position()))
+    }
+}
+
+/// Snapshot files, the newest first, with their zxids.
+pub fn newest_snapshots(disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<(i64, PathBuf)>, StorageError> {
+    let mut found = files(disk, &dirs.data, snapshot_zxid)?;
+    found.reverse();
+    Ok(found)
+}

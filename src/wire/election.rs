@@ -1,0 +1,253 @@
+//! The election port: the initial message, and the notifications behind it
+//! (`QuorumCnxManager.InitialMessage`, `FastLeaderElection.buildMsg`).
+
+use crate::jute::{DecodeError, Reader, Source};
+use crate::model::{Epoch, ServerId, Zxid};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// One address follows.
+const ONE_ADDRESS: i64 = -65_536;
+/// Several, with `|` between them: sent where `multiAddress.enabled`.
+const MANY_ADDRESSES: i64 = -65_535;
+/// What Java reads at the most.
+const MAX_ADDRESS: i32 = 2048;
+/// A notification's frame has at most this many bytes, as Java has it.
+pub const MAX_NOTIFICATION: usize = 512 << 10;
+/// The version of notifications that carry a configuration.
+const WITH_CONFIG: i32 = 2;
+
+/// What the dialling server says first, once, without a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialMessage {
+    pub from: ServerId,
+    /// Its own election addresses, `host:port`. Empty from servers before 3.5.
+    pub addresses: Vec<(String, u16)>,
+}
+
+impl InitialMessage {
+    /// Has to leave in one write: Java takes what one read brings.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let one = |(host, port): &(String, u16)| {
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        };
+        let text = self.addresses.iter().map(one).collect::<Vec<_>>().join("|");
+        out.put_i64(if self.addresses.len() > 1 { MANY_ADDRESSES } else { ONE_ADDRESS });
+        out.put_i64(self.from.0);
+        out.put_i32(text.len() as i32);
+        out.put_slice(text.as_bytes());
+    }
+
+    /// Takes the message from the front of `bytes`, with its length; `None` asks for more bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, DecodeError> {
+        let mut from = Reader::new(bytes);
+        let all = bytes.len();
+        match Self::take(&mut from) {
+            Ok(message) => Ok(Some((message, all - from.remaining()))),
+            Err(DecodeError::Truncated { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let first = from.long()?;
+        if first >= 0 {
+            return Ok(Self { from: ServerId(first), addresses: Vec::new() });
+        }
+        if !matches!(first, ONE_ADDRESS | MANY_ADDRESSES) {
+            return Err(DecodeError::BadValue("an unknown version of the initial message"));
+        }
+        let sender = ServerId(from.long()?);
+        let len = from.int()?;
+        if !(1..=MAX_ADDRESS).contains(&len) {
+            return Err(DecodeError::NegativeLength(len));
+        }
+        let text = std::str::from_utf8(from.take(len as usize)?);
+        let text = text.map_err(|_| DecodeError::BadValue("an address that is no UTF-8"))?;
+        let addresses = text.split('|').map(address).collect::<Result<_, _>>()?;
+        Ok(Self { from: sender, addresses })
+    }
+}
+
+fn address(text: &str) -> Result<(String, u16), DecodeError> {
+    let wrong = DecodeError::BadValue("an address needs the form host:port");
+    let (host, port) = text.rsplit_once(':').ok_or(wrong)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.parse().map_err(|_| wrong)?;
+    if host.is_empty() { Err(wrong) } else { Ok((host.into(), port)) }
+}
+
+/// What a server does, as it tells the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    Looking,
+    Following,
+    Leading,
+    Observing,
+}
+
+impl PeerState {
+    fn from_code(code: i32) -> Option<Self> {
+        Some(match code {
+            0 => Self::Looking,
+            1 => Self::Following,
+            2 => Self::Leading,
+            3 => Self::Observing,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Looking => "LOOKING",
+            Self::Following => "FOLLOWING",
+            Self::Leading => "LEADING",
+            Self::Observing => "OBSERVING",
+        }
+    }
+}
+
+/// One vote, and who tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// What the sender does.
+    pub state: PeerState,
+    pub leader: ServerId,
+    /// The proposed leader's last logged zxid.
+    pub zxid: Zxid,
+    /// The sender's logical clock.
+    pub round: i64,
+    /// The proposed leader's current epoch.
+    pub peer_epoch: Epoch,
+    /// 0 from servers before 3.4.6.
+    pub version: i32,
+    /// The sender's committed configuration; not of its version where it does not parse.
+    pub config: Option<Bytes>,
+}
+
+impl Notification {
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let config = self.config.as_deref().unwrap_or_default();
+        out.put_i32((44 + config.len()) as i32);
+        out.put_i32(self.state as i32);
+        out.put_i64(self.leader.0);
+        out.put_i64(self.zxid.0);
+        out.put_i64(self.round);
+        out.put_i64(self.peer_epoch.0);
+        out.put_i32(WITH_CONFIG);
+        out.put_i32(config.len() as i32);
+        out.put_slice(config);
+    }
+
+    /// Reads a frame's body. Older forms are told by their length.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let from = &mut Reader::new(body);
+        let state = PeerState::from_code(from.int()?).ok_or(DecodeError::BadValue("an unknown state"))?;
+        let (leader, zxid, round) = (ServerId(from.long()?), Zxid(from.long()?), from.long()?);
+        let old = Self { state, leader, zxid, round, peer_epoch: zxid.epoch(), version: 0, config: None };
+        if body.len() == 28 {
+            return Ok(old);
+        }
+        let old = Self { peer_epoch: Epoch(from.long()?), ..old };
+        // Senders of 40 bytes put a 1 there, which Java does not look at.
+        if body.len() == 40 {
+            return Ok(old);
+        }
+        let version = from.int()?;
+        if version < WITH_CONFIG {
+            return Ok(Self { version, ..old });
+        }
+        let config = match from.int()? {
+            len if len < 0 => return Err(DecodeError::NegativeLength(len)),
+            len => Bytes::copy_from_slice(from.take(len as usize)?),
+        };
+        Ok(Self { version, config: Some(config), ..old })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_initial_message_is_javas() {
+        let golden = hex("ffffffffffff0000 0000000000000002 0000000f 3132372e302e302e313a3333383832");
+        let message = InitialMessage { from: ServerId(2), addresses: vec![("127.0.0.1".into(), 33_882)] };
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        assert_eq!(&out[..], &golden[..]);
+        assert_eq!(InitialMessage::decode(&golden), Ok(Some((message, golden.len()))));
+        for cut in 0..golden.len() {
+            assert_eq!(InitialMessage::decode(&golden[..cut]), Ok(None), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn several_addresses_and_bare_ids_are_understood() {
+        let message =
+            InitialMessage { from: ServerId(3), addresses: vec![("a".into(), 1), ("::1".into(), 2)] };
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        assert_eq!(InitialMessage::decode(&out).unwrap().unwrap().0, message);
+        let bare = InitialMessage::decode(&5_i64.to_be_bytes()).unwrap().unwrap().0;
+        assert_eq!(bare, InitialMessage { from: ServerId(5), addresses: Vec::new() });
+    }
+
+    #[test]
+    fn a_wrong_initial_message_is_refused() {
+        for wrong in [
+            "ffffffffffff0002 0000000000000002 00000001 61",
+            "ffffffffffff0000 0000000000000002 00000000",
+            "ffffffffffff0000 0000000000000002 00000801",
+            "ffffffffffff0000 0000000000000002 ffffffff",
+            "ffffffffffff0000 0000000000000002 00000001 61",
+            "ffffffffffff0000 0000000000000002 00000002 3a31",
+            "ffffffffffff0000 0000000000000002 00000003 613aff",
+        ] {
+            assert!(InitialMessage::decode(&hex(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn notifications_of_all_versions_are_understood() {
+        let new = Notification {
+            state: PeerState::Leading,
+            leader: ServerId(2),
+            zxid: Zxid(0x2_0000_0005),
+            round: 7,
+            peer_epoch: Epoch(3),
+            version: 2,
+            config: Some(Bytes::from_static(b"version=0")),
+        };
+        let mut out = BytesMut::new();
+        new.encode(&mut out);
+        assert_eq!(out.len(), 4 + 44 + 9);
+        assert_eq!(Notification::decode(&out[4..]).as_ref(), Ok(&new));
+        let old = Notification { version: 0, config: None, ..new.clone() };
+        assert_eq!(Notification::decode(&out[4..44]).as_ref(), Ok(&old), "40 bytes: no version");
+        let oldest = Notification { peer_epoch: Epoch(2), ..old };
+        assert_eq!(Notification::decode(&out[4..32]), Ok(oldest), "28 bytes: the epoch is the zxid's");
+    }
+
+    #[test]
+    fn a_notification_that_lies_about_its_length_is_refused() {
+        let mut body =
+            hex("00000000 0000000000000002 0000000000000000 0000000000000001 0000000000000000 00000002");
+        body.extend([0; 2]);
+        assert!(Notification::decode(&body).is_err(), "no length");
+        body.truncate(40);
+        body.extend(u32::to_be_bytes(5));
+        assert!(Notification::decode(&body).is_err(), "5 bytes and none there");
+        body[3] = 4;
+        assert_eq!(Notification::decode(&body), Err(DecodeError::BadValue("an unknown state")));
+        assert!(Notification::decode(&body[..20]).is_err());
+    }
+}

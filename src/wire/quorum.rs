@@ -1,0 +1,520 @@
+//! The quorum port: the packets between a leader and its learners (`QuorumPacket`, `server/quorum/Leader`).
+//!
+//! A connection carries packets without a frame: [`take`] cuts them out of the stream. Behind a SNAP packet the stream
+//! is a snapshot's, up to its [`SIGNATURE`].
+
+use crate::jute::records::{Id, LearnerInfo, QuorumPacket};
+use crate::jute::{DecodeError, SharedReader, Source};
+use crate::model::{Epoch, ServerId, SessionId, Zxid};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// "ZAB 1.0": what both sides announce.
+pub const PROTOCOL: i32 = 0x10000;
+/// Behind the snapshot of a SNAP, as a string.
+pub const SIGNATURE: &[u8] = b"BenWasHere";
+
+const REQUEST: i32 = 1;
+const PROPOSAL: i32 = 2;
+const ACK: i32 = 3;
+const COMMIT: i32 = 4;
+const PING: i32 = 5;
+const REVALIDATE: i32 = 6;
+const SYNC: i32 = 7;
+const INFORM: i32 = 8;
+const COMMIT_AND_ACTIVATE: i32 = 9;
+const NEW_LEADER: i32 = 10;
+const FOLLOWER_INFO: i32 = 11;
+const UP_TO_DATE: i32 = 12;
+const DIFF: i32 = 13;
+const TRUNC: i32 = 14;
+const SNAP: i32 = 15;
+const OBSERVER_INFO: i32 = 16;
+const LEADER_INFO: i32 = 17;
+const ACK_EPOCH: i32 = 18;
+const INFORM_AND_ACTIVATE: i32 = 19;
+
+/// The packet types by the names that the papers and Java's logs use.
+pub fn name(kind: i32) -> &'static str {
+    match kind {
+        REQUEST => "REQUEST",
+        PROPOSAL => "PROPOSAL",
+        ACK => "ACK",
+        COMMIT => "COMMIT",
+        PING => "PING",
+        REVALIDATE => "REVALIDATE",
+        SYNC => "SYNC",
+        INFORM => "INFORM",
+        COMMIT_AND_ACTIVATE => "COMMITANDACTIVATE",
+        NEW_LEADER => "NEWLEADER",
+        FOLLOWER_INFO => "FOLLOWERINFO",
+        UP_TO_DATE => "UPTODATE",
+        DIFF => "DIFF",
+        TRUNC => "TRUNC",
+        SNAP => "SNAP",
+        OBSERVER_INFO => "OBSERVERINFO",
+        LEADER_INFO => "LEADERINFO",
+        ACK_EPOCH => "ACKEPOCH",
+        INFORM_AND_ACTIVATE => "INFORMANDACTIVATE",
+        _ => "an unknown packet",
+    }
+}
+
+/// A write, a sync or a session's begin or end, as a learner hands it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    pub session: SessionId,
+    pub cxid: i32,
+    /// The operation's code; an unknown one is the leader's to refuse.
+    pub op: i32,
+    /// The client's request record, unchanged.
+    pub body: Bytes,
+    /// The ids of the client's connection.
+    pub auth: Vec<Id<Bytes>>,
+}
+
+/// From a learner to its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromLearner {
+    /// FOLLOWERINFO or, from an observer, OBSERVERINFO.
+    Info {
+        observer: bool,
+        accepted: Epoch,
+        id: ServerId,
+        protocol: i32,
+        config_version: i64,
+    },
+    /// `current` is none where the epoch offered was accepted before.
+    AckEpoch {
+        current: Option<Epoch>,
+        last: Zxid,
+    },
+    Ack(Zxid),
+    /// The sessions that were active since the last ping, with their timeouts in milliseconds.
+    Ping {
+        zxid: Zxid,
+        touched: Vec<(SessionId, i32)>,
+    },
+    Revalidate {
+        session: SessionId,
+        timeout_ms: i32,
+    },
+    Request(Forwarded),
+    /// A type that no learner sends: Java logs and goes on.
+    Unknown(i32),
+}
+
+/// From a leader to one of its learners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromLeader {
+    LeaderInfo {
+        epoch: Epoch,
+        protocol: i32,
+    },
+    Diff(Zxid),
+    Trunc(Zxid),
+    Snap(Zxid),
+    /// The body is header, record and digest, as the log frames them.
+    Proposal {
+        zxid: Zxid,
+        body: Bytes,
+    },
+    Commit(Zxid),
+    CommitAndActivate {
+        zxid: Zxid,
+        leader: ServerId,
+    },
+    Inform {
+        zxid: Zxid,
+        body: Bytes,
+    },
+    InformAndActivate {
+        zxid: Zxid,
+        leader: ServerId,
+        body: Bytes,
+    },
+    /// `zxid` opens the epoch. Without a configuration from leaders before 3.5.
+    NewLeader {
+        zxid: Zxid,
+        config: Option<Bytes>,
+    },
+    UpToDate,
+    Ping(Zxid),
+    Revalidate {
+        session: SessionId,
+        valid: bool,
+    },
+    Sync,
+    Unknown(i32),
+}
+
+/// Writes one packet without authinfo.
+fn put(out: &mut BytesMut, kind: i32, zxid: Zxid, data: Option<&[u8]>) {
+    QuorumPacket { kind, zxid: zxid.0, data, authinfo: None }.encode(out);
+}
+
+const NO_ZXID: Zxid = Zxid(-1);
+
+impl FromLearner {
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Info { observer, accepted, id, protocol, config_version } => {
+                let kind = if *observer { OBSERVER_INFO } else { FOLLOWER_INFO };
+                let mut data = BytesMut::with_capacity(20);
+                LearnerInfo { server_id: id.0, protocol_version: *protocol, config_version: *config_version }
+                    .encode(&mut data);
+                put(out, kind, Zxid::new(*accepted, 0), Some(&data));
+            }
+            Self::AckEpoch { current, last } => {
+                let epoch = current.map_or(-1, |epoch| epoch.0 as i32);
+                put(out, ACK_EPOCH, *last, Some(&epoch.to_be_bytes()));
+            }
+            Self::Ack(zxid) => put(out, ACK, *zxid, None),
+            Self::Ping { zxid, touched } => {
+                let mut data = BytesMut::with_capacity(12 * touched.len());
+                for (session, timeout) in touched {
+                    data.put_i64(session.0);
+                    data.put_i32(*timeout);
+                }
+                put(out, PING, *zxid, Some(&data));
+            }
+            Self::Revalidate { session, timeout_ms } => {
+                let mut data = BytesMut::with_capacity(12);
+                data.put_i64(session.0);
+                data.put_i32(*timeout_ms);
+                put(out, REVALIDATE, NO_ZXID, Some(&data));
+            }
+            Self::Request(request) => {
+                let mut data = BytesMut::with_capacity(16 + request.body.len());
+                data.put_i64(request.session.0);
+                data.put_i32(request.cxid);
+                data.put_i32(request.op);
+                data.put_slice(&request.body);
+                // Java sends null where there is no connection: for its own createSession.
+                let authinfo = (!request.auth.is_empty()).then(|| request.auth.clone());
+                let packet = QuorumPacket { kind: REQUEST, zxid: -1, data: Some(data.freeze()), authinfo };
+                packet.encode(out);
+            }
+            Self::Unknown(kind) => put(out, *kind, NO_ZXID, None),
+        }
+    }
+
+    fn from_packet(packet: QuorumPacket<Bytes>) -> Result<Self, DecodeError> {
+        let zxid = Zxid(packet.zxid);
+        let data = || packet.data.clone().ok_or(DecodeError::UnexpectedNull);
+        Ok(match packet.kind {
+            FOLLOWER_INFO | OBSERVER_INFO => {
+                let from = &mut SharedReader::new(data()?);
+                let id = ServerId(from.long()?);
+                // Older learners leave out the end.
+                let protocol = if from.remaining() >= 4 { from.int()? } else { 1 };
+                let config_version = if from.remaining() >= 8 { from.long()? } else { 0 };
+                let observer = packet.kind == OBSERVER_INFO;
+                Self::Info { observer, accepted: zxid.epoch(), id, protocol, config_version }
+            }
+            ACK_EPOCH => {
+                let epoch = SharedReader::new(data()?).int()?;
+                let current = (epoch != -1).then_some(Epoch(i64::from(epoch)));
+                Self::AckEpoch { current, last: zxid }
+            }
+            ACK => Self::Ack(zxid),
+            PING => {
+                let from = &mut SharedReader::new(packet.data.unwrap_or_default());
+                let mut touched = Vec::with_capacity(from.remaining() / 12);
+                while from.remaining() > 0 {
+                    touched.push((SessionId(from.long()?), from.int()?));
+                }
+                Self::Ping { zxid, touched }
+            }
+            REVALIDATE => {
+                let from = &mut SharedReader::new(data()?);
+                Self::Revalidate { session: SessionId(from.long()?), timeout_ms: from.int()? }
+            }
+            REQUEST => {
+                let mut from = SharedReader::new(data()?);
+                let (session, cxid, op) = (SessionId(from.long()?), from.int()?, from.int()?);
+                let body = from.take(from.remaining())?;
+                let auth = packet.authinfo.unwrap_or_default();
+                Self::Request(Forwarded { session, cxid, op, body, auth })
+            }
+            other => Self::Unknown(other),
+        })
+    }
+}
+
+impl FromLeader {
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::LeaderInfo { epoch, protocol } => {
+                put(out, LEADER_INFO, Zxid::new(*epoch, 0), Some(&protocol.to_be_bytes()));
+            }
+            Self::Diff(zxid) => put(out, DIFF, *zxid, None),
+            Self::Trunc(zxid) => put(out, TRUNC, *zxid, None),
+            Self::Snap(zxid) => put(out, SNAP, *zxid, None),
+            Self::Proposal { zxid, body } => put(out, PROPOSAL, *zxid, Some(body)),
+            Self::Commit(zxid) => put(out, COMMIT, *zxid, None),
+            Self::CommitAndActivate { zxid, leader } => {
+                put(out, COMMIT_AND_ACTIVATE, *zxid, Some(&leader.0.to_be_bytes()));
+            }
+            Self::Inform { zxid, body } => put(out, INFORM, *zxid, Some(body)),
+            Self::InformAndActivate { zxid, leader, body } => {
+                let data = [&leader.0.to_be_bytes(), &body[..]].concat();
+                put(out, INFORM_AND_ACTIVATE, *zxid, Some(&data));
+            }
+            Self::NewLeader { zxid, config } => put(out, NEW_LEADER, *zxid, config.as_deref()),
+            Self::UpToDate => put(out, UP_TO_DATE, NO_ZXID, None),
+            Self::Ping(zxid) => put(out, PING, *zxid, None),
+            Self::Revalidate { session, valid } => {
+                let mut data = [0; 9];
+                data[..8].copy_from_slice(&session.0.to_be_bytes());
+                data[8] = u8::from(*valid);
+                put(out, REVALIDATE, NO_ZXID, Some(&data));
+            }
+            Self::Sync => put(out, SYNC, Zxid::ZERO, None),
+            Self::Unknown(kind) => put(out, *kind, NO_ZXID, None),
+        }
+    }
+
+    fn from_packet(packet: QuorumPacket<Bytes>) -> Result<Self, DecodeError> {
+        let zxid = Zxid(packet.zxid);
+        let data = || packet.data.clone().ok_or(DecodeError::UnexpectedNull);
+        Ok(match packet.kind {
+            LEADER_INFO => {
+                Self::LeaderInfo { epoch: zxid.epoch(), protocol: SharedReader::new(data()?).int()? }
+            }
+            DIFF => Self::Diff(zxid),
+            TRUNC => Self::Trunc(zxid),
+            SNAP => Self::Snap(zxid),
+            PROPOSAL => Self::Proposal { zxid, body: data()? },
+            COMMIT => Self::Commit(zxid),
+            COMMIT_AND_ACTIVATE => {
+                Self::CommitAndActivate { zxid, leader: ServerId(SharedReader::new(data()?).long()?) }
+            }
+            INFORM => Self::Inform { zxid, body: data()? },
+            INFORM_AND_ACTIVATE => {
+                let mut from = SharedReader::new(data()?);
+                let leader = ServerId(from.long()?);
+                let body = from.take(from.remaining())?;
+                Self::InformAndActivate { zxid, leader, body }
+            }
+            NEW_LEADER => Self::NewLeader { zxid, config: packet.data.filter(|text| text.len() > 1) },
+            UP_TO_DATE => Self::UpToDate,
+            PING => Self::Ping(zxid),
+            REVALIDATE => {
+                let from = &mut SharedReader::new(data()?);
+                Self::Revalidate { session: SessionId(from.long()?), valid: from.boolean()? }
+            }
+            SYNC => Self::Sync,
+            other => Self::Unknown(other),
+        })
+    }
+}
+
+/// One direction's packets.
+pub trait Packet: Sized {
+    fn decode(packet: QuorumPacket<Bytes>) -> Result<Self, DecodeError>;
+}
+
+impl Packet for FromLearner {
+    fn decode(packet: QuorumPacket<Bytes>) -> Result<Self, DecodeError> {
+        Self::from_packet(packet)
+    }
+}
+
+impl Packet for FromLeader {
+    fn decode(packet: QuorumPacket<Bytes>) -> Result<Self, DecodeError> {
+        Self::from_packet(packet)
+    }
+}
+
+/// Kind, zxid and the length of the data.
+const HEAD: usize = 16;
+/// Ids that a request may carry: far more than any connection has.
+const MAX_IDS: i32 = 1024;
+
+/// Takes the next packet from the front of `bytes`; `None` asks for more of them. `max_data` bounds what a packet may
+/// make us wait for: a length beyond it is an error at once.
+pub fn take<P: Packet>(bytes: &mut BytesMut, max_data: usize) -> Result<Option<P>, DecodeError> {
+    let Some(len) = packet_len(bytes, max_data)? else { return Ok(None) };
+    let packet = bytes.split_to(len).freeze();
+    let packet = QuorumPacket::decode(&mut SharedReader::new(packet))?;
+    P::decode(packet).map(Some)
+}
+
+/// The length of the packet at the front, once it is there as a whole.
+fn packet_len(bytes: &[u8], max_data: usize) -> Result<Option<usize>, DecodeError> {
+    let mut rest = bytes;
+    if rest.len() < HEAD {
+        return Ok(None);
+    }
+    rest.advance(HEAD - 4);
+    if !skip(&mut rest, max_data)? || rest.len() < 4 {
+        return Ok(None);
+    }
+    let ids = rest.get_i32();
+    if ids > MAX_IDS {
+        return Err(DecodeError::BadValue("too many ids in a packet"));
+    }
+    // A negative count is an empty list, as Java's loop has it; each id is two strings.
+    for _ in 0..2 * ids.max(0) {
+        if rest.len() < 4 || !skip(&mut rest, max_data)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes.len() - rest.len()))
+}
+
+/// Steps over a length and so many bytes. False: they are not all there yet.
+fn skip(rest: &mut &[u8], max: usize) -> Result<bool, DecodeError> {
+    let len = match rest.get_i32() {
+        -1 => 0,
+        len if len < 0 || len as usize > max => return Err(DecodeError::NegativeLength(len)),
+        len => len as usize,
+    };
+    if rest.len() < len {
+        return Ok(false);
+    }
+    rest.advance(len);
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 2_097_150;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    fn learner_says(golden: &str, packet: FromLearner) {
+        let golden = hex(golden);
+        let mut out = BytesMut::new();
+        packet.encode(&mut out);
+        assert_eq!(&out[..], &golden[..], "{packet:?}");
+        assert_eq!(take(&mut BytesMut::from(&golden[..]), MAX), Ok(Some(packet)));
+        for cut in 0..golden.len() {
+            assert_eq!(
+                take::<FromLearner>(&mut BytesMut::from(&golden[..cut]), MAX),
+                Ok(None),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    fn leader_says(golden: &str, packet: FromLeader) {
+        let golden = hex(golden);
+        let mut out = BytesMut::new();
+        packet.encode(&mut out);
+        assert_eq!(&out[..], &golden[..], "{packet:?}");
+        assert_eq!(take(&mut BytesMut::from(&golden[..]), MAX), Ok(Some(packet)));
+    }
+
+    /// As Java's servers exchanged them.
+    #[test]
+    fn a_first_meeting_has_javas_bytes() {
+        let info = FromLearner::Info {
+            observer: false,
+            accepted: Epoch(0),
+            id: ServerId(1),
+            protocol: PROTOCOL,
+            config_version: 0,
+        };
+        learner_says(
+            "0000000b 0000000000000000 00000014 0000000000000001 00010000 0000000000000000 ffffffff",
+            info,
+        );
+        leader_says(
+            "00000011 0000000100000000 00000004 00010000 ffffffff",
+            FromLeader::LeaderInfo { epoch: Epoch(1), protocol: PROTOCOL },
+        );
+        learner_says(
+            "00000012 0000000000000000 00000004 00000000 ffffffff",
+            FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(0) },
+        );
+        learner_says(
+            "00000012 0000000000000007 00000004 ffffffff ffffffff",
+            FromLearner::AckEpoch { current: None, last: Zxid(7) },
+        );
+        leader_says("0000000d 0000000000000000 ffffffff ffffffff", FromLeader::Diff(Zxid(0)));
+        leader_says(
+            "0000000a 0000000100000000 00000009 76657273696f6e3d30 ffffffff",
+            FromLeader::NewLeader { zxid: Zxid(1 << 32), config: Some(Bytes::from_static(b"version=0")) },
+        );
+        learner_says("00000003 0000000100000000 ffffffff ffffffff", FromLearner::Ack(Zxid(1 << 32)));
+        leader_says("0000000c ffffffffffffffff ffffffff ffffffff", FromLeader::UpToDate);
+        leader_says("00000005 0000000100000000 ffffffff ffffffff", FromLeader::Ping(Zxid(1 << 32)));
+        learner_says(
+            "00000005 0000000100000000 00000000 ffffffff",
+            FromLearner::Ping { zxid: Zxid(1 << 32), touched: Vec::new() },
+        );
+    }
+
+    #[test]
+    fn requests_carry_the_clients_record_and_ids() {
+        let auth = vec![Id { scheme: Bytes::from_static(b"ip"), id: Bytes::from_static(b"::1") }];
+        let body = Bytes::from_static(b"\0\0\0\x02/a");
+        let request = Forwarded { session: SessionId(0x0200_0000_0000_0001), cxid: 3, op: 2, body, auth };
+        learner_says(
+            "00000001 ffffffffffffffff 00000016 0200000000000001 00000003 00000002 00000002 2f61
+             00000001 00000002 6970 00000003 3a3a31",
+            FromLearner::Request(request),
+        );
+        let create = Forwarded {
+            session: SessionId(0x0200_0000_0000_0001),
+            cxid: 0,
+            op: -10,
+            body: Bytes::from_static(b"\0\0\x27\x10"),
+            auth: Vec::new(),
+        };
+        learner_says(
+            "00000001 ffffffffffffffff 00000014 0200000000000001 00000000 fffffff6 00002710 ffffffff",
+            FromLearner::Request(create),
+        );
+    }
+
+    #[test]
+    fn lengths_beyond_the_limit_are_refused_before_anything_is_awaited() {
+        let long = hex("00000002 0000000100000001 7fffffff");
+        assert!(take::<FromLeader>(&mut BytesMut::from(&long[..]), MAX).is_err());
+        let negative = hex("00000002 0000000100000001 fffffffe");
+        assert!(take::<FromLeader>(&mut BytesMut::from(&negative[..]), MAX).is_err());
+        let ids = hex("00000001 ffffffffffffffff ffffffff 7fffffff");
+        assert!(take::<FromLearner>(&mut BytesMut::from(&ids[..]), MAX).is_err());
+        let id = hex("00000001 ffffffffffffffff ffffffff 00000001 7ffffff0");
+        assert!(take::<FromLearner>(&mut BytesMut::from(&id[..]), MAX).is_err());
+    }
+
+    #[test]
+    fn a_packet_without_what_its_kind_needs_is_refused() {
+        for wrong in [
+            "0000000b 0000000000000000 ffffffff ffffffff",
+            "0000000b 0000000000000000 00000004 00000001 ffffffff",
+            "00000012 0000000000000000 00000002 0000 ffffffff",
+            "00000005 0000000000000000 00000005 0000000000 ffffffff",
+            "00000006 0000000000000000 00000008 0000000000000000 ffffffff",
+            "00000001 0000000000000000 00000008 0000000000000000 ffffffff",
+        ] {
+            assert!(take::<FromLearner>(&mut BytesMut::from(&hex(wrong)[..]), MAX).is_err(), "{wrong}");
+        }
+        for wrong in [
+            "00000002 0000000000000000 ffffffff ffffffff",
+            "00000009 0000000000000000 00000004 00000000 ffffffff",
+            "00000013 0000000000000000 00000004 00000000 ffffffff",
+            "00000011 0000000000000000 ffffffff ffffffff",
+        ] {
+            assert!(take::<FromLeader>(&mut BytesMut::from(&hex(wrong)[..]), MAX).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_are_told_and_stepped_over() {
+        let mut bytes = BytesMut::from(&hex("00000063 0000000000000000 00000001 00 ffffffff")[..]);
+        assert_eq!(take(&mut bytes, MAX), Ok(Some(FromLeader::Unknown(0x63))));
+        assert!(bytes.is_empty());
+    }
+}

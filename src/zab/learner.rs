@@ -1,0 +1,583 @@
+//! The learner's part, as follower and as observer (`server/quorum/Learner`, `Follower`, `Observer`): it takes the
+//! leader's history, then what it proposes, and acknowledges what is on its disk.
+
+use super::{
+    DiskDone, DiskOp, Entry, Event, History, LinkAction, Misbehaved, NO_DATA, Next, Outputs, Server,
+    parse_config,
+};
+use crate::ensemble::Ensemble;
+use crate::model::{Epoch, LinkId, ServerId, Zxid};
+use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, PROTOCOL};
+use std::collections::VecDeque;
+
+/// Dials that are tried before a new election: the leader may need a moment to open its port.
+const DIALS: u32 = 10;
+const MAX_DIAL_DELAY_MS: u64 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The next dial is due then, or one is under way.
+    Dialing { retry_at: Option<u64> },
+    /// Said who it is.
+    Introduced,
+    /// Accepts the epoch, on disk.
+    Accepting,
+    /// Acknowledged the epoch; DIFF, TRUNC or SNAP comes next.
+    Accepted,
+    /// The disk cuts the log.
+    Truncating,
+    /// The snapshot arrives.
+    Receiving(Zxid),
+    /// The disk puts it in place of everything.
+    Installing,
+    /// What can't be mended is thrown away; then it all begins anew.
+    Wiping,
+    /// Takes the leader's history.
+    Syncing,
+    /// NEWLEADER came: everything up to here has to be on disk.
+    Flushing(Zxid),
+    /// Then the epoch.
+    Entering,
+    /// Acknowledged NEWLEADER.
+    Synced,
+    /// Up to date.
+    Live,
+}
+
+#[derive(Debug)]
+pub struct Learner {
+    leader: ServerId,
+    observer: bool,
+    link: Option<LinkId>,
+    stage: Stage,
+    epoch: Epoch,
+    /// Something has to be heard by then.
+    deadline: u64,
+    dials: u32,
+    give_up_at: u64,
+    /// Packets that came while the disk had to finish something first.
+    held: VecDeque<FromLeader>,
+    is_held: bool,
+    /// Proposals to be acknowledged once they are on disk and NEWLEADER is acknowledged.
+    unacked: VecDeque<Zxid>,
+    /// NEWLEADER's configuration, active from UPTODATE on.
+    config: Option<Ensemble>,
+    over: bool,
+}
+
+impl Learner {
+    pub(super) fn begin(now: u64, leader: ServerId, server: &Server, out: &mut Outputs) -> Self {
+        out.dial = Some(leader);
+        let settings = &server.settings;
+        Self {
+            leader,
+            observer: server.is_observer(),
+            link: None,
+            stage: Stage::Dialing { retry_at: None },
+            epoch: Epoch(0),
+            deadline: u64::MAX,
+            dials: 1,
+            give_up_at: now + settings.connect_limit * settings.tick_ms,
+            held: VecDeque::new(),
+            is_held: false,
+            unacked: VecDeque::new(),
+            config: None,
+            over: false,
+        }
+    }
+
+    pub fn leader(&self) -> ServerId {
+        self.leader
+    }
+
+    pub fn is_observer(&self) -> bool {
+        self.observer
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.stage == Stage::Live && !self.over
+    }
+
+    pub fn phase_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Dialing { .. } | Stage::Introduced | Stage::Accepting | Stage::Accepted => "discovery",
+            Stage::Live => "broadcast",
+            _ => "synchronization",
+        }
+    }
+
+    /// Until when this server may take its leader for one.
+    pub fn lease(&self) -> u64 {
+        if self.is_live() { self.deadline } else { 0 }
+    }
+
+    pub(super) fn on_dialed(&mut self, now: u64, link: LinkId, server: &Server, out: &mut Outputs) {
+        if self.over || self.link.is_some() {
+            return out.close(link, "this server has no use for it any more");
+        }
+        self.link = Some(link);
+        self.stage = Stage::Introduced;
+        self.deadline = now + server.settings.init_ms();
+        let info = FromLearner::Info {
+            observer: self.observer,
+            accepted: server.accepted,
+            id: server.me(),
+            protocol: PROTOCOL,
+            config_version: server.view.committed.version(),
+        };
+        out.tell_leader(link, &info);
+    }
+
+    pub(super) fn on_dial_failed(&mut self, now: u64) {
+        let delay = (5 << self.dials.min(10)).min(MAX_DIAL_DELAY_MS);
+        self.stage = Stage::Dialing { retry_at: Some(now + delay) };
+    }
+
+    pub(super) fn on_closed(&mut self, link: LinkId, out: &mut Outputs) {
+        if self.link == Some(link) {
+            self.link = None;
+            self.lose("the leader closed the connection".into(), out);
+        }
+    }
+
+    fn lose(&mut self, why: String, out: &mut Outputs) {
+        if !self.over {
+            self.over = true;
+            out.events.push_back(Event::Lost { why, next: Next::Election });
+        }
+    }
+
+    pub(super) fn on_packet(
+        &mut self,
+        now: u64,
+        link: LinkId,
+        packet: FromLeader,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) {
+        if self.over || self.link != Some(link) {
+            return;
+        }
+        let patience = match self.stage {
+            Stage::Synced | Stage::Live => server.settings.sync_ms(),
+            _ => server.settings.init_ms(),
+        };
+        self.deadline = now + patience;
+        if self.waits_for_disk() {
+            self.held.push_back(packet);
+            return self.hold(true, out);
+        }
+        self.take(now, packet, server, out);
+    }
+
+    /// Packets have to wait: what they build on is not there yet.
+    fn waits_for_disk(&self) -> bool {
+        match self.stage {
+            Stage::Accepting
+            | Stage::Truncating
+            | Stage::Receiving(_)
+            | Stage::Installing
+            | Stage::Wiping => true,
+            Stage::Dialing { .. }
+            | Stage::Introduced
+            | Stage::Accepted
+            | Stage::Syncing
+            | Stage::Flushing(_)
+            | Stage::Entering
+            | Stage::Synced
+            | Stage::Live => false,
+        }
+    }
+
+    fn take(&mut self, now: u64, packet: FromLeader, server: &mut Server, out: &mut Outputs) {
+        if let Err(wrong) = self.step(now, packet, server, out) {
+            self.lose(format!("the leader misbehaves: {wrong}"), out);
+        }
+        self.advance(now, server, out);
+    }
+
+    fn hold(&mut self, on: bool, out: &mut Outputs) {
+        if self.is_held != on
+            && let Some(link) = self.link
+        {
+            self.is_held = on;
+            out.links.push((link, LinkAction::Hold(on)));
+        }
+    }
+
+    fn step(
+        &mut self,
+        now: u64,
+        packet: FromLeader,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        match packet {
+            FromLeader::LeaderInfo { epoch, .. } => self.on_leader_info(epoch, server, out),
+            FromLeader::Diff(_) => self.open("DIFF").map(|()| self.stage = Stage::Syncing),
+            FromLeader::Trunc(to) => self.on_trunc(to, server, out),
+            FromLeader::Snap(zxid) => self.open("SNAP").map(|()| self.stage = Stage::Receiving(zxid)),
+            FromLeader::Proposal { body, .. } if self.observer && self.is_live() => {
+                drop(body);
+                Ok(())
+            }
+            FromLeader::Commit(_) if self.observer && self.is_live() => Ok(()),
+            FromLeader::Proposal { zxid, body } => self.on_proposal(zxid, body, server, out),
+            FromLeader::Commit(zxid) => self.on_commit(zxid, server, out),
+            FromLeader::CommitAndActivate { zxid, leader } => self.on_activate(zxid, leader, server, out),
+            FromLeader::Inform { zxid, body } => {
+                self.on_proposal(zxid, body, server, out)?;
+                self.on_commit(zxid, server, out)
+            }
+            FromLeader::InformAndActivate { zxid, leader, body } => {
+                self.on_proposal(zxid, body, server, out)?;
+                self.on_activate(zxid, leader, server, out)
+            }
+            FromLeader::NewLeader { zxid, config } => self.on_new_leader(zxid, config, server, out),
+            FromLeader::UpToDate => self.on_up_to_date(now, server, out),
+            // Before UPTODATE a learner does not answer: no Java learner does.
+            FromLeader::Ping(zxid) => {
+                if self.is_live() {
+                    out.events.push_back(Event::Pinged(zxid));
+                }
+                Ok(())
+            }
+            FromLeader::Revalidate { session, valid } => {
+                out.events.push_back(Event::Revalidated { session, valid });
+                Ok(())
+            }
+            FromLeader::Sync => {
+                out.events.push_back(Event::Synced);
+                Ok(())
+            }
+            FromLeader::Unknown(_) => Ok(()),
+        }
+    }
+
+    fn require(&self, stage: Stage, packet: &str) -> Result<(), Misbehaved> {
+        if self.stage == stage {
+            return Ok(());
+        }
+        Err(Misbehaved(format!("{packet} in stage {:?}", self.stage)))
+    }
+
+    // Discovery.
+
+    /// The leader offers an epoch; this server promises never to accept an older one.
+    fn on_leader_info(
+        &mut self,
+        offered: Epoch,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        self.require(Stage::Introduced, "LEADERINFO")?;
+        let accepted = server.accepted;
+        self.epoch = offered;
+        if offered > accepted {
+            // The promise binds only once it is on disk.
+            self.stage = Stage::Accepting;
+            server.disk(DiskOp::SaveAccepted(offered), out);
+        } else if offered == accepted {
+            // Promised already, in an earlier try: answered, but not counted as a second vote.
+            self.ack_epoch(None, server, out);
+        } else {
+            return Err(Misbehaved(format!("epoch {offered}, where this server accepted {accepted}")));
+        }
+        Ok(())
+    }
+
+    fn ack_epoch(&mut self, current: Option<Epoch>, server: &Server, out: &mut Outputs) {
+        self.stage = Stage::Accepted;
+        let last = if server.abstains { NO_DATA } else { server.log_end };
+        if let Some(link) = self.link {
+            out.tell_leader(link, &FromLearner::AckEpoch { current, last });
+        }
+    }
+
+    // Synchronization.
+
+    fn open(&self, packet: &str) -> Result<(), Misbehaved> {
+        self.require(Stage::Accepted, packet)
+    }
+
+    fn on_trunc(&mut self, to: Zxid, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+        self.open("TRUNC")?;
+        if to > server.log_end {
+            return Err(Misbehaved(format!("TRUNC to {to}, where the log ends at {}", server.log_end)));
+        }
+        self.stage = Stage::Truncating;
+        server.tail.retain(|entry| entry.zxid <= to);
+        let reload = to < server.history.end();
+        server.history.truncate(to);
+        server.log_end = to;
+        server.disk(DiskOp::Truncate { to, reload }, out);
+        Ok(())
+    }
+
+    /// The driver has the snapshot that SNAP announced, checked and on disk under a name of its own.
+    pub(super) fn on_snapshot(
+        &mut self,
+        now: u64,
+        link: LinkId,
+        zxid: Zxid,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> bool {
+        if self.over || self.link != Some(link) || self.stage != Stage::Receiving(zxid) {
+            return false;
+        }
+        self.deadline = now + server.settings.init_ms();
+        self.stage = Stage::Installing;
+        server.install(link, zxid, out);
+        true
+    }
+
+    fn on_proposal(
+        &mut self,
+        zxid: Zxid,
+        body: bytes::Bytes,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        if !matches!(
+            self.stage,
+            Stage::Syncing | Stage::Flushing(_) | Stage::Entering | Stage::Synced | Stage::Live
+        ) {
+            return Err(Misbehaved(format!("a proposal in stage {:?}", self.stage)));
+        }
+        let last = server.log_end;
+        // A Java leader's queue may begin before the snapshot that it sent ahead of it; and some leaders send an observer
+        // the proposals that it will be informed of.
+        if zxid <= server.history.end() || server.tail.iter().any(|entry| entry.zxid == zxid) {
+            return Ok(());
+        }
+        let entry = Entry::decode(body)?;
+        if entry.zxid != zxid {
+            return Err(Misbehaved(format!("proposal {zxid} holds transaction {}", entry.zxid)));
+        }
+        if !History::follows(last, zxid) {
+            return Err(Misbehaved(format!("proposal {zxid} behind {last}: what lies between is missing")));
+        }
+        if let Some(config) = entry.configuration() {
+            server.see(config?, out);
+        }
+        server.append(entry.logged(), out);
+        server.tail.push_back(entry);
+        if !self.observer {
+            self.unacked.push_back(zxid);
+        }
+        if server.unlogged > server.settings.max_unlogged_bytes {
+            self.hold(true, out);
+        }
+        Ok(())
+    }
+
+    fn on_commit(&mut self, zxid: Zxid, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+        match server.tail.pop_front_if(|entry| entry.zxid == zxid) {
+            Some(entry) => {
+                server.history.push(entry.logged());
+                out.events.push_back(Event::Deliver(entry));
+                Ok(())
+            }
+            // A leader that answers a reconnect may repeat what the history holds already.
+            None if zxid <= server.history.end() => Ok(()),
+            None => {
+                let first = server.tail.front().map(|entry| entry.zxid);
+                Err(Misbehaved(format!("COMMIT {zxid}, where the next proposal is {first:?}")))
+            }
+        }
+    }
+
+    /// A reconfiguration is committed. Where it changes the leader or this server's role, the term ends.
+    fn on_activate(
+        &mut self,
+        zxid: Zxid,
+        leader: ServerId,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        let config = server.tail.front().filter(|entry| entry.zxid == zxid).and_then(Entry::configuration);
+        self.on_commit(zxid, server, out)?;
+        let Some(config) = config else {
+            return Err(Misbehaved(format!("COMMITANDACTIVATE {zxid} is no reconfiguration")));
+        };
+        if !server.settings.reconfig_enabled {
+            return Ok(());
+        }
+        let was_observer = server.is_observer();
+        server.activate(std::sync::Arc::new(config?), out);
+        let role_changed = server.is_observer() != was_observer;
+        if leader != self.leader || role_changed {
+            self.over = true;
+            let why = format!("reconfiguration {zxid} changed the leader or this server's role");
+            out.events.push_back(Event::Lost { why, next: Next::Designated { leader, zxid } });
+        }
+        Ok(())
+    }
+
+    /// The leader's history is through. It has to be on disk, and then the epoch, before this is acknowledged.
+    fn on_new_leader(
+        &mut self,
+        zxid: Zxid,
+        config: Option<bytes::Bytes>,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        self.require(Stage::Syncing, "NEWLEADER")?;
+        if zxid != Zxid::new(self.epoch, 0) {
+            return Err(Misbehaved(format!("NEWLEADER {zxid} in epoch {}", self.epoch)));
+        }
+        if let Some(text) = config {
+            let config = parse_config(&text)?;
+            server.see(config.clone(), out);
+            self.config = Some(config);
+        }
+        self.stage = Stage::Flushing(server.log_end);
+        Ok(())
+    }
+
+    fn on_up_to_date(&mut self, now: u64, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+        self.require(Stage::Synced, "UPTODATE")?;
+        let link = self.link.expect("packets come over a link");
+        out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
+        self.stage = Stage::Live;
+        self.deadline = now + server.settings.sync_ms();
+        out.events.push_back(Event::Learns(self.epoch));
+        let Some(config) = self.config.take() else { return Ok(()) };
+        let was_observer = server.is_observer();
+        let address =
+            |ensemble: &Ensemble| ensemble.member(self.leader).map(|member| member.addresses.clone());
+        let old = server.view.committed.clone();
+        let changed = server.activate(std::sync::Arc::new(config), out);
+        let new = &server.view.committed;
+        let leader_changed = !new.is_voter(self.leader) || address(&old) != address(new);
+        if changed && (leader_changed || server.is_observer() != was_observer) {
+            self.lose("the new configuration changed the leader or this server's role".into(), out);
+        }
+        Ok(())
+    }
+
+    // What the disk has done.
+
+    pub(super) fn on_disk(&mut self, now: u64, done: &DiskDone, server: &mut Server, out: &mut Outputs) {
+        if self.over {
+            return;
+        }
+        match (self.stage, done) {
+            (Stage::Accepting, DiskDone::AcceptedSaved(epoch)) if *epoch == self.epoch => {
+                let current = server.current;
+                self.ack_epoch(Some(current), server, out);
+            }
+            (Stage::Truncating, DiskDone::Truncated(_)) | (Stage::Installing, DiskDone::Installed(_)) => {
+                self.stage = Stage::Syncing;
+            }
+            (Stage::Truncating, DiskDone::Unmendable) => self.stage = Stage::Wiping,
+            (Stage::Wiping, DiskDone::Wiped) => {
+                self.lose("the log can't be cut there; this server takes everything anew".into(), out);
+            }
+            (Stage::Entering, DiskDone::CurrentSaved(epoch)) if *epoch == self.epoch => {
+                self.stage = Stage::Synced;
+                self.deadline = now + server.settings.sync_ms().max(server.settings.init_ms());
+                let committed = server.history.end();
+                // What the leader sent as committed needs no ACK.
+                self.unacked.retain(|zxid| *zxid > committed);
+                let link = self.link.expect("its loss ends the term");
+                out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
+            }
+            _ => {}
+        }
+        self.advance(now, server, out);
+    }
+
+    /// Does what has become possible.
+    fn advance(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
+        while !self.over
+            && !self.waits_for_disk()
+            && let Some(packet) = self.held.pop_front()
+        {
+            if let Err(wrong) = self.step(now, packet, server, out) {
+                self.lose(format!("the leader misbehaves: {wrong}"), out);
+            }
+        }
+        if self.over {
+            return;
+        }
+        if let Stage::Flushing(zxid) = self.stage
+            && server.durable >= zxid
+        {
+            self.stage = Stage::Entering;
+            server.disk(DiskOp::SaveCurrent(self.epoch), out);
+        }
+        if matches!(self.stage, Stage::Synced | Stage::Live)
+            && let Some(link) = self.link
+        {
+            while let Some(zxid) = self.unacked.pop_front_if(|zxid| *zxid <= server.durable) {
+                out.tell_leader(link, &FromLearner::Ack(zxid));
+            }
+        }
+        if self.held.is_empty() && server.unlogged <= server.settings.max_unlogged_bytes / 2 {
+            self.hold(false, out);
+        }
+    }
+
+    // What the replica hands on.
+
+    pub fn forward(&self, request: Forwarded, out: &mut Outputs) {
+        if let Some(link) = self.link.filter(|_| self.is_live()) {
+            out.tell_leader(link, &FromLearner::Request(request));
+        }
+    }
+
+    pub fn revalidate(&self, session: crate::model::SessionId, timeout_ms: i32, out: &mut Outputs) {
+        if let Some(link) = self.link.filter(|_| self.is_live()) {
+            out.tell_leader(link, &FromLearner::Revalidate { session, timeout_ms });
+        }
+    }
+
+    pub fn pong(&self, zxid: Zxid, touched: Vec<(crate::model::SessionId, i32)>, out: &mut Outputs) {
+        if let Some(link) = self.link.filter(|_| self.is_live()) {
+            out.tell_leader(link, &FromLearner::Ping { zxid, touched });
+        }
+    }
+
+    // Time.
+
+    pub(super) fn on_tick(&mut self, now: u64, server: &Server, out: &mut Outputs) {
+        if self.over {
+            return;
+        }
+        if let Stage::Dialing { retry_at: Some(at) } = self.stage
+            && now >= at
+        {
+            if self.dials >= DIALS || now >= self.give_up_at {
+                let why = format!("server {} can't be reached", self.leader);
+                return self.lose(why, out);
+            }
+            self.dials += 1;
+            self.stage = Stage::Dialing { retry_at: None };
+            out.dial = Some(self.leader);
+        }
+        // The bytes of a snapshot are the driver's to watch; work on the own disk is not the leader's fault.
+        let own_work = matches!(self.stage, Stage::Receiving(_)) || !server.disk_is_idle();
+        if now >= self.deadline && !own_work {
+            self.lose(format!("nothing heard from server {}", self.leader), out);
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> u64 {
+        match self.stage {
+            Stage::Dialing { retry_at } => retry_at.unwrap_or(self.give_up_at),
+            _ => self.deadline,
+        }
+    }
+
+    pub(super) fn end(self, out: &mut Outputs) {
+        if let Some(link) = self.link {
+            out.close(link, "the term is over");
+        }
+    }
+}

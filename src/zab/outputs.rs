@@ -1,0 +1,201 @@
+//! What the protocol asks of those around it: packets, the disk's work, and the replica's.
+
+use super::{Debt, Entry, LogEntry};
+use crate::ensemble::Ensemble;
+use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
+use crate::wire::quorum::{Forwarded, FromLeader, FromLearner};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Work for the disk. It is done in the order in which it was asked for, and reported as [`DiskDone`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskOp {
+    Append(LogEntry),
+    SaveAccepted(Epoch),
+    /// The leader's history is whole here: there is no debt any more.
+    SaveCurrent(Epoch),
+    /// Everything newer than `to` goes from log and snapshots. `reload`: the database has some of it, and has to be
+    /// read anew.
+    Truncate {
+        to: Zxid,
+        reload: bool,
+    },
+    /// The snapshot that has just been received over `link` takes the place of everything. Until the leader's history is whole
+    /// here, which the next `SaveCurrent` says, the debt is kept on disk.
+    Install {
+        link: LinkId,
+        zxid: Zxid,
+        debt: Debt,
+    },
+    /// Log and snapshots go: what is there can't be mended. The debt is kept in the same way.
+    Wipe {
+        debt: Debt,
+    },
+    SaveConfig(ConfigFile),
+}
+
+/// A configuration to be kept beside `zoo.cfg`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigFile {
+    /// Proposed: `zoo.cfg.dynamic.next`.
+    Next(Arc<Ensemble>),
+    /// Committed: `zoo.cfg.dynamic.<version>`, named by `zoo.cfg`.
+    Active(Arc<Ensemble>),
+}
+
+/// What the disk has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskDone {
+    /// Everything up to here is on disk.
+    Logged(Zxid),
+    AcceptedSaved(Epoch),
+    CurrentSaved(Epoch),
+    Truncated(Zxid),
+    /// There is no snapshot from which the log could be cut at the place asked for.
+    Unmendable,
+    Installed(Zxid),
+    Wiped,
+    ConfigSaved,
+}
+
+/// What a learner is to be sent out of files, packet by packet as it takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// Nothing yet: tell where this zxid stands in the log.
+    Locate(Zxid),
+    /// The log's transactions behind `after` up to `upto`, each as PROPOSAL and COMMIT.
+    Log { after: Zxid, upto: Zxid },
+    /// SNAP with the newest snapshot file.
+    Snapshot,
+}
+
+impl Feed {
+    /// Whether a feed that went up to `upto` brought nothing.
+    pub fn is_empty(self, upto: Zxid) -> bool {
+        matches!(self, Self::Log { after, .. } if upto <= after)
+    }
+}
+
+/// Where a zxid stands in the log on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Located {
+    Within,
+    /// It is not there; this is the transaction before it.
+    Behind(Zxid),
+    /// The log does not reach back so far, or a snapshot is the shorter way.
+    Unusable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkAction {
+    /// So many bytes of [`Outputs::packets`] from `start`. Several links may be sent the same.
+    Send {
+        start: usize,
+        len: usize,
+    },
+    Feed(Feed),
+    /// Stop reading from it, or go on.
+    Hold(bool),
+    /// Once what was sent has left.
+    Close(String),
+}
+
+/// Who leads next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Election,
+    /// A reconfiguration designated it: no election is needed.
+    Designated {
+        leader: ServerId,
+        zxid: Zxid,
+    },
+}
+
+/// What the replica has to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// This transaction is committed.
+    Deliver(Entry),
+    /// The database is to be that of the snapshot received.
+    Install(Zxid),
+    /// The database is to be that of the files, read anew, where truncating asked for it; an empty one at 0.
+    Reload(Zxid),
+    /// This server leads: clients are served from now on.
+    Leads(Epoch),
+    /// This server is up to date with its leader: clients are served from now on.
+    Learns(Epoch),
+    /// The term is over.
+    Lost {
+        why: String,
+        next: Next,
+    },
+    /// The configurations changed.
+    Reconfigured,
+    /// Leading: a learner hands something on.
+    Forwarded {
+        link: LinkId,
+        request: Forwarded,
+    },
+    Touched(Vec<(SessionId, i32)>),
+    Revalidate {
+        link: LinkId,
+        session: SessionId,
+        timeout_ms: i32,
+    },
+    LinkGone(LinkId),
+    /// Leading: this server's own `sync` may be answered, once everything before it is applied.
+    SyncReady,
+    /// Learning: the leader asks which sessions were active.
+    Pinged(Zxid),
+    Revalidated {
+        session: SessionId,
+        valid: bool,
+    },
+    /// Learning: the oldest `sync` may be answered.
+    Synced,
+}
+
+#[derive(Debug, Default)]
+pub struct Outputs {
+    pub disk: Vec<DiskOp>,
+    pub packets: BytesMut,
+    pub links: Vec<(LinkId, LinkAction)>,
+    /// Connect to this server's quorum port.
+    pub dial: Option<ServerId>,
+    pub events: VecDeque<Event>,
+}
+
+impl Outputs {
+    pub(super) fn tell_learner(&mut self, link: LinkId, packet: &FromLeader) {
+        let start = self.packets.len();
+        packet.encode(&mut self.packets);
+        self.links.push((link, LinkAction::Send { start, len: self.packets.len() - start }));
+    }
+
+    /// The same bytes to many.
+    pub(super) fn tell_learners(&mut self, links: impl Iterator<Item = LinkId>, packet: &FromLeader) {
+        let mut links = links.peekable();
+        if links.peek().is_none() {
+            return;
+        }
+        let start = self.packets.len();
+        packet.encode(&mut self.packets);
+        let len = self.packets.len() - start;
+        self.links.extend(links.map(|link| (link, LinkAction::Send { start, len })));
+    }
+
+    pub(super) fn tell_leader(&mut self, link: LinkId, packet: &FromLearner) {
+        let start = self.packets.len();
+        packet.encode(&mut self.packets);
+        self.links.push((link, LinkAction::Send { start, len: self.packets.len() - start }));
+    }
+
+    pub(super) fn close(&mut self, link: LinkId, why: impl Into<String>) {
+        self.links.push((link, LinkAction::Close(why.into())));
+    }
+
+    pub(super) fn feed(&mut self, link: LinkId, feed: Feed) {
+        self.links.push((link, LinkAction::Feed(feed)));
+    }
+}

@@ -18,7 +18,7 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ("storage", &[]),
     ("replica", &["jute", "model", "wire", "ensemble", "session", "tree", "request", "zab", "election"]),
     ("figures", &["model", "replica"]),
-    ("core", &["model", "wire", "config", "tree", "replica", "storage", "figures"]),
+    ("core", &["model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
     ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
     ("client_port", &["jute", "model", "wire", "tree", "request", "replica", "figures", "core"]),
     (

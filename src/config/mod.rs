@@ -222,15 +222,19 @@ impl Config {
 
     /// Reads the file, the dynamic files that belong to it, and `myid`.
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
-        let text = read(file)?;
-        let mut config = Self::parse_static(file, &text)?;
-        config.read_dynamic()?;
-        config.read_my_id()?;
+        Self::from_files(file, &|file| std::fs::read(file))
+    }
+
+    /// The same, with files out of `read`.
+    pub fn from_files(file: &Path, read: &ReadFile<'_>) -> Result<Self, ConfigError> {
+        let mut config = Self::parse_static(file, &read_text(read, file)?)?;
+        config.read_dynamic(read)?;
+        config.read_my_id(read)?;
         config.finish()?;
         Ok(config)
     }
 
-    fn read_dynamic(&mut self) -> Result<(), ConfigError> {
+    fn read_dynamic(&mut self, read: &ReadFile<'_>) -> Result<(), ConfigError> {
         let wrong = |file: &Path, what: String| ConfigError::Wrong { file: file.to_path_buf(), what };
         if let Some(file) = self.dynamic_config_file.clone() {
             if !self.servers.is_empty() {
@@ -238,7 +242,7 @@ impl Config {
                     format!("server.N stands here, and dynamicConfigFile names {} too", file.display());
                 return Err(wrong(&self.file, what));
             }
-            let ensemble = Ensemble::parse(&read(&file)?).map_err(|what| wrong(&file, what))?;
+            let ensemble = Ensemble::parse(&read_text(read, &file)?).map_err(|what| wrong(&file, what))?;
             if ensemble.version() != 0 {
                 return Err(wrong(&file, "a dynamic file has its version in its name, not in a line".into()));
             }
@@ -246,18 +250,15 @@ impl Config {
             self.ensemble = Some(ensemble.with_version(version));
         }
         let next = dynamic_file(&self.file, None);
-        if next.exists() {
-            self.proposed = Some(Ensemble::parse(&read(&next)?).map_err(|what| wrong(&next, what))?);
+        if let Some(text) = read_if_there(read, &next)? {
+            self.proposed = Some(Ensemble::parse(&text).map_err(|what| wrong(&next, what))?);
         }
         Ok(())
     }
 
-    fn read_my_id(&mut self) -> Result<(), ConfigError> {
+    fn read_my_id(&mut self, read: &ReadFile<'_>) -> Result<(), ConfigError> {
         let file = self.data_dir.join("myid");
-        if !file.is_file() {
-            return Ok(());
-        }
-        let text = read(&file)?;
+        let Some(text) = read_if_there(read, &file)? else { return Ok(()) };
         let line = text.lines().next().unwrap_or_default().trim();
         match line.parse::<i64>() {
             // It is the top byte of session ids.
@@ -592,9 +593,19 @@ impl Config {
     }
 }
 
-fn read(file: &Path) -> Result<String, ConfigError> {
+/// Reads a file as a whole.
+pub type ReadFile<'a> = dyn Fn(&Path) -> std::io::Result<Vec<u8>> + 'a;
+
+fn read_text(read: &ReadFile<'_>, file: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { file: file.to_path_buf(), source };
-    Ok(String::from_utf8_lossy(&std::fs::read(file).map_err(unreadable)?).into_owned())
+    Ok(String::from_utf8_lossy(&read(file).map_err(unreadable)?).into_owned())
+}
+
+fn read_if_there(read: &ReadFile<'_>, file: &Path) -> Result<Option<String>, ConfigError> {
+    match read_text(read, file) {
+        Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn words(value: &str) -> Vec<String> {

@@ -5,19 +5,13 @@ mod settings;
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
 use crate::core::{
-    Core, Journal, RestoredDatabase, is_readable, run_log, run_snapshots, run_timer, write_snapshot,
-    write_snapshot_of,
+    Core, Journal, Opened, is_readable, open, run_log, run_snapshots, run_timer, view, write_snapshot,
 };
-use crate::ensemble::{Ensemble, View};
 use crate::figures::Figures;
-use crate::model::{Epoch, Zxid};
 use crate::peer;
-use crate::replica::{Debt, Position, Replica};
-use crate::storage::{
-    DirLock, Dirs, Disk, Epochs, Lost, Progress, RealDisk, Recovered, StorageError, purge, read_debt,
-    recover, remove_if_there, write_debt,
-};
-use crate::tree::{CONFIG, Database};
+use crate::replica::{Debt, Replica};
+use crate::storage::{DirLock, Dirs, Disk, Progress, RealDisk, Recovered, StorageError, purge};
+use crate::tree::Database;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -85,16 +79,20 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let dirs = Dirs::new(&config.data_dir, config.log_dir());
     let locks = prepare_dirs(config, &*disk, &dirs)?;
     let figures = Arc::new(Figures::new());
-    let restored = restore(config, &disk, &dirs, watch)?;
+    let opening = settings::opening(config);
+    let opened = open(&disk, &dirs, &opening, &mut |progress: Progress<'_>| watch.recovering(progress))?;
+    watch.recovered(&opened.found);
     figures.db_init_ms.record(started.elapsed().as_secs_f64() * 1000.0);
-    figures.txns_loaded.record(restored.found.txns as f64);
+    figures.txns_loaded.record(opened.found.txns as f64);
 
-    let Restored { db, found, position } = restored;
+    let Opened { db, found, position } = opened;
     let settings = settings::replica(config);
     let rules = settings.rules.clone();
     let (last, has_debt) = (position.last, position.debt != Debt::None);
     let member = config.is_distributed().then(|| settings.election_addresses.clone());
-    let view = config.is_distributed().then(|| view(config, &db));
+    let configured = config.ensemble.clone().filter(|_| config.is_distributed());
+    let view = configured
+        .map(|committed| view(committed, config.proposed.clone(), config.reconfig_enabled, &db));
     let replica = |db: &Database, now| match view {
         Some(view) => Replica::in_ensemble(settings, view, position, now),
         None => Replica::alone(settings, db, now),
@@ -192,93 +190,6 @@ fn prepare_dirs(config: &Config, disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<Dir
         locks.push(DirLock::take(top)?);
     }
     Ok(locks)
-}
-
-struct Restored {
-    db: Database,
-    found: Recovered,
-    position: Position,
-}
-
-fn restore(
-    config: &Config,
-    disk: &Arc<dyn Disk>,
-    dirs: &Dirs,
-    watch: &mut dyn Watch,
-) -> Result<Restored, StartError> {
-    let epochs = Epochs::read(&**disk, &dirs.data)?;
-    let mut debt = match read_debt(&**disk, &dirs.data)? {
-        None => Debt::None,
-        Some(None) => Debt::Unknown,
-        Some(Some((epoch, zxid))) => Debt::AtLeast(Epoch(epoch), Zxid(zxid)),
-    };
-    let owners = settings::owners(config);
-    let keep = if config.is_distributed() { settings::HISTORY_BYTES } else { 0 };
-    let mut state = RestoredDatabase::keeping(owners, keep);
-    // What a damaged end may have held is remembered before it is cut off.
-    let mut remember = |found: &Recovered| {
-        let lost = match found.lost.filter(|_| config.is_distributed()) {
-            None | Some(Lost::Nothing) => return Ok(()),
-            Some(Lost::Unknown) => Debt::Unknown,
-            Some(Lost::UpTo(zxid)) => {
-                let epoch = epochs.current.unwrap_or(0).max(zxid >> 32);
-                Debt::AtLeast(Epoch(epoch), Zxid(zxid))
-            }
-        };
-        debt = debt.and(lost);
-        let written = match debt {
-            Debt::None => return Ok(()),
-            Debt::Unknown => None,
-            Debt::AtLeast(epoch, zxid) => Some((epoch.0, zxid.0)),
-        };
-        write_debt(&**disk, &dirs.data, written)
-    };
-    let mut progress = |progress: Progress<'_>| watch.recovering(progress);
-    let found = recover(&**disk, dirs, &mut state, &mut remember, &mut progress)?;
-    watch.recovered(&found);
-    let recent = state.take_recent();
-    let mut db = state.into_database();
-    db.last_zxid = db.last_zxid.max(Zxid(found.last_zxid));
-    let last = db.last_zxid;
-    let is_empty = found.snapshot.is_none() && last == Zxid::ZERO;
-    let abstains = is_empty && config.is_distributed() && !is_initialized(config, &**disk)?;
-    if found.snapshot.is_none() && config.is_distributed() {
-        // A Java server refuses a log without a snapshot. The end of the log may be taken back: not so the beginning.
-        write_snapshot_of(&mut Database::new(owners), disk, dirs)?;
-    }
-    // A log holds a transaction of an epoch only behind that epoch's whole history. What a crash kept from being
-    // written down is made up for.
-    let current = Epoch(epochs.current.unwrap_or(0)).max(last.epoch());
-    let accepted = Epoch(epochs.accepted.unwrap_or(0)).max(current);
-    let position = Position { accepted, current, last, recent, debt, abstains };
-    Ok(Restored { db, found, position })
-}
-
-/// With `db.autocreate=false` an empty server takes part only where the file `initialize` says that it may.
-fn is_initialized(config: &Config, disk: &dyn Disk) -> Result<bool, StartError> {
-    let file = config.log_dir().join("initialize");
-    let is_there = file.is_file();
-    if is_there {
-        remove_if_there(disk, &file)?;
-    }
-    Ok(is_there || config.db_autocreate)
-}
-
-/// The configurations that count: those of the files, and one that the log has and no file yet.
-fn view(config: &Config, db: &Database) -> View {
-    let committed = Arc::new(config.ensemble.clone().expect("an ensemble has a configuration"));
-    let mut view = View::new(committed.clone());
-    if !config.reconfig_enabled {
-        return view;
-    }
-    let in_tree = db.tree.find(CONFIG).and_then(|id| db.tree.data(id));
-    let in_tree = in_tree.and_then(|text| Ensemble::parse(std::str::from_utf8(text).ok()?).ok());
-    for later in config.proposed.clone().into_iter().chain(in_tree) {
-        if later.version() > view.last_seen.version() {
-            view.last_seen = Arc::new(later);
-        }
-    }
-    view
 }
 
 /// Removes old snapshots and logs now and every interval. Its thread ends with the process.

@@ -2,7 +2,7 @@
 
 use crate::client_port::{Facts, Limits};
 use crate::config::{Config, LearnersAllow};
-use crate::core::{Files, RollRules, Setup};
+use crate::core::{Files, Opening, RollRules, Setup};
 use crate::election::Pace;
 use crate::model::ServerId;
 use crate::model::owner::OwnerRules;
@@ -20,7 +20,7 @@ const ALONE: ServerId = ServerId(1);
 /// How many requests this server holds where a Java server would hold one: they are short-lived here and cost less.
 const OUTSTANDING_FACTOR: usize = 16;
 /// Committed transactions in memory, for learners that were away for a short time.
-pub(super) const HISTORY_BYTES: usize = 16 << 20;
+const HISTORY_BYTES: usize = 16 << 20;
 /// What a learner may take from its leader ahead of its disk.
 const MAX_UNLOGGED: usize = 32 << 20;
 /// What may wait for a learner before it is cut off and synchronized again.
@@ -30,6 +30,15 @@ const FINALIZE_MS: u64 = 200;
 
 pub(super) fn owners(config: &Config) -> OwnerRules {
     OwnerRules { extended_types: config.extended_types, emulate_353: config.emulate_353_ttl }
+}
+
+pub(super) fn opening(config: &Config) -> Opening {
+    Opening {
+        distributed: config.is_distributed(),
+        owners: owners(config),
+        history_bytes: if config.is_distributed() { HISTORY_BYTES } else { 0 },
+        autocreate: config.db_autocreate,
+    }
 }
 
 fn me(config: &Config) -> ServerId {

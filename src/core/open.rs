@@ -1,0 +1,106 @@
+//! From a data directory to the place where a server stands: database, position in the protocol, configurations.
+
+use super::{RestoredDatabase, write_snapshot_of};
+use crate::ensemble::{Ensemble, View};
+use crate::model::owner::OwnerRules;
+use crate::model::{Epoch, Zxid};
+use crate::replica::{Debt, Position};
+use crate::storage::{
+    Dirs, Disk, Epochs, Lost, Progress, Recovered, StorageError, read_debt, recover, remove_if_there, write_debt,
+};
+use crate::tree::{CONFIG, Database};
+use std::sync::Arc;
+
+/// How a data directory is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening {
+    /// As a member of an ensemble.
+    pub distributed: bool,
+    pub owners: OwnerRules,
+    /// So many bytes of the newest transactions are kept for learners.
+    pub history_bytes: usize,
+    /// An empty member may take part without the file `initialize` (`db.autocreate`).
+    pub autocreate: bool,
+}
+
+pub struct Opened {
+    pub db: Database,
+    pub found: Recovered,
+    pub position: Position,
+}
+
+pub fn open(
+    disk: &Arc<dyn Disk>,
+    dirs: &Dirs,
+    opening: &Opening,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Opened, StorageError> {
+    let epochs = Epochs::read(&**disk, &dirs.data)?;
+    let mut debt = match read_debt(&**disk, &dirs.data)? {
+        None => Debt::None,
+        Some(None) => Debt::Unknown,
+        Some(Some((epoch, zxid))) => Debt::AtLeast(Epoch(epoch), Zxid(zxid)),
+    };
+    let mut state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
+    // What a damaged end may have held is remembered before it is cut off.
+    let mut remember = |found: &Recovered| {
+        let lost = match found.lost.filter(|_| opening.distributed) {
+            None | Some(Lost::Nothing) => return Ok(()),
+            Some(Lost::Unknown) => Debt::Unknown,
+            Some(Lost::UpTo(zxid)) => {
+                let epoch = epochs.current.unwrap_or(0).max(zxid >> 32);
+                Debt::AtLeast(Epoch(epoch), Zxid(zxid))
+            }
+        };
+        debt = debt.and(lost);
+        match debt {
+            Debt::None => Ok(()),
+            Debt::Unknown => write_debt(&**disk, &dirs.data, None),
+            Debt::AtLeast(epoch, zxid) => write_debt(&**disk, &dirs.data, Some((epoch.0, zxid.0))),
+        }
+    };
+    let found = recover(&**disk, dirs, &mut state, &mut remember, progress)?;
+    let recent = state.take_recent();
+    let mut db = state.into_database();
+    db.last_zxid = db.last_zxid.max(Zxid(found.last_zxid));
+    let last = db.last_zxid;
+    let is_empty = found.snapshot.is_none() && last == Zxid::ZERO;
+    let abstains = is_empty && opening.distributed && !may_begin(disk, dirs, opening)?;
+    if found.snapshot.is_none() && opening.distributed {
+        // A Java server refuses a log without a snapshot. The end of the log may be taken back: not so the beginning.
+        write_snapshot_of(&mut Database::new(opening.owners), disk, dirs)?;
+    }
+    // A log holds a transaction of an epoch only behind that epoch's whole history. What a crash kept from being
+    // written down is made up for.
+    let current = Epoch(epochs.current.unwrap_or(0)).max(last.epoch());
+    let accepted = Epoch(epochs.accepted.unwrap_or(0)).max(current);
+    let position = Position { accepted, current, last, recent, debt, abstains };
+    Ok(Opened { db, found, position })
+}
+
+/// With `db.autocreate=false` an empty server takes part only where the file `initialize` says that it may.
+fn may_begin(disk: &Arc<dyn Disk>, dirs: &Dirs, opening: &Opening) -> Result<bool, StorageError> {
+    let Some(top) = dirs.log.parent() else { return Ok(opening.autocreate) };
+    let file = top.join("initialize");
+    let is_there = disk.open(&file).is_ok();
+    if is_there {
+        remove_if_there(&**disk, &file)?;
+    }
+    Ok(is_there || opening.autocreate)
+}
+
+/// The configurations that count: those of the files, and one that the log has and no file yet.
+pub fn view(committed: Ensemble, proposed: Option<Ensemble>, reconfig: bool, db: &Database) -> View {
+    let mut view = View::new(Arc::new(committed));
+    if !reconfig {
+        return view;
+    }
+    let in_tree = db.tree.find(CONFIG).and_then(|id| db.tree.data(id));
+    let in_tree = in_tree.and_then(|text| Ensemble::parse(std::str::from_utf8(text).ok()?).ok());
+    for later in proposed.into_iter().chain(in_tree) {
+        if later.version() > view.last_seen.version() {
+            view.last_seen = Arc::new(later);
+        }
+    }
+    view
+}

@@ -180,7 +180,12 @@ impl Core {
 
     /// What this server was when the core last looked.
     pub fn status(&self) -> Status {
-        self.status.lock().clone()
+        self.with_status(Status::clone)
+    }
+
+    /// The same without a copy.
+    pub fn with_status<T>(&self, f: impl FnOnce(&Status) -> T) -> T {
+        f(&self.status.lock())
     }
 
     /// Ends the threads: the log thread first syncs what it has.

@@ -218,7 +218,7 @@ impl Learner {
     ) -> Result<(), Misbehaved> {
         match packet {
             FromLeader::LeaderInfo { epoch, .. } => self.on_leader_info(epoch, server, out),
-            FromLeader::Diff(_) => self.open("DIFF").map(|()| self.stage = Stage::Syncing),
+            FromLeader::Diff(_) => self.on_diff(server, out),
             FromLeader::Trunc(to) => self.on_trunc(to, server, out),
             FromLeader::Snap(zxid) => self.open("SNAP").map(|()| self.stage = Stage::Receiving(zxid)),
             FromLeader::Proposal { body, .. } if self.observer && self.is_live() => {
@@ -304,6 +304,14 @@ impl Learner {
         self.require(Stage::Accepted, packet)
     }
 
+    /// What this server has is part of the leader's history, with what it had logged and not heard to be committed.
+    fn on_diff(&mut self, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+        self.open("DIFF")?;
+        self.stage = Stage::Syncing;
+        server.deliver_tail(out);
+        Ok(())
+    }
+
     fn on_trunc(&mut self, to: Zxid, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
         self.open("TRUNC")?;
         if to > server.log_end {
@@ -311,6 +319,7 @@ impl Learner {
         }
         self.stage = Stage::Truncating;
         server.tail.retain(|entry| entry.zxid <= to);
+        server.deliver_tail(out);
         let reload = to < server.history.end();
         server.history.truncate(to);
         server.log_end = to;
@@ -352,7 +361,7 @@ impl Learner {
         let last = server.log_end;
         // A Java leader's queue may begin before the snapshot that it sent ahead of it; and some leaders send an observer
         // the proposals that it will be informed of.
-        if zxid <= server.history.end() || server.tail.iter().any(|entry| entry.zxid == zxid) {
+        if zxid <= last {
             return Ok(());
         }
         let entry = Entry::decode(body)?;

@@ -247,6 +247,14 @@ impl Server {
         }
     }
 
+    /// What is in the log turns out to be history of the leader.
+    fn deliver_tail(&mut self, out: &mut Outputs) {
+        for entry in std::mem::take(&mut self.tail) {
+            self.history.push(entry.logged());
+            out.events.push_back(Event::Deliver(entry));
+        }
+    }
+
     /// What this server would owe if it lost what it has now.
     fn owes(&self) -> Debt {
         let all = Debt::AtLeast(self.current, self.log_end);

@@ -142,7 +142,9 @@ fn answer(
         Op::GetAllChildrenNumber => {
             let request = GetAllChildrenNumberRequest::decode(from).map_err(malformed)?;
             let id = readable(db, reader, request.path)?;
-            GetAllChildrenNumberResponse { total: db.tree.descendants(id) as i32 }.encode(out);
+            // Java counts by the beginnings of paths: below the empty one it finds the root's other name too.
+            let total = db.tree.descendants(id) + usize::from(request.path.is_empty());
+            GetAllChildrenNumberResponse { total: total as i32 }.encode(out);
             Ok(())
         }
         Op::MultiRead => multi_read(db, reader, from, out),
@@ -242,7 +244,11 @@ fn get_acl(db: &Database, reader: Reader<'_>, path: &[u8], out: &mut BytesMut) -
 }
 
 fn get_ephemerals(db: &Database, session: SessionId, prefix: &[u8], out: &mut BytesMut) {
-    let all = prefix.is_empty() || prefix == b"/";
+    // Java's `trim` takes everything up to the blank for one.
+    let is_blank = |byte: &u8| *byte <= b' ';
+    let from = prefix.iter().position(|byte| !is_blank(byte)).unwrap_or(prefix.len());
+    let to = prefix.iter().rposition(|byte| !is_blank(byte)).map_or(from, |at| at + 1);
+    let all = matches!(&prefix[from..to], b"" | b"/");
     let own: Vec<_> = db.tree.ephemerals_of(session).filter(|path| all || path.starts_with(prefix)).collect();
     crate::jute::records::GetEphemeralsResponse { ephemerals: own }.encode(out);
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::jute::records::*;
+use crate::jute::{Reader as Frame, Source};
 use crate::model::owner::OwnerRules;
 use crate::model::{ErrorCode, Op, SessionId, Zxid};
 use crate::tree::{Database, open_entry};
@@ -63,6 +64,24 @@ impl Server {
             }
             .encode(out);
         })
+    }
+
+    /// What a read is answered with: events and reply, frame by frame, each with its header and its body.
+    fn read(&self, op: Op, body: impl FnOnce(&mut BytesMut)) -> Vec<(ReplyHeader, Vec<u8>)> {
+        let (mut bytes, mut out) = (BytesMut::new(), BytesMut::new());
+        body(&mut bytes);
+        let (auth, rules) = (Arc::new([]) as Arc<[Id<Bytes>]>, self.preparer.rules().clone());
+        let conn = crate::model::ConnId(1);
+        let reader = ReadContext { conn, session: SESSION, auth: &auth, rules: &rules };
+        serve_read(&self.db, reader, 7, op, &bytes, &mut out);
+        let mut frames = Vec::new();
+        let mut rest = Frame::new(&out);
+        while let Ok(Some(frame)) = rest.buffer() {
+            let mut from = Frame::new(frame);
+            let header = ReplyHeader::decode(&mut from).unwrap();
+            frames.push((header, frame[ReplyHeader::MIN_LEN..].to_vec()));
+        }
+        frames
     }
 }
 
@@ -206,6 +225,31 @@ fn the_poison_create_is_refused() {
     }
 }
 
+#[test]
+fn blanks_alone_ask_for_all_ephemerals() {
+    let mut server = Server::new();
+    let txn = server.create("/e", 1);
+    server.apply(&txn);
+    for (prefix, count) in [("", 1), ("/", 1), (" \t/\0 ", 1), ("\0", 1), ("/e", 1), (" /e", 0), ("/f", 0)] {
+        let reply = server.read(Op::GetEphemerals, |out| {
+            GetEphemeralsRequest { prefix: Some(prefix.as_bytes()) }.encode(out);
+        });
+        let found = GetEphemeralsResponse::decode(&mut Frame::new(&reply[0].1)).unwrap();
+        assert_eq!(found.ephemerals.len(), count, "{prefix:?}");
+    }
+}
+
+#[test]
+fn the_empty_path_counts_the_roots_other_name_too() {
+    let server = Server::new();
+    let count = |path: &'static [u8]| {
+        let reply =
+            server.read(Op::GetAllChildrenNumber, |out| GetAllChildrenNumberRequest { path }.encode(out));
+        GetAllChildrenNumberResponse::decode(&mut Frame::new(&reply[0].1)).unwrap().total
+    };
+    assert_eq!((count(b"/"), count(b"")), (3, 4));
+}
+
 fn any_path() -> impl Strategy<Value = Bytes> {
     let known =
         prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);
@@ -226,7 +270,9 @@ proptest! {
         for (kind, path, version, flags) in steps {
             let acl = vec![open_entry()];
             let txn = match kind {
-                0 | 1 => server.prepare(Op::Create2, |out| CreateRequest { path, data: None, acl, flags }.encode(out)),
+                0 | 1 => server.prepare(Op::Create2, |out| {
+                    CreateRequest { path, data: None, acl, flags }.encode(out);
+                }),
                 2 => server.prepare(Op::Delete, |out| DeleteRequest { path, version }.encode(out)),
                 3 => server.prepare(Op::SetData, |out| {
                     SetDataRequest { path: path.clone(), data: Some(path), version }.encode(out);

@@ -59,8 +59,11 @@ pub fn serve(db: &Database, reader: Reader<'_>, xid: i32, op: Op, body: &[u8], o
     ReplyHeader { xid, zxid: db.last_zxid.0, err: 0 }.encode(out);
     let body_at = out.len();
     if let Err(code) = answer(db, reader, op, body, out) {
-        out.truncate(body_at);
-        out[body_at - 4..].copy_from_slice(&code.code().to_be_bytes());
+        // A multiRead that fails half-way sends what it has, as Java's does.
+        if op != Op::MultiRead {
+            out.truncate(body_at);
+        }
+        out[body_at - 4..body_at].copy_from_slice(&code.code().to_be_bytes());
     }
     let len = (out.len() - start - 4) as i32;
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
@@ -103,16 +106,17 @@ fn answer(
     let from = &mut Frame::new(body);
     match op {
         Op::GetData => {
-            let request = GetDataRequest::decode(from).map_err(malformed)?;
-            get_data(db, reader, request.path, request.watch, out)
+            let GetDataRequest { path, watch } = GetDataRequest::decode(from).map_err(malformed)?;
+            get_data(db, reader, path.ok_or(ErrorCode::MarshallingError)?, watch, out)
         }
         Op::Exists => {
             let request = ExistsRequest::decode(from).map_err(malformed)?;
             exists(db, reader, request.path, request.watch, out)
         }
         Op::GetChildren | Op::GetChildren2 => {
-            let request = GetChildrenRequest::decode(from).map_err(malformed)?;
-            get_children(db, reader, request.path, request.watch, op == Op::GetChildren2, out)
+            let GetChildrenRequest { path, watch } = GetChildrenRequest::decode(from).map_err(malformed)?;
+            let path = path.ok_or(ErrorCode::MarshallingError)?;
+            get_children(db, reader, path, watch, op == Op::GetChildren2, out)
         }
         Op::Ping => Ok(()),
         Op::GetAcl => {
@@ -271,16 +275,14 @@ fn multi_read(
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
     let parts = multi::decode(from).map_err(malformed)?;
-    if parts.iter().any(|part| !part.is_read()) {
-        return Err(ErrorCode::MarshallingError);
-    }
-    for part in parts {
-        let (op, path) = match &part {
+    let done = parts.into_iter().try_for_each(|part| {
+        let (op, path) = match part {
             Part::GetData(request) => (Op::GetData, request.path),
             Part::GetChildren(request) => (Op::GetChildren, request.path),
-            _ => unreachable!("only reads are left"),
+            // A write, or a null path: the request fails here, behind the results so far.
+            _ => return Err(ErrorCode::MarshallingError),
         };
-        match readable(db, reader, path) {
+        match readable(db, reader, path.ok_or(ErrorCode::MarshallingError)?) {
             Ok(id) => {
                 multi::write_result_header(op.code(), 0, out);
                 if op == Op::GetData {
@@ -291,9 +293,10 @@ fn multi_read(
             }
             Err(code) => multi::write_error(code.code(), out),
         }
-    }
+        Ok(())
+    });
     multi::write_end(out);
-    Ok(())
+    done
 }
 
 const STANDARD: u8 = WatchMode::Standard as u8;

@@ -226,6 +226,35 @@ fn the_poison_create_is_refused() {
 }
 
 #[test]
+fn a_multi_read_that_fails_half_way_sends_what_it_has() {
+    let server = Server::new();
+    let part = |out: &mut BytesMut, path: Option<&[u8]>| {
+        MultiHeader { op: Op::GetData.code(), done: false, err: -1 }.encode(out);
+        GetDataRequest { path, watch: false }.encode(out);
+    };
+    let end = |out: &mut BytesMut| MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    let read = |body: &dyn Fn(&mut BytesMut)| server.read(Op::MultiRead, body).remove(0);
+    let mut expected = BytesMut::new();
+    crate::wire::multi::write_error(ErrorCode::NoNode.code(), &mut expected);
+    end(&mut expected);
+    let (header, body) = read(&|out| {
+        part(out, Some(b"/none"));
+        part(out, None);
+        part(out, Some(b"/"));
+        end(out);
+    });
+    assert_eq!((header.err, body), (-5, expected.to_vec()));
+    let (header, body) = read(&|out| {
+        MultiHeader { op: Op::Delete.code(), done: false, err: -1 }.encode(out);
+        DeleteRequest { path: &b"/none"[..], version: -1 }.encode(out);
+        end(out);
+    });
+    assert_eq!((header.err, body.len()), (-5, MultiHeader::MIN_LEN), "a write: nothing but the end");
+    let (header, body) = read(&|out| part(out, Some(b"/")));
+    assert_eq!((header.err, body), (-5, vec![]), "what does not decode has no results");
+}
+
+#[test]
 fn blanks_alone_ask_for_all_ephemerals() {
     let mut server = Server::new();
     let txn = server.create("/e", 1);

@@ -9,10 +9,11 @@ use crate::jute::records::{
     WatcherEvent, WatchesRequest, WhoAmIResponse,
 };
 use crate::jute::{DecodeError, Reader as Frame};
-use crate::model::{ConnId, ErrorCode, Op, SessionId, perms};
+use crate::model::{ConnId, ErrorCode, Op, SessionId, perms, text};
 use crate::tree::{Database, EventKind, NodeId, WatchKind, WatchMode};
 use crate::wire::multi::{self, Part};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// On whose behalf a read runs.
@@ -125,7 +126,8 @@ fn answer(
         }
         Op::CheckWatches | Op::RemoveWatches => {
             let request = WatchesRequest::decode(from).map_err(malformed)?;
-            named_watches(db, reader, request.path, request.kind, op == Op::RemoveWatches)
+            let path = watch_key(request.path);
+            named_watches(db, reader, &path, request.kind, op == Op::RemoveWatches)
         }
         Op::AddWatch => {
             let request = AddWatchRequest::decode(from).map_err(malformed)?;
@@ -134,7 +136,8 @@ fn answer(
                 1 => true,
                 _ => return Err(ErrorCode::MarshallingError),
             };
-            db.watches.lock().add_persistent(reader.conn, reader.auth, request.path, recursive);
+            let path = watch_key(request.path);
+            db.watches.lock().add_persistent(reader.conn, reader.auth, &path, recursive);
             ErrorResponse { err: 0 }.encode(out);
             Ok(())
         }
@@ -203,7 +206,8 @@ fn exists(
         return Err(ErrorCode::NoAuth);
     }
     if watch {
-        db.watches.lock().add(reader.conn, reader.auth, path, WatchKind::Data, WatchMode::Standard);
+        let path = watch_key(Some(path));
+        db.watches.lock().add(reader.conn, reader.auth, &path, WatchKind::Data, WatchMode::Standard);
     }
     StatResponse { stat: db.tree.stat(found?) }.encode(out);
     Ok(())
@@ -333,7 +337,7 @@ fn named_watches(
 
 /// Takes up the watches of a reconnected client and sends what it missed. Unlike Java, what it missed is told only of
 /// znodes that it may read: there any client could learn of any path this way. The watch stays, as its events are
-/// filtered when they fire.
+/// filtered when they fire. Java stumbles over a null only when it comes to it: what stands before has its effect.
 fn set_watches(
     db: &Database,
     reader: Reader<'_>,
@@ -351,44 +355,57 @@ fn set_watches(
             data: old.data,
             exist: old.exist,
             child: old.child,
-            persistent: Vec::new(),
-            persistent_recursive: Vec::new(),
+            persistent: Some(Vec::new()),
+            persistent_recursive: Some(Vec::new()),
         }
     };
+    const NULL: ErrorCode = ErrorCode::MarshallingError;
     let since = lists.relative_zxid;
     let mut watches = db.watches.lock();
-    let mut add = |path: &[u8], kind| watches.add(reader.conn, reader.auth, path, kind, WatchMode::Standard);
-    for path in lists.data {
+    let mut add = |path: &[u8], kind| {
+        let path = watch_key(Some(path));
+        watches.add(reader.conn, reader.auth, &path, kind, WatchMode::Standard);
+    };
+    let mut tell = |kind, path| write_event(out, -1, kind, &text::as_java_reads(path));
+    for path in lists.data.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match readable(db, reader, path) {
             Err(ErrorCode::NoAuth) => add(path, WatchKind::Data),
-            Err(_) => write_event(out, -1, EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).mzxid > since => write_event(out, -1, EventKind::DataChanged, path),
+            Err(_) => tell(EventKind::Deleted, path),
+            Ok(id) if db.tree.stat(id).mzxid > since => tell(EventKind::DataChanged, path),
             Ok(_) => add(path, WatchKind::Data),
         }
     }
-    for path in lists.exist {
+    for path in lists.exist.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match readable(db, reader, path) {
             Err(_) => add(path, WatchKind::Data),
-            Ok(_) => write_event(out, -1, EventKind::Created, path),
+            Ok(_) => tell(EventKind::Created, path),
         }
     }
-    for path in lists.child {
+    for path in lists.child.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match readable(db, reader, path) {
             Err(ErrorCode::NoAuth) => add(path, WatchKind::Child),
-            Err(_) => write_event(out, -1, EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).pzxid > since => {
-                write_event(out, -1, EventKind::ChildrenChanged, path)
-            }
+            Err(_) => tell(EventKind::Deleted, path),
+            Ok(id) if db.tree.stat(id).pzxid > since => tell(EventKind::ChildrenChanged, path),
             Ok(_) => add(path, WatchKind::Child),
         }
     }
-    for path in lists.persistent {
-        watches.add_persistent(reader.conn, reader.auth, path, false);
+    for path in lists.persistent.ok_or(NULL)? {
+        watches.add_persistent(reader.conn, reader.auth, &watch_key(path), false);
     }
-    for path in lists.persistent_recursive {
-        watches.add_persistent(reader.conn, reader.auth, path, true);
+    for path in lists.persistent_recursive.ok_or(NULL)? {
+        watches.add_persistent(reader.conn, reader.auth, &watch_key(path), true);
     }
     Ok(())
+}
+
+/// The path that a watch stands on, which need not be one of a znode: Java's string of it. Null is a key too.
+fn watch_key(path: Option<&[u8]>) -> Cow<'_, [u8]> {
+    // No string has these bytes.
+    const NULL: &[u8] = b"\xff";
+    path.map_or(Cow::Borrowed(NULL), text::as_java_reads)
 }
 
 fn malformed(_: DecodeError) -> ErrorCode {

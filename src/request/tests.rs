@@ -279,6 +279,44 @@ fn the_empty_path_counts_the_roots_other_name_too() {
     assert_eq!((count(b"/"), count(b"")), (3, 4));
 }
 
+#[test]
+fn watches_are_taken_up_as_far_as_no_null_stands_in_the_way() {
+    let server = Server::new();
+    let none = || Some(vec![]);
+    let told = |data, exist, persistent| {
+        let frames = server.read(Op::SetWatches2, |out| {
+            let (relative_zxid, child, persistent_recursive) = (0, none(), none());
+            SetWatches2 { relative_zxid, data, exist, child, persistent, persistent_recursive }.encode(out);
+        });
+        let reply = frames.last().unwrap().0;
+        assert_eq!(reply.xid, 7);
+        (frames.len() - 1, reply.err)
+    };
+    let gone = Some(&b"/gone"[..]);
+    assert_eq!(told(Some(vec![gone, None, gone]), none(), none()), (1, -5));
+    assert_eq!(told(Some(vec![gone]), None, none()), (1, -5));
+    assert_eq!(told(Some(vec![gone]), none(), Some(vec![None])), (1, 0), "nobody looks at these");
+}
+
+#[test]
+fn a_watch_stands_on_the_text_that_java_reads() {
+    let server = Server::new();
+    let add = |path| server.read(Op::AddWatch, |out| AddWatchRequest { path, mode: 0 }.encode(out))[0].0.err;
+    let check =
+        |path| server.read(Op::CheckWatches, |out| WatchesRequest { path, kind: 3 }.encode(out))[0].0.err;
+    assert_eq!((check(None), add(None), check(None)), (-121, 0, 0));
+    assert_eq!(
+        (check(Some(&b"/\xfe"[..])), add(Some(&b"/\xff"[..])), check(Some(&b"/\xfe"[..]))),
+        (-121, 0, 0)
+    );
+    let frames = server.read(Op::SetWatches, |out| {
+        let data = Some(vec![Some(&b"/\xff"[..])]);
+        SetWatches { relative_zxid: 0, data, exist: Some(vec![]), child: Some(vec![]) }.encode(out);
+    });
+    let event = WatcherEvent::decode(&mut Frame::new(&frames[0].1)).unwrap();
+    assert_eq!(event.path, "/\u{fffd}".as_bytes());
+}
+
 fn any_path() -> impl Strategy<Value = Bytes> {
     let known =
         prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);

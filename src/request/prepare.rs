@@ -4,9 +4,9 @@
 use super::outstanding::{Change, Outstanding};
 use super::{Rules, acl};
 use crate::jute::records::{
-    Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest,
-    CreateSessionTxn, CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id,
-    SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
+    Acl, AskedAcl, AskedCreate, AskedCreateTtl, AskedSetAcl, AskedSetData, CheckVersionRequest,
+    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn,
+    DeleteRequest, DeleteTxn, ErrorTxn, Id, SetAclTxn, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
@@ -162,11 +162,11 @@ impl Preparer {
         let auth = &request.auth;
         match request.op {
             Op::Create | Op::Create2 | Op::CreateContainer => {
-                let record = CreateRequest::decode(from).map_err(malformed)?;
+                let record = AskedCreate::decode(from).map_err(malformed)?;
                 self.create(tree, request.op, record, session, auth, at)
             }
             Op::CreateTtl => {
-                let record = CreateTtlRequest::decode(from).map_err(malformed)?;
+                let record = AskedCreateTtl::decode(from).map_err(malformed)?;
                 self.create_ttl(tree, record, session, auth, at)
             }
             Op::Delete => {
@@ -175,12 +175,12 @@ impl Preparer {
                 self.delete(tree, record, auth, at)
             }
             Op::SetData => {
-                let record = SetDataRequest::decode(from).map_err(malformed)?;
+                let record = AskedSetData::decode(from).map_err(malformed)?;
                 session?;
                 self.set_data(tree, record, auth, at)
             }
             Op::SetAcl => {
-                let record = SetAclRequest::decode(from).map_err(malformed)?;
+                let record = AskedSetAcl::decode(from).map_err(malformed)?;
                 session?;
                 self.set_acl(tree, record, auth, at)
             }
@@ -189,7 +189,7 @@ impl Preparer {
                 if parts.iter().any(Part::is_read) {
                     return Err(ErrorCode::MarshallingError);
                 }
-                Ok(self.multi(tree, parts, session, auth, at))
+                self.multi(tree, parts, session, auth, at)
             }
             Op::Reconfig => {
                 crate::jute::records::ReconfigRequest::decode(from).map_err(malformed)?;
@@ -211,27 +211,40 @@ impl Preparer {
         session: Result<(), ErrorCode>,
         auth: &[Id<Bytes>],
         at: At,
-    ) -> TxnBody {
+    ) -> Result<TxnBody, ErrorCode> {
         self.outstanding.begin();
         let digest_before = self.digest;
-        let mut failed = false;
+        let mut failed = None;
         let mut bodies = Vec::with_capacity(parts.len());
         for part in parts {
-            if failed {
+            if failed.is_some() {
                 bodies.push(error_txn(ErrorCode::RuntimeInconsistency));
                 continue;
             }
-            let body = self.part(tree, part, session, auth, at);
-            failed = body.is_err();
+            let mut body = self.part(tree, part, session, auth, at);
+            if let Ok(
+                TxnBody::Create(CreateTxn { acl, .. })
+                | TxnBody::Create2(CreateTxn { acl, .. })
+                | TxnBody::CreateContainer(CreateContainerTxn { acl, .. })
+                | TxnBody::CreateTtl(CreateTtlTxn { acl, .. }),
+            ) = &mut body
+            {
+                acl::read_again(acl);
+            }
+            failed = body.as_ref().err().copied();
             bodies.push(body.unwrap_or_else(error_txn));
         }
-        if failed {
+        if failed.is_some() {
             self.outstanding.roll_back();
             self.digest = digest_before;
         } else {
             self.outstanding.commit();
         }
-        TxnBody::Multi(bodies)
+        match failed {
+            // A part that Java stumbles over fails the whole request.
+            Some(ErrorCode::MarshallingError) => Err(ErrorCode::MarshallingError),
+            _ => Ok(TxnBody::Multi(bodies)),
+        }
     }
 
     fn part(
@@ -256,7 +269,7 @@ impl Preparer {
         &mut self,
         tree: &Tree,
         op: Op,
-        request: CreateRequest<Bytes>,
+        request: AskedCreate<Bytes>,
         session: Result<(), ErrorCode>,
         auth: &[Id<Bytes>],
         at: At,
@@ -270,8 +283,8 @@ impl Preparer {
             });
         }
         session?;
-        let acl = &request.acl;
-        let new = self.new_node(tree, request.path, mode, acl, request.data.as_ref(), auth)?;
+        let acl = request.acl.unwrap_or_default();
+        let new = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth)?;
         // The operation decides the record; the flags only say ephemeral and sequential.
         let owner = match op {
             Op::CreateContainer => Owner::Container,
@@ -296,7 +309,7 @@ impl Preparer {
     fn create_ttl(
         &mut self,
         tree: &Tree,
-        request: CreateTtlRequest<Bytes>,
+        request: AskedCreateTtl<Bytes>,
         session: Result<(), ErrorCode>,
         auth: &[Id<Bytes>],
         at: At,
@@ -311,8 +324,8 @@ impl Preparer {
             return Err(ErrorCode::BadArguments);
         }
         session?;
-        let acl = &request.acl;
-        let new = self.new_node(tree, request.path, mode, acl, request.data.as_ref(), auth)?;
+        let acl = request.acl.unwrap_or_default();
+        let new = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth)?;
         self.add_change(&new, request.data.as_deref(), Owner::Ttl(request.ttl), at);
         let NewZnode { path, acl, parent_cversion, .. } = new;
         let (data, ttl) = (request.data, request.ttl);
@@ -324,12 +337,14 @@ impl Preparer {
     fn new_node(
         &self,
         tree: &Tree,
-        wanted: Bytes,
+        wanted: Option<Bytes>,
         mode: CreateMode,
-        acl: &[Acl<Bytes>],
+        acl: &[AskedAcl<Bytes>],
         data: Option<&Bytes>,
         auth: &[Id<Bytes>],
     ) -> Result<NewZnode, ErrorCode> {
+        // Java stumbles over a null path only here.
+        let wanted = wanted.ok_or(ErrorCode::MarshallingError)?;
         if wanted.contains(&0) {
             return Err(ErrorCode::BadArguments);
         }
@@ -396,14 +411,12 @@ impl Preparer {
     fn set_data(
         &mut self,
         tree: &Tree,
-        request: SetDataRequest<Bytes>,
+        request: AskedSetData<Bytes>,
         auth: &[Id<Bytes>],
         at: At,
     ) -> Result<TxnBody, ErrorCode> {
-        let SetDataRequest { path, data, version } = request;
-        if !path::is_valid(&path) {
-            return Err(ErrorCode::BadArguments);
-        }
+        let AskedSetData { path, data, version } = request;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::WRITE, auth)?;
         let new_len = data.as_ref().map_or(0, Bytes::len);
@@ -429,15 +442,13 @@ impl Preparer {
     fn set_acl(
         &mut self,
         tree: &Tree,
-        request: SetAclRequest<Bytes>,
+        request: AskedSetAcl<Bytes>,
         auth: &[Id<Bytes>],
         at: At,
     ) -> Result<TxnBody, ErrorCode> {
-        let SetAclRequest { path, acl, version } = request;
-        if !path::is_valid(&path) {
-            return Err(ErrorCode::BadArguments);
-        }
-        let acl = acl::fix_up(&acl, auth, self.rules.digest_auth)?;
+        let AskedSetAcl { path, acl, version } = request;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
+        let acl = acl::fix_up(&acl.unwrap_or_default(), auth, self.rules.digest_auth)?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::ADMIN, auth)?;
         let mut stat = node.stat.expect("find() gives living znodes");

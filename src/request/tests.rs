@@ -226,6 +226,66 @@ fn the_poison_create_is_refused() {
 }
 
 #[test]
+fn a_null_path_is_refused_where_java_looks_at_it() {
+    let mut server = Server::new();
+    let mut create = |flags| {
+        let txn = server.prepare(Op::Create, |out| {
+            let acl = Some(vec![open_entry().into()]);
+            AskedCreate::<Bytes> { path: None, data: None, acl, flags }.encode(out);
+        });
+        error_of(&txn)
+    };
+    assert_eq!(create(7), Some(ErrorCode::BadArguments), "the flags come first");
+    assert_eq!(create(0), Some(ErrorCode::MarshallingError));
+    let set = server
+        .prepare(Op::SetData, |out| AskedSetData::<&[u8]> { path: None, data: None, version: 0 }.encode(out));
+    assert_eq!(error_of(&set), Some(ErrorCode::BadArguments));
+    let set_acl = server
+        .prepare(Op::SetAcl, |out| AskedSetAcl::<&[u8]> { path: None, acl: None, version: 0 }.encode(out));
+    assert_eq!(error_of(&set_acl), Some(ErrorCode::BadArguments));
+}
+
+#[test]
+fn a_part_that_java_stumbles_over_fails_the_whole_multi() {
+    let mut server = Server::new();
+    let part = |out: &mut BytesMut, path: &'static [u8], id: Option<&'static [u8]>| {
+        MultiHeader { op: Op::Create.code(), done: false, err: -1 }.encode(out);
+        let acl = AskedAcl { perms: 31, id: AskedId { scheme: Some(&b"world"[..]), id } };
+        AskedCreate { path: Some(path), data: None, acl: Some(vec![acl]), flags: 0 }.encode(out);
+    };
+    let before = server.preparer.has_outstanding();
+    let multi = server.prepare(Op::Multi, |out| {
+        part(out, b"/a", Some(b"anyone"));
+        part(out, b"/b", None);
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    });
+    assert_eq!(error_of(&multi), Some(ErrorCode::MarshallingError));
+    assert_eq!(server.preparer.has_outstanding(), before, "nothing of it is left");
+}
+
+#[test]
+fn an_id_in_a_multi_is_what_java_reads_of_what_it_wrote() {
+    let mut server = Server::new();
+    let write = |out: &mut BytesMut| {
+        let id = AskedId { scheme: Some(&b"digest"[..]), id: Some("u:\u{1f600}".as_bytes()) };
+        let acl = Some(vec![AskedAcl { perms: 31, id }]);
+        AskedCreate { path: Some(&b"/a"[..]), data: None, acl, flags: 0 }.encode(out);
+    };
+    let alone = server.prepare(Op::Create, write);
+    let TxnBody::Create(alone) = &alone.body else { panic!("{alone:?}") };
+    assert_eq!(alone.acl[0].id.id, &b"u:\xed\xa0\xbd\xed\xb8\x80"[..]);
+    let mut server = Server::new();
+    let multi = server.prepare(Op::Multi, |out| {
+        MultiHeader { op: Op::Create.code(), done: false, err: -1 }.encode(out);
+        write(out);
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    });
+    let TxnBody::Multi(parts) = &multi.body else { panic!("{multi:?}") };
+    let TxnBody::Create(part) = &parts[0] else { panic!("{parts:?}") };
+    assert_eq!(part.acl[0].id.id, "u:\u{fffd}\u{fffd}".as_bytes());
+}
+
+#[test]
 fn a_multi_read_that_fails_half_way_sends_what_it_has() {
     let server = Server::new();
     let part = |out: &mut BytesMut, path: Option<&[u8]>| {

@@ -93,16 +93,20 @@ impl Pair {
                 waiting[*slot].push(sent);
                 None
             }
-            Step::Await => self.gathered(waiting).into_iter().find_map(|(slot, sent)| self.alone(slot, &sent, cx)),
+            Step::Await => {
+                self.gathered(waiting).into_iter().find_map(|(slot, sent)| self.alone(slot, &sent, cx))
+            }
             Step::AwaitTogether => {
                 let gathered = self.gathered(waiting);
                 self.together(gathered, cx)
             }
             Step::Cut { slot } => {
-                self.sides.iter_mut().for_each(|side| side.slots[*slot].connection = None);
+                self.sides.iter_mut().for_each(|side| side.cut(*slot));
                 None
             }
-            Step::Resume { slot, timeout, password, seen } => self.resume(*slot, *timeout, *password, *seen, cx),
+            Step::Resume { slot, timeout, password, seen } => {
+                self.resume(*slot, *timeout, *password, *seen, cx)
+            }
             Step::Raw { slot, bytes } => self.raw(*slot, bytes, cx),
             Step::Probe { body } => self.probe(body, cx),
             Step::Expire { slot } => self.expire(*slot, cx),
@@ -114,7 +118,13 @@ impl Pair {
         self.sides.iter().all(|side| side.slots[slot].connection.is_some())
     }
 
-    fn open(&mut self, slot: usize, timeout: i32, read_only: Option<u8>, cx: &mut Context<'_>) -> Option<String> {
+    fn open(
+        &mut self,
+        slot: usize,
+        timeout: i32,
+        read_only: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> Option<String> {
         cx.tally.connects += 1;
         let [java, zabra] = self.sides.each_mut().map(|side| side.open(slot, timeout, read_only));
         self.welcomes(&java, &zabra)
@@ -142,7 +152,7 @@ impl Pair {
         let heard = self.sides.each_mut().map(|side| side.collect(slot, sends));
         cx.tally.count(sends, &heard[1]);
         if let [Sent { op: op::CREATE_SESSION | op::DELETE_CONTAINER, .. }] = sends {
-            return self.own_operation(slot, &sends[0], &heard, cx);
+            return self.own_operation(slot, &sends[0], heard, cx);
         }
         let [java, zabra] = heard;
         self.compare(sends, java, zabra, cx.known)
@@ -150,23 +160,36 @@ impl Pair {
 
     /// The rule [`Rule::OwnOperations`]: Java answers as if it were one of its servers that asked, which costs a zxid;
     /// here the answer is −6 and the connection's end. Both are as they were afterwards, without a connection.
-    fn own_operation(&mut self, slot: usize, sent: &Sent, heard: &[Vec<Heard>; 2], cx: &Context<'_>) -> Option<String> {
+    fn own_operation(
+        &mut self,
+        slot: usize,
+        sent: &Sent,
+        heard: [Vec<Heard>; 2],
+        cx: &Context<'_>,
+    ) -> Option<String> {
+        let is_event = |heard: &Heard| matches!(heard, Heard::Event(_));
+        let [(java_events, java_rest), (zabra_events, zabra_rest)] =
+            heard.map(|heard| heard.into_iter().partition::<Vec<_>, _>(is_event));
         let refused = Reply { xid: sent.xid, zxid: -1, err: -6, body: Vec::new() };
-        let is_refused = heard[1] == [Heard::Reply(refused), Heard::Closed];
-        let is_run = matches!(&heard[0][..], [Heard::Reply(reply)] if reply.err != -6);
+        let is_refused = zabra_rest == [Heard::Reply(refused), Heard::Closed];
+        let is_run = matches!(&java_rest[..], [Heard::Reply(reply)] if reply.err != -6);
         if !is_refused || !is_run || !cx.known.explains(Rule::OwnOperations) {
-            return Some(format!("{}: java {:?}, zabra {:?}", op::name(sent.op), heard[0], heard[1]));
+            return Some(format!("{}: java {java_rest:?}, zabra {zabra_rest:?}", op::name(sent.op)));
         }
         let java = &mut self.sides[0];
         java.names.skip(java.names.high + 1);
-        for side in &mut self.sides {
-            side.slots[slot].connection = None;
-        }
-        None
+        self.sides.iter_mut().for_each(|side| side.cut(slot));
+        self.compare(&[], java_events, zabra_events, cx.known)
     }
 
     /// Compares what one slot heard.
-    fn compare(&mut self, sends: &[Sent], java: Vec<Heard>, zabra: Vec<Heard>, known: &Known) -> Option<String> {
+    fn compare(
+        &mut self,
+        sends: &[Sent],
+        java: Vec<Heard>,
+        zabra: Vec<Heard>,
+        known: &Known,
+    ) -> Option<String> {
         let [first, second] = &mut self.sides;
         let (java, java_early) = arrange(first, sends, java);
         let (zabra, zabra_early) = arrange(second, sends, zabra);
@@ -175,10 +198,12 @@ impl Pair {
             if let (Some(one), Some(other)) = (one, other) {
                 malformed_write(first, second, one, other, known);
             }
-            let shown = [one.map(|taken| Shown::of(first, taken)), other.map(|taken| Shown::of(second, taken))];
+            let shown =
+                [one.map(|taken| Shown::of(first, taken)), other.map(|taken| Shown::of(second, taken))];
             if shown[0] != shown[1] {
                 let all = |side: &mut Side, all: &[Taken]| {
-                    let lines = all.iter().skip(at).take(3).map(|taken| format!("\n    {}", Shown::of(side, taken)));
+                    let lines =
+                        all.iter().skip(at).take(3).map(|taken| format!("\n    {}", Shown::of(side, taken)));
                     lines.collect::<String>()
                 };
                 return Some(format!("java:{}\n  zabra:{}", all(first, &java), all(second, &zabra)));
@@ -228,7 +253,8 @@ impl Pair {
             let (zabra_own, zabra_others) = by_subtree(*slot, zabra);
             let found = self.compare(sent, own, zabra_own, cx.known);
             let found = found.or_else(|| {
-                let tops: std::collections::BTreeSet<_> = others.keys().chain(zabra_others.keys()).cloned().collect();
+                let tops: std::collections::BTreeSet<_> =
+                    others.keys().chain(zabra_others.keys()).cloned().collect();
                 tops.into_iter().find_map(|top| {
                     let of = |all: &BTreeMap<Vec<u8>, Vec<Heard>>| all.get(&top).cloned().unwrap_or_default();
                     self.compare(&[], of(&others), of(&zabra_others), cx.known)
@@ -242,7 +268,10 @@ impl Pair {
             // What each has seen last is somewhere in the free range: from here on, all of it.
             side.names.compared = side.names.high;
             let high = side.names.high;
-            side.slots.iter_mut().filter(|slot| slot.connection.is_some()).for_each(|slot| slot.last_seen = high);
+            side.slots
+                .iter_mut()
+                .filter(|slot| slot.connection.is_some())
+                .for_each(|slot| slot.last_seen = high);
         }
         None
     }
@@ -255,7 +284,7 @@ impl Pair {
         seen: Seen,
         cx: &mut Context<'_>,
     ) -> Option<String> {
-        if self.sides.iter().any(|side| side.slots[slot].session.is_none()) {
+        if self.sides.iter().any(|side| side.slots[slot].session.or(side.slots[slot].former).is_none()) {
             return None;
         }
         cx.tally.connects += 1;
@@ -277,7 +306,8 @@ impl Pair {
             return self.compare(&[], java, zabra, cx.known);
         }
         // Refused: the new connections end.
-        let ends = connections.map(|connection| connection.map_or(Heard::Closed, |mut new: Connection| new.hear()));
+        let ends =
+            connections.map(|connection| connection.map_or(Heard::Closed, |mut new: Connection| new.hear()));
         if let Some(text) = differ(&format!("{:?}", ends[0]), &format!("{:?}", ends[1])) {
             return Some(text);
         }
@@ -289,15 +319,17 @@ impl Pair {
         let ping = [Sent { xid: -2, op: op::PING, back: None, body: Vec::new() }];
         let [java, zabra] = &mut self.sides;
         let cut = java.collect_until(slot, |heard| *heard == Heard::Closed);
+        let last_seen = zabra.slots[slot].last_seen;
         zabra.submit(slot, &ping);
         let kept = zabra.collect(slot, &ping);
+        zabra.slots[slot].last_seen = last_seen;
         let events = |heard: &[Heard]| heard[..heard.len().saturating_sub(1)].to_vec();
         let as_known = cut.last() == Some(&Heard::Closed) && matches!(kept.last(), Some(Heard::Reply(_)));
         let (java_events, zabra_events) = (events(&cut), events(&kept));
         if !as_known || !cx.known.explains(Rule::PasswordFirst) {
             return Some(format!("a wrong password: java {cut:?}, zabra {kept:?}"));
         }
-        zabra.slots[slot].connection = None;
+        zabra.cut(slot);
         self.compare(&[], java_events, zabra_events, cx.known)
     }
 
@@ -331,7 +363,13 @@ impl Pair {
                     let ends = [connection.hear(), connection.hear()].map(|heard| match heard {
                         Heard::Reply(reply) => {
                             side.names.one_more();
-                            format!("{} {} {} {}", reply.xid, side.names.zxid(reply.zxid), reply.err, hex(&reply.body))
+                            format!(
+                                "{} {} {} {}",
+                                reply.xid,
+                                side.names.zxid(reply.zxid),
+                                reply.err,
+                                hex(&reply.body)
+                            )
                         }
                         other => format!("{other:?}"),
                     });
@@ -360,6 +398,7 @@ impl Pair {
         });
         cx.tally.expired += 1;
         let [java, zabra] = heard;
+        cx.tally.silences += u64::from(java.last() == Some(&Heard::Silence));
         self.compare(&[], java, zabra, cx.known)
     }
 
@@ -369,12 +408,14 @@ impl Pair {
         }
         const DELETED: [u8; 4] = [0, 0, 0, 2];
         let [java, zabra] = self.sides.each_mut().map(|side| {
-            let is_last = |heard: &Heard| matches!(heard, Heard::Event(event) if event.body.starts_with(&DELETED));
+            let is_last =
+                |heard: &Heard| matches!(heard, Heard::Event(event) if event.body.starts_with(&DELETED));
             let heard = side.collect_until(slot, is_last);
             side.names.compared = side.names.high;
             heard
         });
         cx.tally.removed += 1;
+        cx.tally.silences += u64::from(java.last() == Some(&Heard::Silence));
         self.compare(&[], java, zabra, cx.known)
     }
 
@@ -390,7 +431,8 @@ impl Pair {
                 }
             }
         }
-        let lost = |side: &Side, end: Heard| Some(format!("the administrator of {}: {end:?}", side.kind.name()));
+        let lost =
+            |side: &Side, end: Heard| Some(format!("the administrator of {}: {end:?}", side.kind.name()));
         let mut trees = Vec::new();
         for side in &mut self.sides {
             match tree::walk(side) {
@@ -542,7 +584,13 @@ struct Shown {
 
 impl Shown {
     fn of(side: &mut Side, taken: &Taken) -> Shown {
-        let shown = |what, op, reply: &Reply, zxid, body| Shown { what, op, codes: (reply.xid, reply.err), zxid, body };
+        let shown = |what, op, reply: &Reply, zxid, body| Shown {
+            what,
+            op,
+            codes: (reply.xid, reply.err),
+            zxid,
+            body,
+        };
         let bare = |what, body| Shown { what, op: 0, codes: (0, 0), zxid: 0, body };
         match &taken.heard {
             Heard::Event(event) => shown("event", 0, event, side.names.zxid(event.zxid), event.body.clone()),
@@ -550,7 +598,9 @@ impl Shown {
                 let op = taken.sent.map_or(0, |(_, op)| op);
                 let body = named(op, &reply.body, &mut side.names);
                 let names = &side.names;
-                let zxid = if op::is_write(op) { names.zxid(reply.zxid) } else { names.state(reply.zxid) };
+                // A write that did not decode may have no zxid of its own.
+                let owns = op::is_write(op) && reply.err != -5;
+                let zxid = if owns { names.zxid(reply.zxid) } else { names.state(reply.zxid) };
                 shown("reply", op, reply, zxid, body)
             }
             Heard::Odd(bytes) => bare("odd frame", bytes.clone()),
@@ -564,7 +614,7 @@ impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.what {
             "event" => {
-                let kind = self.body.get(..4).map(|kind| hex(kind)).unwrap_or_default();
+                let kind = self.body.get(..4).map(hex).unwrap_or_default();
                 let path = reply::quoted(self.body.get(12..));
                 write!(f, "event {} zxid {} kind {kind} path {path}", self.codes.1, self.zxid)
             }
@@ -584,7 +634,10 @@ fn show_welcome(side: &Side, welcome: &Welcome) -> String {
     let password = if right { "right".into() } else { hex(&welcome.password) };
     let Welcome { protocol, timeout, session, rest, .. } = welcome;
     let session = side.names.session(*session);
-    format!("welcome: protocol {protocol}, timeout {timeout}, session {session}, password {password}, rest {}", hex(rest))
+    format!(
+        "welcome: protocol {protocol}, timeout {timeout}, session {session}, password {password}, rest {}",
+        hex(rest)
+    )
 }
 
 fn differ(java: &str, zabra: &str) -> Option<String> {

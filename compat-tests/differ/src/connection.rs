@@ -3,7 +3,7 @@
 use crate::jute::{Reader, Writer, frame};
 use crate::op;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A server that says nothing for so long is silent.
@@ -62,6 +62,13 @@ impl Connection {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Ends the connection from this side, and waits until the server has noticed: while it has not, Java may take the
+    /// session's next connection for this one.
+    pub fn end(mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        while self.frame().is_ok() {}
+    }
+
     /// The next frame; `Err`: there will be none.
     fn frame(&mut self) -> Result<Vec<u8>, Heard> {
         loop {
@@ -118,7 +125,13 @@ impl Connection {
 }
 
 /// A connect request. Without `read_only` it is that of a client from before 3.4.
-pub fn hello(seen: i64, timeout: i32, session: i64, password: Option<&[u8]>, read_only: Option<u8>) -> Vec<u8> {
+pub fn hello(
+    seen: i64,
+    timeout: i32,
+    session: i64,
+    password: Option<&[u8]>,
+    read_only: Option<u8>,
+) -> Vec<u8> {
     let hello = Writer::new().int(0).long(seen).int(timeout).long(session).bytes(password);
     match read_only {
         Some(flag) => hello.byte(flag).0,
@@ -161,7 +174,10 @@ mod tests {
 
     #[test]
     fn a_client_from_before_3_4_sends_a_byte_less() {
-        assert_eq!(hello(0, 1, 0, Some(&[0; 16]), None).len() + 1, hello(0, 1, 0, Some(&[0; 16]), Some(0)).len());
+        assert_eq!(
+            hello(0, 1, 0, Some(&[0; 16]), None).len() + 1,
+            hello(0, 1, 0, Some(&[0; 16]), Some(0)).len()
+        );
         assert_eq!(ping(), [0, 0, 0, 8, 255, 255, 255, 254, 0, 0, 0, 11]);
     }
 }

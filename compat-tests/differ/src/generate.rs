@@ -74,8 +74,12 @@ const HARD_LIMITS: [&str; 5] = [
     "bytes=-1=;byteHardLimit=9,count=7",
     "count=0,bytes=0",
 ];
-const SOFT_LIMITS: [&str; 4] = ["count=3,bytes=10", "count=1,bytes=0", "bytes=5;count=2", "count=-1,bytes=-1"];
-const DATA: [Option<&[u8]>; 6] = [None, Some(b""), Some(b"x"), Some(b"data"), Some(b"0123456789"), Some(&[b'y'; 300])];
+const SOFT_LIMITS: [&str; 4] =
+    ["count=3,bytes=10", "count=1,bytes=0", "bytes=5;count=2", "count=-1,bytes=-1"];
+const DATA: [Option<&[u8]>; 6] =
+    [None, Some(b""), Some(b"x"), Some(b"data"), Some(b"0123456789"), Some(&[b'y'; 40])];
+/// More than one read of a socket gives.
+const LARGE: &[u8] = &[b'z'; 100_000];
 
 type Acl = &'static [(i32, Option<&'static [u8]>, Option<&'static [u8]>)];
 const OPEN: Acl = &[(31, Some(b"world"), Some(b"anyone"))];
@@ -129,8 +133,9 @@ const ACLS: [Option<Acl>; 44] = [
 const REFUSED_ACLS: [usize; 8] = [0, 1, 5, 6, 18, 22, 27, 33];
 
 const OPS: [i32; 60] = [
-    1, 1, 1, 1, 1, 1, 1, 1, 15, 15, 15, 15, 15, 19, 21, 21, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 7, 7, 8,
-    8, 9, 11, 12, 12, 14, 14, 14, 14, 14, 22, 22, 17, 18, 18, 106, 106, 106, 103, 104, 107, 101, 105, 16,
+    1, 1, 1, 1, 1, 1, 1, 1, 15, 15, 15, 15, 15, 19, 21, 21, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5,
+    6, 7, 7, 8, 8, 9, 11, 12, 12, 14, 14, 14, 14, 14, 22, 22, 17, 18, 18, 106, 106, 106, 103, 104, 107, 101,
+    105, 16,
 ];
 const UNKNOWN_OPS: [i32; 9] = [op::CHECK, 0, 10, 23, 99, 108, -1, -12, 12345];
 const ODD_XIDS: [i32; 6] = [0, -2, -5, -8, i32::MAX, i32::MIN];
@@ -146,7 +151,8 @@ const AUTHS: [(&[u8], Option<&[u8]>); 9] = [
     (b"ip", Some(b"")),
     (b"ip", None),
 ];
-const BAD_AUTHS: [(Option<&[u8]>, Option<&[u8]>); 6] = [
+type Auth = (Option<&'static [u8]>, Option<&'static [u8]>);
+const BAD_AUTHS: [Auth; 6] = [
     (Some(b"none"), Some(b"x")),
     (Some(b"world"), Some(b"anyone")),
     (Some(b"auth"), Some(b"")),
@@ -219,6 +225,24 @@ impl Generator<'_> {
             self.send(0, Made { op: op::CREATE, back: None, body, last: false });
         }
         self.make_own_subtrees();
+        if self.random.percent(50) {
+            self.make_quota("q", &HARD_LIMITS);
+        }
+        if self.random.percent(50) {
+            self.make_quota("sq", &SOFT_LIMITS);
+        }
+    }
+
+    fn make_quota(&mut self, top: &str, limits: &[&str]) {
+        let limits = self.random.pick(limits).as_bytes();
+        for (end, data) in
+            [("", &b""[..]), ("/zookeeper_limits", limits), ("/zookeeper_stats", b"count=0,bytes=0")]
+        {
+            let path = format!("/zookeeper/quota/{top}{end}");
+            let body = create(Some(path.as_bytes()), Some(data), Some(OPEN), 0);
+            self.send(0, Made { op: op::CREATE, back: None, body, last: false });
+        }
+        self.steps.push(Step::Await);
     }
 
     /// `/v0` … are each written by one slot alone, when several send at once.
@@ -233,7 +257,8 @@ impl Generator<'_> {
     fn act(&mut self) {
         let slot = self.random.below(SLOTS);
         match self.random.below(1000) {
-            0..860 => self.burst(slot),
+            0..845 => self.burst(slot),
+            845..860 => self.fill_quota(slot),
             860..900 => self.together(),
             900..940 => self.reconnect(slot),
             940..955 => self.close(slot),
@@ -311,6 +336,23 @@ impl Generator<'_> {
         self.steps.push(Step::Await);
     }
 
+    /// One by one below a hard quota, until it is full or far from it.
+    fn fill_quota(&mut self, slot: usize) {
+        for _ in 0..8 {
+            let path = *self.random.pick(&["/q/a", "/q/b", "/q/b/c", "/q/s-"]);
+            let path = Some(path.as_bytes());
+            let data = *self.random.pick(&DATA);
+            match self.random.below(6) {
+                0 => self.send_alone(slot, op::DELETE, Writer::new().bytes(path).int(-1).0),
+                1 | 2 => self.send_alone(slot, op::SET_DATA, Writer::new().bytes(path).bytes(data).int(-1).0),
+                _ => {
+                    let flags = *self.random.pick(&[0, 0, 1, 2]);
+                    self.send_alone(slot, op::CREATE, create(path, data, Some(OPEN), flags));
+                }
+            }
+        }
+    }
+
     fn reconnect(&mut self, slot: usize) {
         if self.random.percent(75) {
             self.steps.push(Step::Cut { slot });
@@ -360,7 +402,8 @@ impl Generator<'_> {
         self.send_alone(slot, op::CLOSE_SESSION, Vec::new());
         if self.random.percent(30) {
             // It is gone.
-            let gone = Step::Resume { slot, timeout: LONG_TIMEOUT, password: Password::Right, seen: Seen::Last };
+            let gone =
+                Step::Resume { slot, timeout: LONG_TIMEOUT, password: Password::Right, seen: Seen::Last };
             self.steps.push(gone);
         }
         self.open(slot);
@@ -410,7 +453,8 @@ impl Generator<'_> {
         let seen = *self.random.pick(&[0, 0, -1, i64::MIN, i64::MAX]);
         let timeout = *self.random.pick(&[0, -5, 500, 501, 6000, i32::MAX, i32::MIN]);
         let session = *self.random.pick(&[0, 0, 0, 1, -1, 0x0100_0000_0000_0000]);
-        let password: Option<&[u8]> = *self.random.pick::<Option<&[u8]>>(&[Some(&[0; 16]), Some(b""), None, Some(&[9; 40])]);
+        let password: Option<&[u8]> =
+            *self.random.pick::<Option<&[u8]>>(&[Some(&[0; 16]), Some(b""), None, Some(&[9; 40])]);
         let read_only = *self.random.pick(&[Some(0), Some(1), Some(255), None]);
         let mut body = hello(seen, timeout, session, password, read_only);
         if self.random.percent(20) {
@@ -426,7 +470,7 @@ impl Generator<'_> {
 
     /// A session of its own with the shortest timeout, which then falls silent.
     fn expire(&mut self) {
-        if self.random.percent(50) {
+        if self.random.percent(75) {
             return;
         }
         let slot = self.random.below(SLOTS - 1);
@@ -447,7 +491,8 @@ impl Generator<'_> {
         if !self.world.removals {
             return;
         }
-        let path = b"/u/goes";
+        // Below a znode that nobody deletes.
+        let path = b"/v0/goes";
         let watch = Writer::new().text(path).int(*self.random.pick(&[0, 1])).0;
         self.send(slot, Made { op: op::ADD_WATCH, back: None, body: watch, last: false });
         if self.random.percent(50) {
@@ -458,9 +503,9 @@ impl Generator<'_> {
             // Only a container that had a child goes.
             let container = create(Some(path), Some(b""), Some(OPEN), 4);
             self.send(slot, Made { op: op::CREATE_CONTAINER, back: None, body: container, last: false });
-            let child = create(Some(b"/u/goes/c"), Some(b""), Some(OPEN), 0);
+            let child = create(Some(b"/v0/goes/c"), Some(b""), Some(OPEN), 0);
             self.send(slot, Made { op: op::CREATE, back: None, body: child, last: false });
-            self.send_alone(slot, op::DELETE, Writer::new().text(b"/u/goes/c").int(-1).0);
+            self.send_alone(slot, op::DELETE, Writer::new().text(b"/v0/goes/c").int(-1).0);
         }
         self.steps.push(Step::Removal { slot });
         self.send_alone(slot, op::EXISTS, Writer::new().text(path).byte(0).0);
@@ -479,7 +524,8 @@ impl Generator<'_> {
     }
 
     fn made_below_own(&mut self, slot: usize) -> Made {
-        let ops = [1, 1, 15, 15, 2, 2, 3, 4, 4, 5, 5, 5, 6, 8, 9, 11, 12, 14, 14, 17, 18, 22, 103, 104, 106, 107];
+        let ops =
+            [1, 1, 15, 15, 2, 2, 3, 4, 4, 5, 5, 5, 6, 8, 9, 11, 12, 14, 14, 17, 18, 22, 103, 104, 106, 107];
         let op = *self.random.pick(&ops);
         let body = self.body_below_own(slot, op);
         Made { op, back: None, body, last: false }
@@ -535,9 +581,12 @@ impl Generator<'_> {
         }
         let before = made.body.clone();
         let at = self.random.below(made.body.len());
+        let has_list = matches!(made.op, 1 | 7 | 14 | 15 | 19 | 21);
         match self.random.below(1000) {
             0..30 => made.body.truncate(at),
             30..45 => made.body.extend_from_slice(b"trailing"),
+            // Who may read is to stay as it is.
+            _ if has_list && self.all_may_read && self.world.digest => return,
             45..60 => made.body[at] ^= 1 << self.random.below(8),
             60..75 if at + 4 <= made.body.len() => {
                 made.body[at..at + 4].copy_from_slice(&self.random.pick(&ODD_INTS).to_be_bytes());
@@ -554,9 +603,10 @@ impl Generator<'_> {
     fn path(&mut self) -> Option<Vec<u8>> {
         let found: &[u8] = match self.random.below(1000) {
             0..820 => self.random.pick(&PATHS).as_bytes(),
-            820..860 if !self.in_burst => self.random.pick(&HARD_QUOTA).as_bytes(),
-            820..890 => self.random.pick(&SOFT_QUOTA).as_bytes(),
-            890..895 => return None,
+            820..900 if !self.in_burst => self.random.pick(&HARD_QUOTA).as_bytes(),
+            820..850 => self.random.pick(&SOFT_QUOTA).as_bytes(),
+            850..900 => self.random.pick(&PATHS).as_bytes(),
+            900..905 => return None,
             _ => self.random.pick::<&[u8]>(&ODD_PATHS),
         };
         Some(found.to_vec())
@@ -572,20 +622,21 @@ impl Generator<'_> {
     }
 
     fn version(&mut self) -> i32 {
-        *self.random.pick(&[-1, -1, -1, 0, 0, 1, 2, -2])
+        *self.random.pick(&[-1, -1, -1, -1, -1, 0, 0, 1, 2, -2])
     }
 
     fn data(&mut self, path: Option<&[u8]>) -> Option<&'static [u8]> {
         let path = path.unwrap_or_default();
         if !path.ends_with(b"zookeeper_limits") && !path.ends_with(b"zookeeper_stats") {
-            return *self.random.pick(&DATA);
+            let large = !self.in_burst && !self.in_multi && self.random.permille(5);
+            return if large { Some(LARGE) } else { *self.random.pick(&DATA) };
         }
         let hard = HARD_QUOTA.iter().any(|hard| hard.as_bytes() == path);
         Some(if hard { *self.random.pick(&HARD_LIMITS) } else { *self.random.pick(&SOFT_LIMITS) }.as_bytes())
     }
 
     fn acl(&mut self) -> Option<Acl> {
-        if self.random.percent(65) {
+        if self.random.percent(80) {
             return Some(OPEN);
         }
         if self.all_may_read && self.world.digest {
@@ -611,8 +662,8 @@ impl Generator<'_> {
                 Writer::new().bytes(path).bytes(data).int(self.version()).0
             }
             op::SET_ACL => {
-                // Java knows the root by two names, and a list set under one shows under the other once applied.
-                last = matches!(path, Some(b"/"));
+                // Java goes by the list of before until this one is applied.
+                last = true;
                 acls(Writer::new().bytes(path), self.acl()).int(self.version()).0
             }
             op::EXISTS | op::GET_DATA | op::GET_CHILDREN | op::GET_CHILDREN2 => {
@@ -626,17 +677,23 @@ impl Generator<'_> {
                     };
                     self.slots[slot].watched[list].push(path.clone());
                 }
-                Writer::new().bytes(watched.as_deref()).byte(if watch { *self.random.pick(&[1, 1, 2, 255]) } else { 0 }).0
+                Writer::new()
+                    .bytes(watched.as_deref())
+                    .byte(if watch { *self.random.pick(&[1, 1, 2, 255]) } else { 0 })
+                    .0
             }
             op::GET_ACL | op::SYNC | op::GET_EPHEMERALS | op::GET_ALL_CHILDREN_NUMBER => {
                 let short = op == op::GET_EPHEMERALS && self.random.percent(50);
-                let prefix: &[u8] = self.random.pick::<&[u8]>(&[b"", b"/", b"/t", b"/t/a", b" / ", b"\0", b"\t\r\n ", b"t"]);
+                let prefix: &[u8] =
+                    self.random.pick::<&[u8]>(&[b"", b"/", b"/t", b"/t/a", b" / ", b"\0", b"\t\r\n ", b"t"]);
                 Writer::new().bytes(if short { Some(prefix) } else { path }).0
             }
             op::MULTI => {
                 let odd = self.random.percent(5);
-                let ops: &[i32] = if odd { &[1, 15, 5, 7, 8, 4, 12, 14, -1] } else { &[1, 1, 15, 19, 21, 2, 5, 5, 13] };
-                let ops: Vec<i32> = ops.iter().copied().filter(|op| !self.world.removals || !matches!(op, 19 | 21)).collect();
+                let ops: &[i32] =
+                    if odd { &[1, 15, 5, 7, 8, 4, 12, 14, -1] } else { &[1, 1, 15, 19, 21, 2, 5, 5, 13] };
+                let ops: Vec<i32> =
+                    ops.iter().copied().filter(|op| !self.world.removals || !matches!(op, 19 | 21)).collect();
                 self.in_multi = true;
                 let body = self.multi(&ops, |it, op| {
                     let made = it.body(slot, op);
@@ -734,7 +791,8 @@ fn create(path: Option<&[u8]>, data: Option<&[u8]>, acl: Option<Acl>, flags: i32
 
 fn acls(to: Writer, acl: Option<Acl>) -> Writer {
     let Some(acl) = acl else { return to.int(-1) };
-    acl.iter().fold(to.int(acl.len() as i32), |to, (perms, scheme, id)| to.int(*perms).bytes(*scheme).bytes(*id))
+    acl.iter()
+        .fold(to.int(acl.len() as i32), |to, (perms, scheme, id)| to.int(*perms).bytes(*scheme).bytes(*id))
 }
 
 fn auth(scheme: Option<&[u8]>, data: Option<&[u8]>) -> Vec<u8> {

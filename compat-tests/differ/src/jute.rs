@@ -105,7 +105,10 @@ mod tests {
         let bytes = Writer::new().int(-2).long(1 << 40).text(b"ab").bytes(None).byte(7).0;
         let mut reader = Reader::new(&bytes);
         assert_eq!((reader.int(), reader.long()), (Some(-2), Some(1 << 40)));
-        assert_eq!((reader.bytes(), reader.bytes(), reader.byte()), (Some(Some(&b"ab"[..])), Some(None), Some(7)));
+        assert_eq!(
+            (reader.bytes(), reader.bytes(), reader.byte()),
+            (Some(Some(&b"ab"[..])), Some(None), Some(7))
+        );
         assert_eq!((reader.byte(), reader.int()), (None, None));
     }
 

@@ -120,7 +120,8 @@ fn compare(options: &Options) -> Result<bool, String> {
         if options.world.is_some_and(|wanted| wanted.name != world.name) {
             continue;
         }
-        let requests = if options.world.is_some() { options.requests } else { options.requests * share as u64 / 100 };
+        let requests =
+            if options.world.is_some() { options.requests } else { options.requests * share as u64 / 100 };
         differences += compare_world(world, requests, options.seed, &known, &mut tally)?;
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -187,7 +188,13 @@ fn compare_world(
 }
 
 /// Prints the shortest script that still shows a difference.
-fn report(world: &'static World, seed: u64, steps: Vec<Step>, found: &Difference, known: &Known) -> Result<(), String> {
+fn report(
+    world: &'static World,
+    seed: u64,
+    steps: Vec<Step>,
+    found: &Difference,
+    known: &Known,
+) -> Result<(), String> {
     println!("DIFFERENCE in world {}, seed {seed}, step {}:\n  {}", world.name, found.step, found.text);
     let mut steps = steps;
     steps.truncate(found.step + 1);
@@ -206,7 +213,9 @@ fn report(world: &'static World, seed: u64, steps: Vec<Step>, found: &Difference
         }
     });
     match &last {
-        Some(difference) => println!("shortest script: at its step {}:\n  {}", difference.step, difference.text),
+        Some(difference) => {
+            println!("shortest script: at its step {}:\n  {}", difference.step, difference.text)
+        }
         None => println!("it did not show again: the script is not shortened"),
     }
     println!("--- script, world {}\n{}---", world.name, text(&shortest));

@@ -49,7 +49,16 @@ ops! {
 pub fn is_write(op: i32) -> bool {
     matches!(
         op,
-        CREATE | CREATE2 | CREATE_CONTAINER | CREATE_TTL | DELETE | SET_DATA | SET_ACL | MULTI | RECONFIG | CLOSE_SESSION
+        CREATE
+            | CREATE2
+            | CREATE_CONTAINER
+            | CREATE_TTL
+            | DELETE
+            | SET_DATA
+            | SET_ACL
+            | MULTI
+            | RECONFIG
+            | CLOSE_SESSION
     )
 }
 

@@ -116,7 +116,12 @@ fn told(op: i32, from: &mut Reader<'_>, text: &mut String) -> Option<()> {
         op::EXISTS | op::SET_DATA | op::SET_ACL => told_stat(from, text)?,
         op::GET_ACL => {
             for _ in 0..from.count()? {
-                text.push_str(&format!("{}:{}:{} ", from.int()?, quoted(from.bytes()?), quoted(from.bytes()?)));
+                text.push_str(&format!(
+                    "{}:{}:{} ",
+                    from.int()?,
+                    quoted(from.bytes()?),
+                    quoted(from.bytes()?)
+                ));
             }
             told_stat(from, text)?;
         }
@@ -196,7 +201,8 @@ mod tests {
     #[test]
     fn free_orders_are_sorted_and_others_are_not() {
         let mut names = Names::new(0);
-        let list = |texts: [&[u8]; 2]| texts.into_iter().fold(Writer::new().int(2), |to, text| to.text(text)).0;
+        let list =
+            |texts: [&[u8]; 2]| texts.into_iter().fold(Writer::new().int(2), |to, text| to.text(text)).0;
         let of = |op, body: &[u8], names: &mut Names| super::named(op, body, names);
         let (one, other) = (list([b"a", b"b"]), list([b"b", b"a"]));
         assert_eq!(of(op::GET_CHILDREN, &one, &mut names), of(op::GET_CHILDREN, &other, &mut names));

@@ -51,7 +51,12 @@ fn told(op: i32, from: &mut Reader<'_>, text: &mut String) -> Option<()> {
             say(acl(from)?);
             say(from.int()?.to_string());
         }
-        op::GET_ACL | op::SYNC | op::GET_EPHEMERALS | op::GET_ALL_CHILDREN_NUMBER | op::DELETE_CONTAINER | op::SASL => {
+        op::GET_ACL
+        | op::SYNC
+        | op::GET_EPHEMERALS
+        | op::GET_ALL_CHILDREN_NUMBER
+        | op::DELETE_CONTAINER
+        | op::SASL => {
             say(quoted(from.bytes()?));
         }
         op::AUTH => {

@@ -1,5 +1,6 @@
 //! Starts the two servers as processes on free loopback ports, each with a directory of its own.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,8 @@ pub struct World {
 }
 
 /// `super:test`.
-const SUPER: (&str, &str) = ("DigestAuthenticationProvider.superDigest", "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
+const SUPER: (&str, &str) =
+    ("DigestAuthenticationProvider.superDigest", "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
 const NEVER: (&str, &str) = ("znode.container.checkIntervalMs", "3600000");
 
 /// What all worlds have: short ticks, so that a session that is to expire does so soon, and long timeouts for the rest.
@@ -115,9 +117,9 @@ impl Server {
         };
         let log = std::fs::File::create(dir.join("server.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("{:?}: {error}", command.get_program()))
-        })?;
+        let child = command
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{:?}: {error}", command.get_program())))?;
         Ok(Server { child, dir, kind, address })
     }
 
@@ -126,7 +128,11 @@ impl Server {
         let deadline = Instant::now() + START;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!("{} ended: {status}\n{}", self.kind.name(), self.log())));
+                return Err(io::Error::other(format!(
+                    "{} ended: {status}\n{}",
+                    self.kind.name(),
+                    self.log()
+                )));
             }
             if self.asks_srvr().is_ok_and(|answer| answer.contains("Mode:")) {
                 return Ok(());
@@ -173,11 +179,18 @@ fn compat_tests() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it stands in compat-tests")
 }
 
+/// A command that dies with this process, however that ends: `Drop` does not see a signal.
+fn leashed(program: &OsStr) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
 fn zabra(config: &Path, world: &World) -> Command {
     let binary = std::env::var_os("ZABRA_BIN")
         .map_or_else(|| compat_tests().join("../target/release/zabra"), PathBuf::from);
     let flags: Vec<String> = world.flags.iter().map(|(key, value)| format!("-D{key}={value}")).collect();
-    let mut command = Command::new(binary);
+    let mut command = leashed(binary.as_os_str());
     command.arg("serve").arg(config).env("SERVER_JVMFLAGS", flags.join(" ")).env("ZABRA_LOG", "warn");
     command
 }
@@ -185,7 +198,7 @@ fn zabra(config: &Path, world: &World) -> Command {
 fn java(dir: &Path, config: &Path, world: &World) -> io::Result<Command> {
     let logback = dir.join("logback.xml");
     std::fs::write(&logback, "<configuration><root level=\"OFF\"/></configuration>\n")?;
-    let mut command = Command::new("java");
+    let mut command = leashed(OsStr::new("java"));
     command.args(["-Xmx1g", "-XX:+UseSerialGC"]);
     command.arg(format!("-Dlogback.configurationFile={}", logback.display()));
     command.args(world.flags.iter().map(|(key, value)| format!("-D{key}={value}")));

@@ -25,6 +25,8 @@ pub struct Sent {
 pub struct Slot {
     pub connection: Option<Connection>,
     pub session: Option<i64>,
+    /// The session that was there before, and is over.
+    pub former: Option<i64>,
     /// The last zxid that a reply named, as a client keeps it.
     pub last_seen: i64,
 }
@@ -82,8 +84,9 @@ impl Side {
             self.names.add_session(welcome.session);
             self.names.one_more();
             self.living.push(welcome.session);
+            let former = self.slots[slot].session.or(self.slots[slot].former);
             self.slots[slot] =
-                Slot { connection: Some(connection), session: Some(welcome.session), last_seen: 0 };
+                Slot { connection: Some(connection), session: Some(welcome.session), former, last_seen: 0 };
         }
         Ok(welcome)
     }
@@ -96,7 +99,7 @@ impl Side {
         password: Password,
         seen: Seen,
     ) -> (Result<Welcome, Heard>, Option<Connection>) {
-        let session = self.slots[slot].session.expect("the caller looked");
+        let session = self.slots[slot].session.or(self.slots[slot].former).expect("the caller looked");
         let password = match password {
             Password::Right => Some(password_of(session)),
             Password::Wrong => Some(vec![b'x'; 16]),
@@ -114,6 +117,13 @@ impl Side {
         let hello = hello(seen, timeout, session, password.as_deref(), Some(0));
         let welcome = connection.connect(&hello);
         (welcome, Some(connection))
+    }
+
+    /// Ends the slot's connection, if there is one.
+    pub fn cut(&mut self, slot: usize) {
+        if let Some(connection) = self.slots[slot].connection.take() {
+            connection.end();
+        }
     }
 
     /// A connection without a session.
@@ -137,7 +147,7 @@ impl Side {
 
     /// Takes all that the slot is sent, up to the reply to the last request, or the end if that is to end it.
     pub fn collect(&mut self, slot: usize, sends: &[Sent]) -> Vec<Heard> {
-        let Slot { connection: Some(connection), last_seen, session } = &mut self.slots[slot] else {
+        let Slot { connection: Some(connection), last_seen, session, former } = &mut self.slots[slot] else {
             return Vec::new();
         };
         let mut heard = Vec::new();
@@ -162,7 +172,7 @@ impl Side {
                         ending = true;
                         self.names.ended.insert(reply.zxid);
                         self.living.retain(|living| Some(*living) != *session);
-                        *session = None;
+                        *former = session.take();
                     }
                 }
                 Heard::Event(event) => self.names.note(event.zxid),
@@ -206,6 +216,7 @@ impl Side {
     /// The session of the slot has expired.
     pub fn expired(&mut self, slot: usize) {
         let session = self.slots[slot].session.take();
+        self.slots[slot].former = session;
         self.living.retain(|living| Some(*living) != session);
     }
 

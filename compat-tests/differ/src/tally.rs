@@ -13,6 +13,8 @@ pub struct Tally {
     pub connects: u64,
     pub expired: u64,
     pub removed: u64,
+    /// How often both servers said nothing where something was awaited: the script was wrong.
+    pub silences: u64,
     /// By operation: done, refused.
     pub by_op: BTreeMap<i32, [u64; 2]>,
     pub errors: BTreeMap<i32, u64>,
@@ -31,7 +33,9 @@ impl Tally {
                 Heard::Reply(reply) => {
                     // An answer that overtook is counted for its neighbour: it is a tally.
                     let op = in_order.next().map_or(0, |sent| sent.op);
-                    let inside = op == op::MULTI && reply.body.starts_with(&[0xff; 4]) && reply.body.get(4) == Some(&0);
+                    let inside = op == op::MULTI
+                        && reply.body.starts_with(&[0xff; 4])
+                        && reply.body.get(4) == Some(&0);
                     self.by_op.entry(op).or_default()[usize::from(reply.err != 0 || inside)] += 1;
                     *self.errors.entry(reply.err).or_default() += 1;
                 }
@@ -46,6 +50,7 @@ impl Tally {
         self.connects += other.connects;
         self.expired += other.expired;
         self.removed += other.removed;
+        self.silences += other.silences;
         for (kind, count) in &other.events {
             *self.events.entry(*kind).or_default() += count;
         }
@@ -77,7 +82,12 @@ impl Tally {
                 gaps.push(format!("no error {err}"));
             }
         }
-        gaps.extend((1..=4).filter(|kind| !self.events.contains_key(kind)).map(|kind| format!("no event {kind}")));
+        gaps.extend(
+            (1..=4).filter(|kind| !self.events.contains_key(kind)).map(|kind| format!("no event {kind}")),
+        );
+        if self.silences > 0 {
+            gaps.push(format!("{} times both servers were silent", self.silences));
+        }
         if self.expired == 0 || self.removed == 0 {
             gaps.push("no session expired, or no znode went by itself".into());
         }

@@ -7,6 +7,7 @@ mod jute;
 mod known;
 mod names;
 mod op;
+mod order;
 mod random;
 mod reply;
 mod request;
@@ -20,7 +21,7 @@ mod tree;
 use compare::{Context, Difference, Pair};
 use known::Known;
 use script::Step;
-use server::{WORLDS, World};
+use server::{Kind, WORLDS, World};
 use std::process::ExitCode;
 use std::time::Instant;
 use tally::Tally;
@@ -29,6 +30,7 @@ const USAGE: &str = "\
 differ compare [requests=100000] [seed=1] [world=NAME]   random scripts; differences are shrunk and printed
 differ script seed=N world=NAME                          prints the script of a seed
 differ replay FILE world=NAME                            runs a script that was printed
+differ order [seconds=8] [seed=1] [server=zabra]         what many sessions with watches are told under load
 ";
 
 /// Requests of one script.
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         Some("replay") if arguments.len() > 1 => {
             Options::read(&arguments[2..]).and_then(|options| replay(&arguments[1], &options))
         }
+        Some("order") => Options::read(&arguments[1..])
+            .and_then(|options| order::run(options.seconds, options.seed, options.server)),
         _ => Err(USAGE.into()),
     };
     match outcome {
@@ -64,17 +68,27 @@ struct Options {
     requests: u64,
     seed: u64,
     world: Option<&'static World>,
+    seconds: u64,
+    server: Kind,
 }
 
 impl Options {
     fn read(arguments: &[String]) -> Result<Options, String> {
-        let mut options = Options { requests: 100_000, seed: 1, world: None };
+        let mut options =
+            Options { requests: 100_000, seed: 1, world: None, seconds: 8, server: Kind::Zabra };
         for argument in arguments {
             let wrong = || format!("{argument:?} is not understood\n{USAGE}");
             let (key, value) = argument.split_once('=').ok_or_else(wrong)?;
             match key {
                 "requests" => options.requests = value.parse().map_err(|_| wrong())?,
                 "seed" => options.seed = value.parse().map_err(|_| wrong())?,
+                "seconds" => options.seconds = value.parse().map_err(|_| wrong())?,
+                "server" => {
+                    options.server = [Kind::Java, Kind::Zabra]
+                        .into_iter()
+                        .find(|kind| kind.name() == value)
+                        .ok_or_else(wrong)?;
+                }
                 "world" => {
                     options.world = Some(WORLDS.iter().find(|world| world.name == value).ok_or_else(wrong)?);
                 }

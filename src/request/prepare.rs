@@ -495,9 +495,9 @@ impl Preparer {
         }
         let Some((_, limits, usage)) = tree.quota_for(path) else { return Ok(()) };
         let too_many =
-            count != 0 && limits.count_hard > -1 && usage.count.saturating_add(count) > limits.count_hard;
+            count != 0 && limits.count_hard() > -1 && usage.count.saturating_add(count) > limits.count_hard();
         let too_large =
-            bytes != 0 && limits.bytes_hard > -1 && usage.bytes.saturating_add(bytes) > limits.bytes_hard;
+            bytes != 0 && limits.bytes_hard() > -1 && usage.bytes.saturating_add(bytes) > limits.bytes_hard();
         if too_many || too_large { Err(ErrorCode::QuotaExceeded) } else { Ok(()) }
     }
 

@@ -92,20 +92,26 @@ pub fn fix_up(
     for asked in list {
         let asked = AskedAcl { perms: asked.perms, id: readable(&asked.id) };
         if !seen.contains(&asked) {
-            fixed.extend(expand(&asked, ids, digest)?);
+            expand(&asked, ids, digest, &mut fixed)?;
             seen.push(asked);
         }
     }
     if fixed.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed) }
 }
 
-/// What one entry stands for. A missing id is told from a wrong one: Java stumbles over it.
-fn expand(asked: &AskedAcl<Bytes>, ids: &[Id<Bytes>], digest: bool) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
+/// Appends what one entry stands for. A missing id is told from a wrong one: Java stumbles over it.
+fn expand(
+    asked: &AskedAcl<Bytes>,
+    ids: &[Id<Bytes>],
+    digest: bool,
+    out: &mut Vec<Acl<Bytes>>,
+) -> Result<(), ErrorCode> {
     let scheme = asked.id.scheme.clone().ok_or(ErrorCode::InvalidAcl)?;
     let entry = |id: Id<Bytes>| Acl { perms: asked.perms, id };
     if scheme == "auth" {
-        let own: Vec<_> = ids.iter().filter(|id| id.scheme == "digest").cloned().map(entry).collect();
-        return if own.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(own) };
+        let before = out.len();
+        out.extend(ids.iter().filter(|id| id.scheme == "digest").cloned().map(entry));
+        return if out.len() == before { Err(ErrorCode::InvalidAcl) } else { Ok(()) };
     }
     let is_valid: fn(&[u8]) -> bool = match &scheme[..] {
         b"world" => |id| id == b"anyone",
@@ -114,7 +120,11 @@ fn expand(asked: &AskedAcl<Bytes>, ids: &[Id<Bytes>], digest: bool) -> Result<Ve
         _ => return Err(ErrorCode::InvalidAcl),
     };
     let id = asked.id.id.clone().ok_or(ErrorCode::MarshallingError)?;
-    if is_valid(&id) { Ok(vec![entry(Id { scheme, id })]) } else { Err(ErrorCode::InvalidAcl) }
+    if !is_valid(&id) {
+        return Err(ErrorCode::InvalidAcl);
+    }
+    out.push(entry(Id { scheme, id }));
+    Ok(())
 }
 
 /// Two parts around a colon, as `String.split(":")` counts them: empty parts at the end do not count.

@@ -4,9 +4,9 @@
 use super::outstanding::{Change, Outstanding};
 use super::{Rules, acl};
 use crate::jute::records::{
-    Acl, AskedAcl, AskedCreate, AskedCreateTtl, AskedSetAcl, AskedSetData, CheckVersionRequest,
-    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn,
-    DeleteRequest, DeleteTxn, ErrorTxn, Id, SetAclTxn, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
+    Acl, AskedAcl, AskedAtVersion, AskedCreate, AskedCreateTtl, AskedSetAcl, AskedSetData, CheckVersionTxn,
+    CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn,
+    ErrorTxn, Id, SetAclTxn, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
@@ -186,7 +186,8 @@ impl Preparer {
             }
             Op::Multi => {
                 let parts = multi::decode(from).map_err(malformed)?;
-                if parts.iter().any(Part::is_read) {
+                // Java looks at all paths before it prepares the first part.
+                if parts.iter().any(|part| part.is_read() || part.path().is_none()) {
                     return Err(ErrorCode::MarshallingError);
                 }
                 self.multi(tree, parts, session, auth, at)
@@ -258,7 +259,10 @@ impl Preparer {
         match part {
             Part::Create { op, request } => self.create(tree, op, request, session, auth, at),
             Part::CreateTtl(request) => self.create_ttl(tree, request, session, auth, at),
-            Part::Delete(request) => session.and_then(|()| self.delete(tree, request, auth, at)),
+            Part::Delete(AskedAtVersion { path, version }) => {
+                let path = path.ok_or(ErrorCode::MarshallingError)?;
+                session.and_then(|()| self.delete(tree, DeleteRequest { path, version }, auth, at))
+            }
             Part::SetData(request) => session.and_then(|()| self.set_data(tree, request, auth, at)),
             Part::Check(request) => session.and_then(|()| self.check(tree, request, auth)),
             Part::GetData(_) | Part::GetChildren(_) => Err(ErrorCode::MarshallingError),
@@ -467,13 +471,11 @@ impl Preparer {
     fn check(
         &self,
         tree: &Tree,
-        request: CheckVersionRequest<Bytes>,
+        request: AskedAtVersion<Bytes>,
         auth: &[Id<Bytes>],
     ) -> Result<TxnBody, ErrorCode> {
-        let CheckVersionRequest { path, version } = request;
-        if !path::is_valid(&path) {
-            return Err(ErrorCode::BadArguments);
-        }
+        let AskedAtVersion { path, version } = request;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
         let node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::READ, auth)?;
         let version = check_version(node.stat.expect("find() gives living znodes").version, version)?;

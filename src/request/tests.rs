@@ -246,6 +246,19 @@ fn a_null_path_is_refused_where_java_looks_at_it() {
 }
 
 #[test]
+fn a_null_path_in_a_part_fails_the_whole_multi() {
+    let mut server = Server::new();
+    let multi = server.prepare(Op::Multi, |out| {
+        for path in [Some(&b"/none"[..]), None] {
+            MultiHeader { op: Op::Delete.code(), done: false, err: -1 }.encode(out);
+            AskedAtVersion { path, version: -1 }.encode(out);
+        }
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    });
+    assert_eq!(error_of(&multi), Some(ErrorCode::MarshallingError));
+}
+
+#[test]
 fn a_part_that_java_stumbles_over_fails_the_whole_multi() {
     let mut server = Server::new();
     let part = |out: &mut BytesMut, path: &'static [u8], id: Option<&'static [u8]>| {
@@ -310,6 +323,12 @@ fn a_multi_read_that_fails_half_way_sends_what_it_has() {
         end(out);
     });
     assert_eq!((header.err, body.len()), (-5, MultiHeader::MIN_LEN), "a write: nothing but the end");
+    let (header, body) = read(&|out| {
+        MultiHeader { op: Op::Delete.code(), done: false, err: -1 }.encode(out);
+        AskedAtVersion::<&[u8]> { path: None, version: -1 }.encode(out);
+        end(out);
+    });
+    assert_eq!((header.err, body.len()), (-5, MultiHeader::MIN_LEN), "nor does its null path count");
     let (header, body) = read(&|out| part(out, Some(b"/")));
     assert_eq!((header.err, body), (-5, vec![]), "what does not decode has no results");
 }

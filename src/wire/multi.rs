@@ -1,8 +1,8 @@
 //! multi and multiRead: a sequence of headed requests, and its answer (`MultiOperationRecord`, `MultiResponse`).
 
 use crate::jute::records::{
-    AskedCreate, AskedCreateTtl, AskedSetData, CheckVersionRequest, DeleteRequest, GetChildrenRequest,
-    GetDataRequest, MultiHeader,
+    AskedAtVersion, AskedCreate, AskedCreateTtl, AskedSetData, GetChildrenRequest, GetDataRequest,
+    MultiHeader,
 };
 use crate::jute::{DecodeError, Source};
 use crate::model::{CreateMode, Op};
@@ -17,9 +17,9 @@ pub enum Part<B> {
         request: AskedCreate<B>,
     },
     CreateTtl(AskedCreateTtl<B>),
-    Delete(DeleteRequest<B>),
+    Delete(AskedAtVersion<B>),
     SetData(AskedSetData<B>),
-    Check(CheckVersionRequest<B>),
+    Check(AskedAtVersion<B>),
     GetData(GetDataRequest<B>),
     GetChildren(GetChildrenRequest<B>),
 }
@@ -27,6 +27,17 @@ pub enum Part<B> {
 impl<B: AsRef<[u8]>> Part<B> {
     pub fn is_read(&self) -> bool {
         matches!(self, Self::GetData(_) | Self::GetChildren(_))
+    }
+
+    pub fn path(&self) -> Option<&B> {
+        match self {
+            Self::Create { request, .. } => request.path.as_ref(),
+            Self::CreateTtl(request) => request.path.as_ref(),
+            Self::Delete(request) | Self::Check(request) => request.path.as_ref(),
+            Self::SetData(request) => request.path.as_ref(),
+            Self::GetData(request) => request.path.as_ref(),
+            Self::GetChildren(request) => request.path.as_ref(),
+        }
     }
 }
 
@@ -55,16 +66,13 @@ fn decode_part<S: Source>(op: i32, from: &mut S) -> Result<Part<S::Slice>, Decod
             if mode.is_ttl() {
                 return Err(DecodeError::BadValue("a TTL mode without a TTL"));
             }
-            if request.path.is_none() || request.acl.is_none() {
+            if request.acl.is_none() {
                 return Err(DecodeError::UnexpectedNull);
             }
             plain_create(op, request)
         }
         Op::CreateTtl => {
             let request = AskedCreateTtl::decode(from)?;
-            if request.path.is_none() {
-                return Err(DecodeError::UnexpectedNull);
-            }
             if CreateMode::from_flags(request.flags).is_some_and(CreateMode::is_ttl) {
                 return Ok(Part::CreateTtl(request));
             }
@@ -72,15 +80,9 @@ fn decode_part<S: Source>(op: i32, from: &mut S) -> Result<Part<S::Slice>, Decod
             let AskedCreateTtl { path, data, acl, flags, .. } = request;
             plain_create(Op::Create, AskedCreate { path, data, acl, flags })
         }
-        Op::Delete => Part::Delete(DeleteRequest::decode(from)?),
-        Op::SetData => {
-            let request = AskedSetData::decode(from)?;
-            if request.path.is_none() {
-                return Err(DecodeError::UnexpectedNull);
-            }
-            Part::SetData(request)
-        }
-        Op::Check => Part::Check(CheckVersionRequest::decode(from)?),
+        Op::Delete => Part::Delete(AskedAtVersion::decode(from)?),
+        Op::SetData => Part::SetData(AskedSetData::decode(from)?),
+        Op::Check => Part::Check(AskedAtVersion::decode(from)?),
         Op::GetData => Part::GetData(GetDataRequest::decode(from)?),
         Op::GetChildren => Part::GetChildren(GetChildrenRequest::decode(from)?),
         _ => return Err(DecodeError::BadValue("an operation that no multi holds")),

@@ -1,9 +1,9 @@
 //! Runs a script on both servers and compares what they say, frame by frame.
 
 use crate::connection::{Connection, Heard, Reply, Welcome, password_of, request};
+use crate::heard::{self, differ};
 use crate::known::{Known, Rule};
 use crate::op;
-use crate::reply::{self, named};
 use crate::script::{Password, Seen, Step, hex};
 use crate::server::{Kind, Server, World};
 use crate::side::{SLOTS, Sent, Side};
@@ -191,29 +191,7 @@ impl Pair {
         known: &Known,
     ) -> Option<String> {
         let [first, second] = &mut self.sides;
-        let (java, java_early) = arrange(first, sends, java);
-        let (zabra, zabra_early) = arrange(second, sends, zabra);
-        for at in 0..java.len().max(zabra.len()) {
-            let (one, other) = (java.get(at), zabra.get(at));
-            if let (Some(one), Some(other)) = (one, other) {
-                malformed_write(first, second, one, other, known);
-            }
-            let shown =
-                [one.map(|taken| Shown::of(first, taken)), other.map(|taken| Shown::of(second, taken))];
-            if shown[0] != shown[1] {
-                let all = |side: &mut Side, all: &[Taken]| {
-                    let lines =
-                        all.iter().skip(at).take(3).map(|taken| format!("\n    {}", Shown::of(side, taken)));
-                    lines.collect::<String>()
-                };
-                return Some(format!("java:{}\n  zabra:{}", all(first, &java), all(second, &zabra)));
-            }
-        }
-        let early = [(first, java_early), (second, zabra_early)];
-        let shown = early.map(|(side, early)| {
-            early.iter().map(|taken| Shown::of(side, taken).to_string()).collect::<Vec<_>>().join("\n    ")
-        });
-        differ(&shown[0], &shown[1])
+        heard::compare([&mut first.names, &mut second.names], sends, [java, zabra], known)
     }
 
     /// Several sessions send at the same time, each below a znode of its own. What one of them does is compared in
@@ -243,14 +221,14 @@ impl Pair {
             cx.tally.count(sent, &heard[1][at]);
         }
         for ((side, heard), from) in self.sides.iter_mut().zip(&mut heard).zip(from) {
-            if let Some(text) = free_order(side, &sends, heard, from) {
-                return Some(text);
+            if let Some(text) = heard::free_order(&mut side.names, &sends, heard, from) {
+                return Some(format!("{}: {text}", side.kind.name()));
             }
         }
         let [java, zabra] = heard;
         for (((slot, sent), java), zabra) in sends.iter().zip(java).zip(zabra) {
-            let (own, others) = by_subtree(*slot, java);
-            let (zabra_own, zabra_others) = by_subtree(*slot, zabra);
+            let (own, others) = heard::by_subtree(*slot, java);
+            let (zabra_own, zabra_others) = heard::by_subtree(*slot, zabra);
             let found = self.compare(sent, own, zabra_own, cx.known);
             let found = found.or_else(|| {
                 let tops: std::collections::BTreeSet<_> =
@@ -457,177 +435,6 @@ impl Pair {
     }
 }
 
-/// Something that a slot heard, with the request that it answers.
-#[derive(Debug)]
-struct Taken {
-    heard: Heard,
-    sent: Option<(i32, i32)>,
-}
-
-/// Puts replies to their requests, and apart what may overtake. Sorts the events of a session's end.
-fn arrange(side: &Side, sends: &[Sent], heard: Vec<Heard>) -> (Vec<Taken>, Vec<Taken>) {
-    let mut in_order = sends.iter().filter(|sent| !op::overtakes(sent.op));
-    let mut early = sends.iter().filter(|sent| op::overtakes(sent.op)).peekable();
-    let (mut main, mut overtaking) = (Vec::new(), Vec::new());
-    for heard in heard {
-        let xid = match &heard {
-            Heard::Reply(reply) => Some(reply.xid),
-            Heard::Odd(_) => Some(0),
-            Heard::Event(_) | Heard::Closed | Heard::Silence => None,
-        };
-        if let Some(sent) = early.next_if(|sent| Some(sent.xid) == xid) {
-            overtaking.push(Taken { heard, sent: Some((sent.xid, sent.op)) });
-            continue;
-        }
-        let sent = xid.and_then(|_| in_order.next()).map(|sent| (sent.xid, sent.op));
-        main.push(Taken { heard, sent });
-    }
-    let ended = |taken: &Taken| match &taken.heard {
-        Heard::Event(event) if side.names.ended.contains(&event.zxid) => Some(event.zxid),
-        _ => None,
-    };
-    for run in main.chunk_by_mut(|one, other| ended(one).is_some() && ended(one) == ended(other)) {
-        if run.len() > 1 {
-            run.sort_by(|one, other| body(&one.heard).cmp(body(&other.heard)));
-        }
-    }
-    (main, overtaking)
-}
-
-fn body(heard: &Heard) -> &[u8] {
-    match heard {
-        Heard::Event(reply) | Heard::Reply(reply) => &reply.body,
-        Heard::Odd(bytes) => bytes,
-        Heard::Closed | Heard::Silence => &[],
-    }
-}
-
-/// The rule [`Rule::MalformedWrite`]: both say −5, Java with the zxid of the transaction before, we with the next one.
-/// That one then counts as the one before.
-fn malformed_write(java: &mut Side, zabra: &mut Side, one: &Taken, other: &Taken, known: &Known) {
-    let (Heard::Reply(java_reply), Heard::Reply(zabra_reply)) = (&one.heard, &other.heard) else { return };
-    let is_write = one.sent.is_some_and(|(_, op)| op::is_write(op));
-    if is_write
-        && java_reply.err == -5
-        && zabra_reply.err == -5
-        && java_reply.zxid == java.names.compared
-        && zabra_reply.zxid == zabra.names.compared + 1
-        && known.explains(Rule::MalformedWrite)
-    {
-        zabra.names.skip(zabra_reply.zxid);
-    }
-    java.names.compared = java.names.compared.max(java_reply.zxid);
-    zabra.names.compared = zabra.names.compared.max(zabra_reply.zxid);
-}
-
-/// Names the zxids that were given while several sessions sent, and looks whether any session saw them go back. The
-/// zxid of a reply that is no write's then says no more: it is set to 0.
-fn free_order(
-    side: &mut Side,
-    sends: &[(usize, Vec<Sent>)],
-    heard: &mut [Vec<Heard>],
-    from: i64,
-) -> Option<String> {
-    let mut owners = Vec::new();
-    for ((slot, sent), heard) in sends.iter().zip(heard) {
-        let mut sent = sent.iter();
-        let mut last = 0;
-        for heard in heard {
-            let zxid = match heard {
-                Heard::Reply(reply) if sent.next().is_some_and(|sent| op::is_write(sent.op)) => {
-                    owners.push(reply.zxid);
-                    reply.zxid
-                }
-                Heard::Reply(reply) => std::mem::take(&mut reply.zxid),
-                Heard::Event(event) => event.zxid,
-                Heard::Odd(_) | Heard::Closed | Heard::Silence => continue,
-            };
-            if zxid > 0 && zxid < last {
-                return Some(format!("{}: slot {slot} sees zxid {zxid} after {last}", side.kind.name()));
-            }
-            last = last.max(zxid);
-        }
-    }
-    if side.names.set_free(from, &owners) {
-        return None;
-    }
-    Some(format!("{}: after zxid {from} the writes have the zxids {owners:?}", side.kind.name()))
-}
-
-/// What a slot heard of itself and of its own subtree, and the events of each other one.
-fn by_subtree(slot: usize, heard: Vec<Heard>) -> (Vec<Heard>, BTreeMap<Vec<u8>, Vec<Heard>>) {
-    let own_top = format!("v{slot}").into_bytes();
-    let (mut own, mut others) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
-    for heard in heard {
-        match &heard {
-            Heard::Event(event) => {
-                let path = event.body.get(12..).unwrap_or_default();
-                let top = path.split(|byte| *byte == b'/').nth(1).unwrap_or_default().to_vec();
-                if top == own_top { own.push(heard) } else { others.entry(top).or_default().push(heard) }
-            }
-            _ => own.push(heard),
-        }
-    }
-    (own, others)
-}
-
-/// What is compared: a thing heard, with names in it.
-#[derive(Debug, PartialEq, Eq)]
-struct Shown {
-    what: &'static str,
-    op: i32,
-    /// xid, err.
-    codes: (i32, i32),
-    zxid: i64,
-    body: Vec<u8>,
-}
-
-impl Shown {
-    fn of(side: &mut Side, taken: &Taken) -> Shown {
-        let shown = |what, op, reply: &Reply, zxid, body| Shown {
-            what,
-            op,
-            codes: (reply.xid, reply.err),
-            zxid,
-            body,
-        };
-        let bare = |what, body| Shown { what, op: 0, codes: (0, 0), zxid: 0, body };
-        match &taken.heard {
-            Heard::Event(event) => shown("event", 0, event, side.names.zxid(event.zxid), event.body.clone()),
-            Heard::Reply(reply) => {
-                let op = taken.sent.map_or(0, |(_, op)| op);
-                let body = named(op, &reply.body, &mut side.names);
-                let names = &side.names;
-                // A write that did not decode may have no zxid of its own.
-                let owns = op::is_write(op) && reply.err != -5;
-                let zxid = if owns { names.zxid(reply.zxid) } else { names.state(reply.zxid) };
-                shown("reply", op, reply, zxid, body)
-            }
-            Heard::Odd(bytes) => bare("odd frame", bytes.clone()),
-            Heard::Closed => bare("closed", Vec::new()),
-            Heard::Silence => bare("silence", Vec::new()),
-        }
-    }
-}
-
-impl std::fmt::Display for Shown {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.what {
-            "event" => {
-                let kind = self.body.get(..4).map(hex).unwrap_or_default();
-                let path = reply::quoted(self.body.get(12..));
-                write!(f, "event {} zxid {} kind {kind} path {path}", self.codes.1, self.zxid)
-            }
-            "reply" => {
-                let body = reply::describe(self.op, &self.body);
-                let (xid, err) = self.codes;
-                write!(f, "reply to {} xid {xid} zxid {} err {err} {body}", op::name(self.op), self.zxid)
-            }
-            what => write!(f, "{what} {}", hex(&self.body)),
-        }
-    }
-}
-
 /// A welcome with the session's name, and whether the password is that of the id.
 fn show_welcome(side: &Side, welcome: &Welcome) -> String {
     let right = welcome.session != 0 && welcome.password == password_of(welcome.session);
@@ -638,8 +445,4 @@ fn show_welcome(side: &Side, welcome: &Welcome) -> String {
         "welcome: protocol {protocol}, timeout {timeout}, session {session}, password {password}, rest {}",
         hex(rest)
     )
-}
-
-fn differ(java: &str, zabra: &str) -> Option<String> {
-    (java != zabra).then(|| format!("java:  {java}\n  zabra: {zabra}"))
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod connection;
 mod generate;
+mod heard;
 mod jute;
 mod known;
 mod names;

@@ -51,7 +51,10 @@ impl Names {
         match raw {
             0 | -1 => raw,
             _ if raw <= self.base => BEFORE,
-            _ => raw - self.base - self.skipped.partition_point(|skipped| *skipped <= raw) as i64,
+            _ => match raw - self.base - self.skipped.partition_point(|skipped| *skipped <= raw) as i64 {
+                0 => BEFORE,
+                counted => counted,
+            },
         }
     }
 

@@ -34,7 +34,13 @@ pub struct Context<'a> {
 }
 
 impl Pair {
+    /// A free port may be taken before a server has it: then another one is tried.
     pub fn start(world: &World) -> Result<Pair, String> {
+        let mut tries = (0..3).map(|_| Self::try_start(world));
+        tries.find(Result::is_ok).unwrap_or_else(|| Self::try_start(world))
+    }
+
+    fn try_start(world: &World) -> Result<Pair, String> {
         let text = |error: std::io::Error| error.to_string();
         let mut java = Server::spawn(Kind::Java, world).map_err(text)?;
         let mut zabra = Server::spawn(Kind::Zabra, world).map_err(text)?;

@@ -12,6 +12,7 @@ need mvn maven
 need python3 python3
 need mkfs.ext4 e2fsprogs
 need mount mount
+need setpriv util-linux
 [ -e /usr/include/zookeeper/zookeeper.h ] || packages+=(libzookeeper-mt-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then

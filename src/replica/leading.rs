@@ -4,7 +4,7 @@ use super::clients::{Hello, refuse};
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
 use crate::jute::SharedReader;
 use crate::jute::records::{CreateSessionTxn, Id, SyncRequest, SyncResponse};
-use crate::model::{ConnId, ErrorCode, LinkId, Op, SessionId, Zxid};
+use crate::model::{ConnId, ErrorCode, LinkId, Op, SessionId, Zxid, text};
 use crate::request::{Preparer, Request, reconfig, write_reply};
 use crate::session::{Home, SessionTracker};
 use crate::tree::{Applied, Database};
@@ -510,7 +510,9 @@ pub(super) fn write_sync(
     match path {
         Err(code) => out.fail(conn, xid, zxid, code),
         Ok(path) => out.client(conn, ClientMessage::Reply, |bytes| {
-            let body = |bytes: &mut BytesMut| SyncResponse { path }.encode(bytes);
+            let body = |bytes: &mut BytesMut| {
+                SyncResponse { path: path.as_deref().map(text::as_java_reads) }.encode(bytes);
+            };
             write_reply(bytes, xid, zxid.0, Ok(body));
         }),
     }

@@ -385,12 +385,14 @@ impl Process {
         let id = LinkId(conn);
         let mut piece = BytesMut::new();
         let fed = feeder.next(&mut piece);
+        tracing::debug!("link {conn} is fed {} bytes: {fed:?}", piece.len());
         if !piece.is_empty() {
             out.push(Effect::Send(conn, piece.freeze()));
         }
         match fed {
+            // Pieces are small here: reading them must not take so long that writes come in faster.
             Ok(Fed::More) => {
-                out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
+                out.push(Effect::Later { disk: false, incoming: Incoming::Feed(conn) });
                 return;
             }
             Ok(Fed::Upto(upto)) => inputs.push(Input::Quorum(QuorumInput::Fed { link: id, upto })),

@@ -47,7 +47,7 @@ pub trait SegmentFile: Send {
     }
     /// Allocates up to `len`; what is written stays.
     fn grow(&mut self, len: u64) -> io::Result<()>;
-    /// The range must be allocated. Ranges come in rising order.
+    /// The range must be allocated, and not before what was synced. One write is not begun before the last one is done.
     fn write(&mut self, offset: u64, bytes: &[u8]);
     /// Makes everything written durable.
     fn sync(&mut self) -> io::Result<()>;

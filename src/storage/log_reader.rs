@@ -203,10 +203,14 @@ impl LogReader {
     }
 
     /// Whether a sector of the record that should stand here, before `stop`, is still as it was allocated, from the
-    /// record's begin on.
+    /// record's begin on; or the record was never finished.
     fn is_unwritten(&mut self, offset: u64, stop: u64) -> Result<bool, StorageError> {
         let head = self.bytes(offset, FRAME_LEN)?;
         let Some(len) = head.get(8..12) else { return Ok(true) };
+        // The checksum is written last, and no record's is zero.
+        if head[..8] == [0; 8] {
+            return Ok(true);
+        }
         let claimed = i32::from_be_bytes(len.try_into().expect("4 bytes"));
         let claimed = u64::try_from(claimed).unwrap_or(0).max(MIN_BODY);
         let end = offset + FRAME_LEN + claimed + 1;

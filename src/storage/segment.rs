@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 const PAGE: u64 = 4096;
 /// How many written bytes stay mapped before their pages are given back: the log is not read again.
@@ -57,6 +58,8 @@ impl SegmentFile for MappedSegment {
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         let at = (offset - self.map_start) as usize;
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
+        // A process that is killed has made its stores in this order.
+        compiler_fence(Ordering::SeqCst);
         self.written = self.written.max(offset + bytes.len() as u64);
     }
 

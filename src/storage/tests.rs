@@ -178,6 +178,23 @@ fn a_flip_in_the_last_record_is_a_torn_tail() {
 }
 
 #[test]
+fn a_record_that_a_kill_cut_short_was_never_acknowledged() {
+    let dir = Dir::new();
+    let path = dir.write_log(Arc::new(RealDisk), 1..=3);
+    let whole = fs::read(&path).unwrap();
+    let at = 16 + 2 * 65;
+    // Length, body and end are written in this order; the checksum last of all.
+    for written in 1..65 - 8 {
+        let mut bytes = whole.clone();
+        bytes[at..at + 8].fill(0);
+        bytes[at + 8 + written..at + 65].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let (state, found) = recovered(&dir).unwrap();
+        assert_eq!((state.replayed, found.lost), (vec![1, 2], None), "{written} bytes");
+    }
+}
+
+#[test]
 fn a_gap_between_files_does_not_start() {
     let dir = Dir::new();
     dir.write_log(Arc::new(RealDisk), 1..=3);

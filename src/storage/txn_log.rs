@@ -76,12 +76,12 @@ impl TxnLog {
             allocate(position.max(file.len()), needed, prealloc, |len| file.grow(len))
                 .map_err(StorageError::io("grow", &segment.path))?;
         }
-        let mut head = [0; FRAME_LEN as usize];
-        head[..8].copy_from_slice(&u64::from(simd_adler32::adler32(&body)).to_be_bytes());
-        head[8..].copy_from_slice(&(body.len() as i32).to_be_bytes());
-        segment.file.write(segment.position, &head);
+        // The checksum comes last: where it is zero, the process ended while it wrote the rest.
+        let checksum = u64::from(simd_adler32::adler32(&body)).to_be_bytes();
+        segment.file.write(segment.position + 8, &(body.len() as i32).to_be_bytes());
         segment.file.write(segment.position + FRAME_LEN, body);
         segment.file.write(segment.position + framed - 1, &[END_OF_RECORD]);
+        segment.file.write(segment.position, &checksum);
         segment.position += framed;
         segment.dirty = true;
         self.last_zxid = zxid;

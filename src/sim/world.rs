@@ -446,7 +446,8 @@ impl World {
         for (zxid, body) in std::mem::take(&mut process.appended) {
             self.observed.appended(index, zxid, body)?;
         }
-        let failed = process.failed.take();
+        let stopped = node.disk.has_stopped().then(|| "the step of its disk".to_string());
+        let failed = process.failed.take().or(stopped);
         if process.has_work() {
             self.wake(index);
         }

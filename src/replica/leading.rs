@@ -45,6 +45,15 @@ enum Origin {
     },
 }
 
+impl Origin {
+    fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Establish(_) => None,
+            Self::Request { conn, .. } | Self::CloseSession { conn, .. } => Some(*conn),
+        }
+    }
+}
+
 /// A `sync` that waits until all that was proposed before it is applied, and a quorum still follows.
 #[derive(Debug)]
 struct PendingSync {
@@ -93,8 +102,14 @@ impl Leading {
     }
 
     /// Whether an event has to wait for older answers of its connection.
-    pub fn holds(&self, conn: ConnId) -> bool {
-        !self.held.is_empty() && self.held.contains_key(&conn)
+    pub fn holds(&self, conn: ConnId, zxid: Zxid) -> bool {
+        if self.syncs.is_empty() {
+            return false;
+        }
+        // The answer to the very request that brings the event about is going to be held.
+        let own = self.origins.front().filter(|(at, _)| *at == zxid).and_then(|(_, origin)| origin.conn());
+        self.held.contains_key(&conn)
+            || (own == Some(conn) && self.syncs.iter().any(|sync| sync.conn == conn && sync.after < zxid))
     }
 
     /// Keeps an event behind what its connection has been answered by then.
@@ -401,7 +416,7 @@ impl Replica {
         let Some(sync) = leading.syncs.pop_front() else { return };
         let conn = sync.conn;
         let mut last = db.last_zxid;
-        if leading.holds(conn) {
+        if leading.held.contains_key(&conn) {
             let later = leading.syncs.iter().filter(|later| later.conn == conn);
             let held = sync.behind.iter().chain(later.flat_map(|later| &later.behind));
             // What stands behind is older than the database by now.

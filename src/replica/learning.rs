@@ -153,19 +153,41 @@ impl Learning {
         }
     }
 
-    /// Whether an event has to wait for older answers of its connection.
-    pub fn holds(&self, conn: ConnId) -> bool {
-        !self.held.is_empty() && self.held.contains_key(&conn)
+    /// The session and connection whose answers an event for `conn` has to wait for.
+    pub fn holds(&self, conn: ConnId, entry: &Entry) -> Option<SessionId> {
+        if self.syncs.is_empty() {
+            return None;
+        }
+        let session = SessionId(entry.txn.header.client_id);
+        // The answer to the very request that brings the event about is going to be held.
+        let own = self.own_place(session, entry).filter(|(at, of)| *at > 0 && *of == conn).map(|_| session);
+        own.or_else(|| self.held.get(&conn).copied())
+    }
+
+    /// Where in its session's queue a request stands that `entry` answers, and its connection.
+    fn own_place(&self, session: SessionId, entry: &Entry) -> Option<(usize, ConnId)> {
+        let queue = self.waiting.get(&session)?;
+        let at = queue.iter().position(|waiting| waiting.waits_for(entry))?;
+        Some((at, queue[at].what.conn()))
     }
 
     /// Keeps an event behind what its connection has been answered by then.
-    pub fn hold(&mut self, conn: ConnId, zxid: Zxid, event: Bytes) {
-        let Some(queue) = self.held.get(&conn).and_then(|session| self.waiting.get_mut(session)) else { return };
-        let told = vec![(conn, ClientMessage::Event, event)];
-        let waiting = Waiting { cxid: 0, what: What::Event { conn }, answer: Some(Answer::Told(zxid, told)) };
-        let at = queue.iter().rposition(|waiting| told_at(waiting).is_some()).map_or(0, |last| last + 1);
-        queue.insert(at, waiting);
+    pub fn hold(&mut self, session: SessionId, conn: ConnId, entry: &Entry, event: Bytes) {
+        let own = self.own_place(session, entry).filter(|(_, of)| *of == conn);
+        let Some(queue) = self.waiting.get_mut(&session) else { return };
+        let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
+        let at = own.map(|(at, _)| at).or_else(behind).unwrap_or(0);
+        let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
+        queue.insert(at, Waiting { cxid: 0, what: What::Event { conn }, answer: Some(answer) });
         self.count += 1;
+    }
+}
+
+impl Waiting {
+    /// Whether `entry`, which is of the same session, is what this waits for.
+    fn waits_for(&self, entry: &Entry) -> bool {
+        let body = &entry.txn.body;
+        self.answer.is_none() && self.cxid == entry.txn.header.cxid && self.what.is_answered_by(body)
     }
 }
 
@@ -296,8 +318,7 @@ impl Replica {
         let learning = self.learning();
         let mut answered = None;
         let mut established = None;
-        let own = |waiting: &Waiting| waiting.cxid == cxid && waiting.what.is_answered_by(&entry.txn.body);
-        if let Some(waiting) = learning.find(session, own) {
+        if let Some(waiting) = learning.find(session, |waiting| waiting.waits_for(&entry)) {
             let told = match &waiting.what {
                 What::Establish(hello) => {
                     established = Some(*hello);

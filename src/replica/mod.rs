@@ -471,7 +471,7 @@ impl Replica {
             out.tally.digest_mismatches += 1;
             out.told.push(Told::DigestMismatch(entry.zxid));
         }
-        self.announce(entry.zxid, db, out);
+        self.announce(&entry, db, out);
         match &self.serving {
             Serving::Nobody => {}
             Serving::Leading(_) => self.led(now, entry, &applied, out),
@@ -479,7 +479,8 @@ impl Replica {
         }
     }
 
-    fn announce(&mut self, zxid: Zxid, db: &mut Database, out: &mut Outputs) {
+    fn announce(&mut self, entry: &Entry, db: &mut Database, out: &mut Outputs) {
+        let zxid = entry.zxid;
         let watches = db.watches.get_mut();
         if !watches.is_empty() {
             let skip_acl = self.settings.rules.skip_acl;
@@ -498,12 +499,13 @@ impl Replica {
                 bytes.freeze()
             };
             match &mut self.serving {
-                Serving::Leading(leading) if leading.holds(event.conn) => {
+                Serving::Leading(leading) if leading.holds(event.conn, zxid) => {
                     leading.hold(event.conn, zxid, &held(&write));
                 }
-                Serving::Learning(learning) if learning.holds(event.conn) => {
-                    learning.hold(event.conn, zxid, held(&write));
-                }
+                Serving::Learning(learning) => match learning.holds(event.conn, entry) {
+                    Some(session) => learning.hold(session, event.conn, entry, held(&write)),
+                    None => out.client(event.conn, ClientMessage::Event, write),
+                },
                 _ => out.client(event.conn, ClientMessage::Event, write),
             }
         }

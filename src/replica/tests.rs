@@ -44,6 +44,7 @@ fn settings() -> Settings {
             disk_sync: true,
             history_entries: 500,
             history_bytes: 1 << 20,
+            max_catch_up_bytes: 1 << 20,
             max_unlogged_bytes: 1 << 20,
         },
         pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200 },

@@ -99,6 +99,7 @@ fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
         disk_sync: config.snapshot_size_factor >= 0.0,
         history_entries: config.commit_log_count,
         history_bytes: tuning.history_bytes,
+        max_catch_up_bytes: tuning.max_queued_bytes / 4,
         max_unlogged_bytes: tuning.max_unlogged_bytes,
     }
 }

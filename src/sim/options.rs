@@ -70,6 +70,7 @@ impl Options {
         let voters = *random.pick(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]);
         let reconfig = random.permille(300);
         let slow = random.permille(200);
+        let max_queued = *random.pick(&[20_000, 1 << 20]);
         let mut rates = Rates::default();
         let rate = |often: u64, up_to: u64, random: &mut Random| {
             if random.permille(often) { random.between(1, up_to) } else { 0 }
@@ -113,8 +114,8 @@ impl Options {
             session_ms: *random.pick(&[400, 1000, 2000]),
             batch: *random.pick(&[1, 1, 4, 16]),
             max_unlogged: *random.pick(&[500, 5000, 1 << 20]),
-            max_queued: *random.pick(&[20_000, 1 << 20]),
-            feed_piece: *random.pick(&[100, 1000, 1 << 18]),
+            max_queued,
+            feed_piece: *random.pick(&[100, 1000, max_queued / 8]),
             slice: *random.pick(&[1, 5, 1000]),
             rates,
         }

@@ -258,6 +258,13 @@ impl World {
         self.events += 1;
         match event {
             Event::Run(index, life) => self.run_node(index, life),
+            // The link takes no more for now.
+            Event::Incoming(index, life, Incoming::Feed(key))
+                if self.network.queued(key, Host::Server(index)) > self.options.max_queued / 4 =>
+            {
+                self.after(200, Event::Incoming(index, life, Incoming::Feed(key)));
+                Ok(())
+            }
             Event::Incoming(index, life, incoming) => {
                 self.bring(index, life, incoming);
                 Ok(())

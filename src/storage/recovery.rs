@@ -267,7 +267,7 @@ impl Recovery<'_> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let made_for = log_zxid(&name).expect("it was found by its name");
         let last = self.found.last_zxid;
-        if !follows(last, made_for) {
+        if !self.may_follow(made_for) {
             let what = format!(
                 "{what}, and it was made for transaction {made_for:#x}, where the last one found is {last:#x}"
             );
@@ -291,10 +291,17 @@ impl Recovery<'_> {
         }
     }
 
+    /// Whether this may be the next transaction. Without a snapshot only that of the first epoch may be the first of all:
+    /// a snapshot of nothing says that epochs before were empty.
+    fn may_follow(&self, zxid: i64) -> bool {
+        let last = self.found.last_zxid;
+        follows(last, zxid) && (last != 0 || self.found.snapshot.is_some() || zxid >> 32 <= 1)
+    }
+
     /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.
     fn check_order(&self, path: &Path, record: &LogRecord, had_snapshots: bool) -> Result<(), StorageError> {
         let (last, zxid) = (self.found.last_zxid, record.zxid);
-        if follows(last, zxid) {
+        if self.may_follow(zxid) {
             return Ok(());
         }
         let missing = if self.found.snapshot.is_some() {
@@ -374,7 +381,7 @@ impl Recovery<'_> {
 /// server's history begins with epoch 0 (alone) or 1.
 pub(super) fn follows(last: i64, zxid: i64) -> bool {
     let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
-    Some(zxid) == last.checked_add(1) || opens_epoch && (last != 0 || zxid >> 32 == 1)
+    Some(zxid) == last.checked_add(1) || opens_epoch
 }
 
 /// Whether a transaction's type is −1.

@@ -96,6 +96,11 @@ impl History {
         self.entries.range(first..)
     }
 
+    /// The size of them.
+    pub fn bytes_after(&self, zxid: Zxid) -> usize {
+        self.after(zxid).map(|entry| entry.body.len()).sum()
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -501,7 +501,9 @@ impl Leader {
     /// The learner has everything up to `position`. What is in memory follows at once, and then it takes part: no
     /// transaction can come between, as nothing else happens meanwhile.
     fn catch_up(&mut self, now: u64, id: LinkId, position: Zxid, server: &Server, out: &mut Outputs) {
-        if server.history.place(position) == Place::Older {
+        let history = &server.history;
+        let is_much = |bytes: usize| bytes > server.settings.max_catch_up_bytes;
+        if history.place(position) == Place::Older || is_much(history.bytes_after(position)) {
             let upto = server.history.end();
             return self.feed(now, id, Feed::Log { after: position, upto }, server, out);
         }

@@ -106,6 +106,8 @@ pub struct Settings {
     /// Committed transactions that stay in memory at the least, and their bytes at the most.
     pub history_entries: usize,
     pub history_bytes: usize,
+    /// Bytes that a learner is sent at once out of memory; more comes out of the log, as it takes it.
+    pub max_catch_up_bytes: usize,
     /// Bytes on their way to the log beyond which a learner stops reading from its leader.
     pub max_unlogged_bytes: usize,
 }

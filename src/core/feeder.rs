@@ -106,8 +106,9 @@ impl Feeder {
         let start = out.len();
         while sent < upto && out.len() - start < self.files.piece {
             let Some(record) = cursor.next().map_err(told)? else {
-                // The log thread is behind: what is committed by others is not in the file yet.
-                return Ok(Fed::Upto(sent));
+                // What opens an epoch is in no log, and all before it was on disk first. Otherwise the log thread is
+                // behind: what others have committed is not in the file yet.
+                return Ok(Fed::Upto(if upto.counter() == 0 { upto } else { sent }));
             };
             let zxid = Zxid(record.zxid);
             if zxid > upto {

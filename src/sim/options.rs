@@ -70,7 +70,7 @@ impl Options {
         let voters = *random.pick(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]);
         let reconfig = random.permille(300);
         let slow = random.permille(200);
-        let max_queued = *random.pick(&[20_000, 1 << 20]);
+        let max_queued = *random.pick(&[150_000, 1 << 20]);
         let mut rates = Rates::default();
         let rate = |often: u64, up_to: u64, random: &mut Random| {
             if random.permille(often) { random.between(1, up_to) } else { 0 }

@@ -3,7 +3,7 @@
 
 use crate::config;
 use crate::model::owner::OwnerRules;
-use crate::model::{Epoch, ServerId, Zxid};
+use crate::model::{ServerId, Zxid};
 use crate::replica::{ConfigFile, Debt, DiskDone, DiskOp, Input};
 use crate::storage::{
     self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, SnapshotWriter, StorageError, TxnLog, write_whole,
@@ -50,17 +50,16 @@ pub struct Performed {
 pub struct Journal {
     setup: Setup,
     log: TxnLog,
-    has_debt: bool,
     due: Due,
     random: Box<dyn FnMut() -> u64 + Send>,
 }
 
 impl Journal {
     /// Appends go behind `last`. `random` spreads the snapshots of an ensemble's servers.
-    pub fn new(setup: Setup, last: Zxid, has_debt: bool, mut random: Box<dyn FnMut() -> u64 + Send>) -> Self {
+    pub fn new(setup: Setup, last: Zxid, mut random: Box<dyn FnMut() -> u64 + Send>) -> Self {
         let log = TxnLog::new(setup.disk.clone(), setup.dirs.log.clone(), setup.log, last.0);
         let due = Due::new(setup.roll, &mut *random);
-        Self { setup, log, has_debt, due, random }
+        Self { setup, log, due, random }
     }
 
     /// Does all of `ops`. After an error nothing more may be asked: what is on the disk is not known.
@@ -116,8 +115,12 @@ impl Journal {
                 DiskDone::AcceptedSaved(epoch)
             }
             DiskOp::SaveCurrent(epoch) => {
-                self.save_current(epoch)?;
+                Epochs::write_current(disk, &dirs.data, epoch.0)?;
                 DiskDone::CurrentSaved(epoch)
+            }
+            DiskOp::SaveDebt(debt) => {
+                self.save_debt(debt)?;
+                DiskDone::DebtSaved
             }
             DiskOp::Truncate { to, reload } => {
                 self.log.restart(to.0);
@@ -155,24 +158,13 @@ impl Journal {
         Ok(())
     }
 
-    /// The history is whole with this epoch: what was owed is paid.
-    fn save_current(&mut self, epoch: Epoch) -> Result<(), StorageError> {
+    fn save_debt(&self, debt: Debt) -> Result<(), StorageError> {
         let (disk, dir) = (&*self.setup.disk, &self.setup.dirs.data);
-        Epochs::write_current(disk, dir, epoch.0)?;
-        if std::mem::take(&mut self.has_debt) {
-            storage::remove_debt(disk, dir)?;
+        match debt {
+            Debt::None => storage::remove_debt(disk, dir),
+            Debt::Unknown => storage::write_debt(disk, dir, None),
+            Debt::AtLeast(epoch, zxid) => storage::write_debt(disk, dir, Some((epoch.0, zxid.0))),
         }
-        Ok(())
-    }
-
-    fn save_debt(&mut self, debt: Debt) -> Result<(), StorageError> {
-        let debt = match debt {
-            Debt::None => return Ok(()),
-            Debt::Unknown => None,
-            Debt::AtLeast(epoch, zxid) => Some((epoch.0, zxid.0)),
-        };
-        self.has_debt = true;
-        storage::write_debt(&*self.setup.disk, &self.setup.dirs.data, debt)
     }
 
     /// The database as the files have it now; none where they do not lead to `to`.

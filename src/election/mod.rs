@@ -26,8 +26,9 @@ pub enum Standing {
     /// With all that it ever acknowledged.
     Voter,
     /// It has forgotten what it acknowledged: its disk is empty (as on the first start of an ensemble, where it votes
-    /// among servers that are empty too), or damaged. Once it hears of a history, it is silent until those that it has
-    /// not heard from could not have been a quorum with it, or there is nobody else to hear from.
+    /// among servers that are empty too), or damaged. Once it hears of a history it is silent until all others have told
+    /// it, in this search, what they would vote for: whoever leads still may count what this server acknowledged before.
+    /// Where the others are a quorum they elect without it.
     Forgetful,
     /// It may have acknowledged up to here, and votes for nobody that has less.
     AtLeast(Epoch, Zxid),
@@ -113,7 +114,7 @@ struct Search {
     received: BTreeMap<ServerId, Vote>,
     /// Votes of servers that have a leader, whatever their round.
     established: BTreeMap<ServerId, Vote>,
-    /// Who was heard from since the search began.
+    /// Who looked for a leader too since the search began: what they vote for is as much as they have, at the least.
     heard: BTreeSet<ServerId>,
     /// A forgetful server knows of a history and has not heard enough.
     silent: bool,
@@ -133,6 +134,11 @@ impl Election {
         let vote = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
         let unreachable = BTreeSet::new();
         Self { me, pace, round: 0, vote, state: PeerState::Looking, search: None, unreachable }
+    }
+
+    /// The epoch whose history the leader that was chosen has, as far as votes told.
+    pub fn claimed_epoch(&self) -> Epoch {
+        self.vote.epoch
     }
 
     pub fn is_looking(&self) -> bool {
@@ -275,8 +281,8 @@ impl Election {
         search.received.insert(from, vote);
     }
 
-    /// A forgetful server is silent as long as it knows of a history and those that it has not heard from could have
-    /// been a quorum with it: there may be more than it has heard of.
+    /// A forgetful server is silent as long as it knows of a history and has not heard from everybody: there may be more
+    /// than it has heard of.
     fn listen(&mut self, knows_history: bool, view: &View, out: &mut Vec<Output>) {
         let search = self.search.as_mut().expect("the caller looked");
         let was_silent = search.silent;
@@ -310,7 +316,6 @@ impl Election {
             search.received.insert(from, Vote { version: 0, ..vote });
             joins = agreed(&search.received, self.me, self.round);
         }
-        search.heard.insert(from);
         search.established.insert(from, vote);
         if joins || agreed(&search.established, self.me, self.round) {
             self.round = heard.round;
@@ -378,11 +383,9 @@ impl Election {
     }
 }
 
-/// Whether those that were not heard from could have been a quorum together with `me`: they may know of more.
+/// Whether somebody has not told what it has.
 fn may_miss(me: ServerId, heard: &BTreeSet<ServerId>, view: &View) -> bool {
-    let unheard = |id: ServerId| id == me || !heard.contains(&id);
-    let all = view.voters().iter().all(|id| *id == me || heard.contains(id));
-    !all && view.required().any(|ensemble| ensemble.has_quorum(unheard))
+    !view.voters().iter().all(|id| *id == me || heard.contains(id))
 }
 
 /// The total order of votes. A leader without weight never wins, nor one below what this server may have acknowledged.

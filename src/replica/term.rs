@@ -69,10 +69,9 @@ impl Replica {
         let standing = match server.debt {
             _ if server.is_observer() => Standing::Observer,
             _ if server.abstains => Standing::Abstaining,
+            _ if server.is_forgetful() => Standing::Forgetful,
             Debt::AtLeast(epoch, zxid) if has < (epoch, zxid) => Standing::AtLeast(epoch, zxid),
-            Debt::Unknown => Standing::Forgetful,
-            Debt::None | Debt::AtLeast(..) if has == (Epoch(0), Zxid::ZERO) => Standing::Forgetful,
-            Debt::None | Debt::AtLeast(..) => Standing::Voter,
+            _ => Standing::Voter,
         };
         let mut votes = Vec::new();
         self.election.start(now.mono_ms, own, standing, &self.zab.server.view, &mut votes);
@@ -137,7 +136,8 @@ impl Replica {
             for early in early {
                 self.zab.on_accepted(now.mono_ms, early.link, &mut out.zab);
             }
-            return self.zab.learn(now.mono_ms, leader, &mut out.zab);
+            let epoch = self.election.claimed_epoch();
+            return self.zab.learn(now.mono_ms, leader, epoch, &mut out.zab);
         }
         self.zab.lead(now.mono_ms, &mut out.zab);
         for early in early {

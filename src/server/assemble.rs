@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::core::{Clock, Core, Files, Journal, Opened, open, view};
 use crate::ensemble::Ensemble;
 use crate::figures::Figures;
-use crate::replica::{Debt, Replica, Settings};
+use crate::replica::{Replica, Settings};
 use crate::storage::{Dirs, Disk, Progress, Recovered, StorageError};
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ pub fn assemble(
     let Opened { db, found, position } = open(&disk, &dirs, &settings::opening(config, &tuning), progress)?;
     let replica_settings = settings::replica(config, &tuning);
     let setup = settings::journal(config, &disk, &dirs);
-    let journal = Journal::new(setup, position.last, position.debt != Debt::None, random);
+    let journal = Journal::new(setup, position.last, random);
     let view =
         config.ensemble.clone().filter(|_| config.is_distributed()).map(|committed: Ensemble| {
             view(committed, config.proposed.clone(), config.reconfig_enabled, &db)

@@ -5,7 +5,7 @@ use super::broadcast::Broadcast;
 use super::{
     DiskDone, DiskOp, Entry, Event, Feed, Located, Misbehaved, NO_DATA, Next, Outputs, Place, Server,
 };
-use crate::ensemble::Ensemble;
+use crate::ensemble::{Ensemble, View};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner, PROTOCOL};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,6 +69,45 @@ impl Link {
     }
 }
 
+/// What a server can say of what it promised and acknowledged before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Memory {
+    /// All of it.
+    Whole,
+    /// Nothing: it is new, or its disk is.
+    Blank,
+    /// It knows that something is missing.
+    Unsure,
+}
+
+impl Memory {
+    fn of_epoch(accepted: Epoch) -> Self {
+        if accepted.0 > 0 { Self::Whole } else { Self::Blank }
+    }
+}
+
+/// Servers that take part in opening an epoch.
+#[derive(Debug, Default)]
+struct Gathering(BTreeMap<ServerId, Memory>);
+
+impl Gathering {
+    fn add(&mut self, id: ServerId, memory: Memory) {
+        self.0.insert(id, memory);
+    }
+
+    /// Whether they are enough. Who has forgotten may have promised or acknowledged something to somebody who is not
+    /// here: it counts where everybody is here, or where nobody has anything to remember, as in a new ensemble.
+    fn is_quorum(&self, view: &View) -> bool {
+        let most = self.0.values().min().copied();
+        let counts = match most {
+            Some(Memory::Blank) if !self.0.values().any(|memory| *memory == Memory::Unsure) => Memory::Blank,
+            _ => Memory::Whole,
+        };
+        view.has_quorum(|id| self.0.get(&id) == Some(&counts))
+            || view.voters().iter().all(|id| self.0.contains_key(id))
+    }
+}
+
 /// Who asked for a `sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asker {
@@ -95,8 +134,8 @@ pub struct Leader {
     deadline: u64,
     /// What this server had when the term began.
     summary: (Epoch, Zxid),
-    connecting: BTreeSet<ServerId>,
-    electing: BTreeSet<ServerId>,
+    connecting: Gathering,
+    electing: Gathering,
     synced: BTreeSet<ServerId>,
     links: BTreeMap<LinkId, Link>,
     broadcast: Broadcast,
@@ -118,7 +157,7 @@ impl Leader {
         server.deliver_tail(out);
         let mut leader = Self::new(now, server);
         leader.epoch = Epoch(server.accepted.0 + 1);
-        leader.connecting.insert(server.me());
+        leader.connecting.add(server.me(), Memory::of_epoch(server.accepted));
         leader
     }
 
@@ -139,8 +178,8 @@ impl Leader {
             phase: Phase::Discovery,
             deadline: now + server.settings.init_ms(),
             summary: (server.current, server.log_end),
-            connecting: BTreeSet::new(),
-            electing: BTreeSet::new(),
+            connecting: Gathering::default(),
+            electing: Gathering::default(),
             synced: BTreeSet::new(),
             links: BTreeMap::new(),
             broadcast: Broadcast::new(Zxid::ZERO),
@@ -363,7 +402,7 @@ impl Leader {
         } else if self.phase == Phase::Discovery {
             self.epoch = self.epoch.max(Epoch(accepted.0 + 1));
             if server.view.is_voter(sid) {
-                self.connecting.insert(sid);
+                self.connecting.add(sid, Memory::of_epoch(accepted));
             }
         }
         Ok(())
@@ -406,8 +445,13 @@ impl Leader {
                     link.sid
                 )));
             }
-            if last != NO_DATA {
-                self.electing.insert(link.sid);
+            let memory = match last {
+                NO_DATA => Memory::Unsure,
+                _ if last == Zxid::ZERO && current.0 <= 0 => Memory::Blank,
+                _ => Memory::Whole,
+            };
+            if server.view.is_voter(link.sid) {
+                self.electing.add(link.sid, memory);
             }
         }
         Ok(())
@@ -582,7 +626,12 @@ impl Leader {
             DiskDone::AcceptedSaved(epoch) if *epoch == self.epoch && self.phase == Phase::AcceptingEpoch => {
                 self.phase = Phase::EpochAcks;
                 self.deadline = now + server.settings.init_ms();
-                self.electing.insert(server.me());
+                let memory = match server.is_forgetful() {
+                    true if server.is_blank() => Memory::Blank,
+                    true => Memory::Unsure,
+                    false => Memory::Whole,
+                };
+                self.electing.add(server.me(), memory);
                 self.version_first_config(server, out);
                 let waiting = self.links.iter().filter(|(_, link)| link.stage == Stage::Introduced);
                 for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -612,11 +661,11 @@ impl Leader {
         if self.over {
             return;
         }
-        if self.phase == Phase::Discovery && server.view.has_quorum(|id| self.connecting.contains(&id)) {
+        if self.phase == Phase::Discovery && self.connecting.is_quorum(&server.view) {
             self.phase = Phase::AcceptingEpoch;
             server.disk(DiskOp::SaveAccepted(self.epoch), out);
         }
-        if self.phase == Phase::EpochAcks && server.view.has_quorum(|id| self.electing.contains(&id)) {
+        if self.phase == Phase::EpochAcks && self.electing.is_quorum(&server.view) {
             self.phase = Phase::Synchronization;
             self.deadline = now + server.settings.init_ms();
             self.broadcast = Broadcast::new(Zxid::new(self.epoch, 0));
@@ -646,6 +695,7 @@ impl Leader {
     fn establish(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
         self.phase = Phase::Broadcast;
         self.established_at = now;
+        server.is_proven(out);
         self.next_beat = now;
         let config = server.view.last_seen.clone();
         let designated = if server.settings.reconfig_enabled {

@@ -2,7 +2,7 @@
 //! leader's history, then what it proposes, and acknowledges what is on its disk.
 
 use super::{
-    DiskDone, DiskOp, Entry, Event, History, LinkAction, Misbehaved, NO_DATA, Next, Outputs, Server,
+    Debt, DiskDone, DiskOp, Entry, Event, History, LinkAction, Misbehaved, NO_DATA, Next, Outputs, Server,
     parse_config,
 };
 use crate::ensemble::Ensemble;
@@ -55,6 +55,13 @@ pub struct Learner {
     deadline: u64,
     dials: u32,
     give_up_at: u64,
+    /// The epoch whose history the leader has, as far as its vote told.
+    claimed: Epoch,
+    /// This server may have acknowledged up to here: no leader with less is helped into the lead.
+    owed: Zxid,
+    /// This server can't say what it has acknowledged before. What it takes from this leader proves nothing before others
+    /// have established it.
+    forgetful: bool,
     /// Packets that came while the disk had to finish something first.
     held: VecDeque<FromLeader>,
     is_held: bool,
@@ -66,7 +73,13 @@ pub struct Learner {
 }
 
 impl Learner {
-    pub(super) fn begin(now: u64, leader: ServerId, server: &Server, out: &mut Outputs) -> Self {
+    pub(super) fn begin(
+        now: u64,
+        leader: ServerId,
+        claimed: Epoch,
+        server: &Server,
+        out: &mut Outputs,
+    ) -> Self {
         out.dial = Some(leader);
         let settings = &server.settings;
         Self {
@@ -78,6 +91,9 @@ impl Learner {
             deadline: u64::MAX,
             dials: 1,
             give_up_at: now + settings.connect_limit * settings.tick_ms,
+            claimed,
+            owed: Zxid::ZERO,
+            forgetful: false,
             held: VecDeque::new(),
             is_held: false,
             unacked: VecDeque::new(),
@@ -292,7 +308,13 @@ impl Learner {
 
     fn ack_epoch(&mut self, current: Option<Epoch>, server: &Server, out: &mut Outputs) {
         self.stage = Stage::Accepted;
-        let last = if server.abstains { NO_DATA } else { server.log_end };
+        self.forgetful = server.is_forgetful();
+        self.owed = match server.debt {
+            // With the history of a later epoch it has all that was committed in this one.
+            Debt::AtLeast(epoch, zxid) if self.claimed <= epoch => zxid,
+            _ => Zxid::ZERO,
+        };
+        let last = if self.forgetful && !server.is_blank() { NO_DATA } else { server.log_end };
         if let Some(link) = self.link {
             out.tell_leader(link, &FromLearner::AckEpoch { current, last });
         }
@@ -308,6 +330,10 @@ impl Learner {
     fn on_diff(&mut self, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
         self.open("DIFF")?;
         self.stage = Stage::Syncing;
+        if self.forgetful {
+            // With some of it here, a crash must not make this server forget that it has forgotten.
+            server.save_debt(Debt::Unknown, out);
+        }
         server.deliver_tail(out);
         Ok(())
     }
@@ -445,7 +471,7 @@ impl Learner {
             server.see(config.clone(), out);
             self.config = Some(config);
         }
-        self.stage = Stage::Flushing(server.log_end);
+        self.stage = Stage::Flushing(server.log_end.max(self.owed));
         Ok(())
     }
 
@@ -455,6 +481,7 @@ impl Learner {
         out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
         self.stage = Stage::Live;
         self.deadline = now + server.settings.sync_ms();
+        server.is_proven(out);
         out.events.push_back(Event::Learns(self.epoch));
         let Some(config) = self.config.take() else { return Ok(()) };
         let was_observer = server.is_observer();
@@ -490,6 +517,9 @@ impl Learner {
             }
             (Stage::Entering, DiskDone::CurrentSaved(epoch)) if *epoch == self.epoch => {
                 self.stage = Stage::Synced;
+                if !self.forgetful {
+                    server.save_debt(Debt::None, out);
+                }
                 self.deadline = now + server.settings.sync_ms().max(server.settings.init_ms());
                 let committed = server.history.end();
                 // What the leader sent as committed needs no ACK.

@@ -132,11 +132,12 @@ pub struct Position {
     /// The newest transactions of the log, without a gap up to `last`.
     pub recent: Vec<LogEntry>,
     pub debt: Debt,
-    /// It has nothing, and may not take part until it got everything from a leader (`db.autocreate=false`).
+    /// It has nothing, and may not take part until an established leader gave it everything (`db.autocreate=false`).
     pub abstains: bool,
 }
 
-/// What a server may have acknowledged and does not have any more. Kept on disk until a leader has given it everything.
+/// What a server may have acknowledged and does not have any more. Kept on disk until it has that, or until a leader
+/// that others established has given it everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Debt {
     None,
@@ -257,10 +258,35 @@ impl Server {
         }
     }
 
+    /// It has nothing: it is new, or its disk is.
+    pub fn is_blank(&self) -> bool {
+        self.log_end == Zxid::ZERO && self.current == Epoch(0)
+    }
+
+    /// It can't say what it has acknowledged before.
+    pub fn is_forgetful(&self) -> bool {
+        self.debt == Debt::Unknown || self.abstains || self.is_blank()
+    }
+
     /// What this server would owe if it lost what it has now.
     fn owes(&self) -> Debt {
-        let all = Debt::AtLeast(self.current, self.log_end);
-        if self.log_end == Zxid::ZERO && self.debt == Debt::None { Debt::None } else { self.debt.and(all) }
+        if self.is_forgetful() {
+            return Debt::Unknown;
+        }
+        self.debt.and(Debt::AtLeast(self.current, self.log_end))
+    }
+
+    fn save_debt(&mut self, debt: Debt, out: &mut Outputs) {
+        if debt != self.debt {
+            self.debt = debt;
+            self.disk(DiskOp::SaveDebt(debt), out);
+        }
+    }
+
+    /// An established leader has given it everything.
+    fn is_proven(&mut self, out: &mut Outputs) {
+        self.abstains = false;
+        self.save_debt(Debt::None, out);
     }
 
     fn install(&mut self, link: LinkId, zxid: Zxid, out: &mut Outputs) {
@@ -350,8 +376,9 @@ impl Zab {
     }
 
     /// The election chose `leader`.
-    pub fn learn(&mut self, now: u64, leader: ServerId, out: &mut Outputs) {
-        self.term = Term::Learning(Box::new(Learner::begin(now, leader, &self.server, out)));
+    /// `epoch` is the one whose history it has, as far as the votes told.
+    pub fn learn(&mut self, now: u64, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
+        self.term = Term::Learning(Box::new(Learner::begin(now, leader, epoch, &self.server, out)));
     }
 
     pub fn leader(&self) -> Option<&Leader> {
@@ -448,9 +475,8 @@ impl Zab {
             DiskDone::AcceptedSaved(epoch) => self.server.accepted = epoch,
             DiskDone::CurrentSaved(epoch) => {
                 self.server.current = epoch;
-                self.server.debt = Debt::None;
-                self.server.abstains = false;
             }
+            DiskDone::DebtSaved => {}
             DiskDone::Truncated(zxid) => {
                 self.server.durable = self.server.durable.min(zxid);
                 out.events.push_back(Event::Reload(zxid));

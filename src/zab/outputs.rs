@@ -13,22 +13,21 @@ use std::sync::Arc;
 pub enum DiskOp {
     Append(LogEntry),
     SaveAccepted(Epoch),
-    /// The leader's history is whole here: there is no debt any more.
     SaveCurrent(Epoch),
+    SaveDebt(Debt),
     /// Everything newer than `to` goes from log and snapshots. `reload`: the database has some of it, and has to be
     /// read anew.
     Truncate {
         to: Zxid,
         reload: bool,
     },
-    /// The snapshot that has just been received over `link` takes the place of everything. Until the leader's history is whole
-    /// here, which the next `SaveCurrent` says, the debt is kept on disk.
+    /// The snapshot that has just been received over `link` takes the place of everything. The debt comes first.
     Install {
         link: LinkId,
         zxid: Zxid,
         debt: Debt,
     },
-    /// Log and snapshots go: what is there can't be mended. The debt is kept in the same way.
+    /// Log and snapshots go: what is there can't be mended. The debt comes first.
     Wipe {
         debt: Debt,
     },
@@ -51,6 +50,7 @@ pub enum DiskDone {
     Logged(Zxid),
     AcceptedSaved(Epoch),
     CurrentSaved(Epoch),
+    DebtSaved,
     Truncated(Zxid),
     /// There is no snapshot from which the log could be cut at the place asked for.
     Unmendable,

@@ -42,19 +42,8 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     (
         "sim",
         &[
-            "jute",
-            "model",
-            "wire",
-            "config",
-            "ensemble",
-            "tree",
-            "request",
-            "election",
-            "replica",
-            "storage",
-            "figures",
-            "core",
-            "server",
+            "jute", "model", "wire", "config", "ensemble", "tree", "request", "election", "replica",
+            "storage", "figures", "core", "server",
         ],
     ),
 ];

@@ -169,7 +169,9 @@ impl World {
             1 => {
                 let sides: Vec<bool> = (0..count).map(|_| self.random.permille(500)).collect();
                 for one in 0..count {
-                    blocked.extend((0..count).filter(|other| sides[one] != sides[*other]).map(|other| (one, other)));
+                    blocked.extend(
+                        (0..count).filter(|other| sides[one] != sides[*other]).map(|other| (one, other)),
+                    );
                 }
             }
             // Two that see each other through others alone.
@@ -204,11 +206,15 @@ impl World {
 
     /// Whether a server may lose its disk now: no other one owes anything, and a minority is concerned.
     fn may_lose(&self, index: usize) -> bool {
-        let others_whole =
-            self.nodes.iter().enumerate().all(|(other, node)| other == index || (!node.owes && !node.flipped));
-        let all_agree = self.nodes.iter().filter_map(|node| node.process.as_ref()).all(|process| {
-            process.core.look(|replica| replica.view().pending().is_none()).unwrap_or(false)
-        });
+        let others_whole = self
+            .nodes
+            .iter()
+            .enumerate()
+            .all(|(other, node)| other == index || (!node.owes && !node.flipped));
+        let all_agree =
+            self.nodes.iter().filter_map(|node| node.process.as_ref()).all(|process| {
+                process.core.look(|replica| replica.view().pending().is_none()).unwrap_or(false)
+            });
         let everybody_runs = self.nodes.iter().all(|node| node.process.is_some());
         let config = self.configuration();
         let id = ServerId(index as i64 + 1);

@@ -6,18 +6,45 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    Create { path: String, data: Vec<u8>, sequential: bool, ephemeral: bool },
-    Delete { path: String, version: i32 },
-    Set { path: String, data: Vec<u8>, version: i32 },
+    Create {
+        path: String,
+        data: Vec<u8>,
+        sequential: bool,
+        ephemeral: bool,
+    },
+    Delete {
+        path: String,
+        version: i32,
+    },
+    Set {
+        path: String,
+        data: Vec<u8>,
+        version: i32,
+    },
     /// A create and a set that only go together.
-    Multi { path: String, other: String },
-    Get { path: String, watch: bool },
-    Exists { path: String, watch: bool },
-    Children { path: String, watch: bool },
+    Multi {
+        path: String,
+        other: String,
+    },
+    Get {
+        path: String,
+        watch: bool,
+    },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+        watch: bool,
+    },
     Sync,
     Close,
     /// Servers as `joiningServers` and `leavingServers` have them.
-    Reconfig { joining: String, leaving: String },
+    Reconfig {
+        joining: String,
+        leaving: String,
+    },
 }
 
 impl Asked {
@@ -54,8 +81,15 @@ pub struct Request {
 pub enum Came {
     /// The answer to this request.
     Reply(usize),
-    Event { kind: i32, path: String, zxid: i64 },
-    Connected { session: i64, seen: i64 },
+    Event {
+        kind: i32,
+        path: String,
+        zxid: i64,
+    },
+    Connected {
+        session: i64,
+        seen: i64,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -86,10 +120,7 @@ fn replay(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<Model, String>
     let mut reads: BTreeMap<i64, Vec<&Request>> = BTreeMap::new();
     for request in &history.requests {
         if let Some((_, answer)) = &request.ended
-            && matches!(
-                request.asked,
-                Asked::Get { .. } | Asked::Exists { .. } | Asked::Children { .. }
-            )
+            && matches!(request.asked, Asked::Get { .. } | Asked::Exists { .. } | Asked::Children { .. })
         {
             reads.entry(answer.zxid).or_default().push(request);
         }
@@ -111,9 +142,13 @@ fn replay(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<Model, String>
 fn check_read(model: &Model, request: &Request) -> Result<(), String> {
     let Some((_, answer)) = &request.ended else { return Ok(()) };
     let wrong = |what: &str| {
-        Err(format!("{what}: {:?} was answered {answer:?}, where the model has {:?}", request.asked, model.nodes))
+        Err(format!(
+            "{what}: {:?} was answered {answer:?}, where the model has {:?}",
+            request.asked, model.nodes
+        ))
     };
-    let (Asked::Get { path, .. } | Asked::Exists { path, .. } | Asked::Children { path, .. }) = &request.asked
+    let (Asked::Get { path, .. } | Asked::Exists { path, .. } | Asked::Children { path, .. }) =
+        &request.asked
     else {
         return Ok(());
     };
@@ -150,20 +185,25 @@ fn check_read(model: &Model, request: &Request) -> Result<(), String> {
 fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), String> {
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         let Some((_, answer)) = &request.ended else { continue };
-        let lost = |what: &str| Err(format!("{what}: {request:?}, committed is {:?}", txns.get(&answer.zxid)));
+        let lost =
+            |what: &str| Err(format!("{what}: {request:?}, committed is {:?}", txns.get(&answer.zxid)));
         let Some(txn) = txns.get(&answer.zxid) else { return lost("an acknowledged write is lost") };
         if (txn.session, txn.cxid) != (request.session, request.cxid) {
             return lost("an acknowledged write is another one's");
         }
         match (&request.asked, &txn.change) {
             (_, Change::Error { code }) if *code == answer.err => {}
-            (Asked::Create { path, sequential, ephemeral, .. }, Change::Create { path: made, ephemeral: is, .. }) => {
+            (
+                Asked::Create { path, sequential, ephemeral, .. },
+                Change::Create { path: made, ephemeral: is, .. },
+            ) => {
                 let as_asked = if *sequential { made.starts_with(path.as_str()) } else { made == path };
                 if !as_asked || answer.path.as_ref() != Some(made) || is != ephemeral || answer.err != 0 {
                     return lost("a create came out otherwise");
                 }
             }
-            (Asked::Delete { path, .. }, Change::Delete { path: gone }) if path == gone && answer.err == 0 => {}
+            (Asked::Delete { path, .. }, Change::Delete { path: gone })
+                if path == gone && answer.err == 0 => {}
             (Asked::Set { path, version, .. }, Change::SetData { path: set, version: new, .. }) => {
                 if path != set || answer.version != Some(*new) || (*version >= 0 && *version + 1 != *new) {
                     return lost("a set came out otherwise");
@@ -207,7 +247,10 @@ fn check_real_time(history: &History) -> Result<(), String> {
         let must = before(request.begun);
         match request.asked {
             Asked::Sync if answer.err == 0 && answer.zxid < must => {
-                return Err(format!("a sync at {:#x} misses {must:#x}, which was over before: {request:?}", answer.zxid));
+                return Err(format!(
+                    "a sync at {:#x} misses {must:#x}, which was over before: {request:?}",
+                    answer.zxid
+                ));
             }
             _ if request.asked.is_write() && answer.zxid <= must => {
                 return Err(format!("a write got {:#x} behind {must:#x}: {request:?}", answer.zxid));
@@ -228,7 +271,9 @@ fn check_sessions(history: &History) -> Result<(), String> {
                 let zxid = match came {
                     Came::Reply(at) => {
                         if last_request.is_some_and(|last| last >= *at) {
-                            return Err(format!("session {session:#x}: replies out of order on connection {conn}"));
+                            return Err(format!(
+                                "session {session:#x}: replies out of order on connection {conn}"
+                            ));
                         }
                         last_request = Some(*at);
                         history.requests[*at].ended.as_ref().map_or(0, |(_, answer)| answer.zxid)
@@ -237,7 +282,9 @@ fn check_sessions(history: &History) -> Result<(), String> {
                     Came::Connected { .. } => continue,
                 };
                 if zxid > 0 && zxid < seen {
-                    return Err(format!("session {session:#x} saw {seen:#x}, then {zxid:#x} on connection {conn}"));
+                    return Err(format!(
+                        "session {session:#x} saw {seen:#x}, then {zxid:#x} on connection {conn}"
+                    ));
                 }
                 seen = seen.max(zxid);
             }
@@ -281,14 +328,18 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
                         }
                     }
                     if !matched {
-                        return Err(format!("connection {conn}: event {kind} of {path} at {zxid:#x}, for which no watch was set: {set:?}"));
+                        return Err(format!(
+                            "connection {conn}: event {kind} of {path} at {zxid:#x}, for which no watch was set: {set:?}"
+                        ));
                     }
                 }
                 Came::Reply(at) => {
                     let request = &history.requests[*at];
                     let Some((_, answer)) = &request.ended else { continue };
                     for ((children, path), since) in &set {
-                        if let Some((due, _)) = fires(*children, path, *since).filter(|(due, _)| *due <= answer.zxid) {
+                        if let Some((due, _)) =
+                            fires(*children, path, *since).filter(|(due, _)| *due <= answer.zxid)
+                        {
                             return Err(format!(
                                 "connection {conn}: the reply at {:#x} came before the event of {path} at {due:#x}",
                                 answer.zxid

@@ -268,7 +268,9 @@ impl Model {
     fn delete(&mut self, zxid: i64, path: &str) -> Result<(), String> {
         match self.nodes.get(path) {
             None => return Err(format!("deletes {path}, which is not there")),
-            Some(node) if !node.children.is_empty() => return Err(format!("deletes {path}, which has children")),
+            Some(node) if !node.children.is_empty() => {
+                return Err(format!("deletes {path}, which has children"));
+            }
             Some(_) => {}
         }
         self.nodes.remove(path);

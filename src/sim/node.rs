@@ -6,7 +6,9 @@ use super::network::{Port, ToServer};
 use super::options::Options;
 use super::random::Random;
 use crate::config::Config;
-use crate::core::{Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, Receiver, SnapshotJob};
+use crate::core::{
+    Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, Receiver, SnapshotJob,
+};
 use crate::election::ElectionConn;
 use crate::figures::Figures;
 use crate::jute::records::Id;
@@ -36,8 +38,15 @@ const MAX_PACKET: usize = 1 << 20;
 #[derive(Debug)]
 pub enum Incoming {
     Accepted(Port, u64),
-    Dialed { port: Port, to: ServerId, conn: u64 },
-    DialFailed { port: Port, to: ServerId },
+    Dialed {
+        port: Port,
+        to: ServerId,
+        conn: u64,
+    },
+    DialFailed {
+        port: Port,
+        to: ServerId,
+    },
     Bytes(Port, u64, Bytes),
     Message(u64, ToServer),
     Closed(Port, u64),
@@ -45,7 +54,11 @@ pub enum Incoming {
     /// Go on with the feed of this link, with this snapshot job, with this link's packets.
     Feed(u64),
     Snapshot,
-    Received { conn: u64, zxid: Zxid, db: Box<Database> },
+    Received {
+        conn: u64,
+        zxid: Zxid,
+        db: Box<Database>,
+    },
     Tick,
 }
 
@@ -55,9 +68,15 @@ pub enum Effect {
     Send(u64, Bytes),
     /// An orderly end, behind what was sent.
     Close(u64),
-    Dial { port: Port, to: ServerId },
+    Dial {
+        port: Port,
+        to: ServerId,
+    },
     /// Work of the disk, with its latency; otherwise that of a thread.
-    Later { disk: bool, incoming: Incoming },
+    Later {
+        disk: bool,
+        incoming: Incoming,
+    },
 }
 
 /// What the core hands to its carrier, kept until the world takes it.
@@ -635,13 +654,6 @@ impl Process {
 
 impl Link {
     fn new(leads: bool) -> Self {
-        Self {
-            leads,
-            input: BytesMut::new(),
-            held: false,
-            receiver: None,
-            receiving: false,
-            feeder: None,
-        }
+        Self { leads, input: BytesMut::new(), held: false, receiver: None, receiving: false, feeder: None }
     }
 }

@@ -39,7 +39,13 @@ impl Observed {
     }
 
     /// To be called whenever a server that serves may have moved.
-    pub fn look(&mut self, server: usize, life: u64, process: &Process, logs: &Logs<'_>) -> Result<(), String> {
+    pub fn look(
+        &mut self,
+        server: usize,
+        life: u64,
+        process: &Process,
+        logs: &Logs<'_>,
+    ) -> Result<(), String> {
         let mode = process.mode();
         if mode == Mode::NotServing {
             return Ok(());

@@ -37,8 +37,18 @@ enum Event {
     Run(usize, u64),
     Incoming(usize, u64, Incoming),
     Arrive(u64, usize),
-    Dial { from: usize, life: u64, port: Port, to: ServerId },
-    DialTimeout { from: usize, life: u64, port: Port, to: ServerId },
+    Dial {
+        from: usize,
+        life: u64,
+        port: Port,
+        to: ServerId,
+    },
+    DialTimeout {
+        from: usize,
+        life: u64,
+        port: Port,
+        to: ServerId,
+    },
     Boot(usize, u64),
     Resume(usize, u64),
     Heal(u64),
@@ -342,7 +352,9 @@ impl World {
                 Ok(())
             }
             Err(StorageError::Damaged { .. }) if node.flipped => {
-                self.say(|| format!("server {} refuses to start, as it should: it gets a new disk", index + 1));
+                self.say(|| {
+                    format!("server {} refuses to start, as it should: it gets a new disk", index + 1)
+                });
                 self.wipe(index);
                 self.boot_after(index, 1000);
                 Ok(())

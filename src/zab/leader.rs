@@ -59,8 +59,9 @@ struct Link {
     early_ack: Zxid,
     /// It has to acknowledge this proposal before that time passes.
     checkpoint: (Zxid, u64),
-    pings: u64,
-    pongs: u64,
+    /// The rounds of pings that it has not answered yet, and the last one that it has.
+    pings: VecDeque<u64>,
+    heard: u64,
 }
 
 impl Link {
@@ -121,8 +122,8 @@ enum Asker {
 struct Sync {
     asker: Asker,
     after: Zxid,
-    /// For each link the number of pongs that shows it heard a later ping.
-    pongs: BTreeMap<LinkId, u64>,
+    /// Who has answered a ping of this round, or of a later one, follows still.
+    round: u64,
     confirmed: bool,
 }
 
@@ -143,6 +144,8 @@ pub struct Leader {
     /// False once a reconfiguration gave the lead to somebody else.
     commits: bool,
     syncs: VecDeque<Sync>,
+    /// Pings are counted.
+    round: u64,
     next_beat: u64,
     /// Pings go out at every beat, deadlines are looked at every second one.
     beats: u64,
@@ -186,6 +189,7 @@ impl Leader {
             committed: Zxid::ZERO,
             commits: true,
             syncs: VecDeque::new(),
+            round: 0,
             next_beat: now + server.settings.tick_ms / 2,
             beats: 0,
             established_at: now,
@@ -286,8 +290,8 @@ impl Leader {
             alive_until: now + init + sync,
             early_ack: Zxid(i64::MIN),
             checkpoint: (Zxid(i64::MIN), 0),
-            pings: 0,
-            pongs: 0,
+            pings: VecDeque::new(),
+            heard: 0,
         };
         self.links.insert(link, stranger);
     }
@@ -322,9 +326,8 @@ impl Leader {
             FromLearner::AckEpoch { current, last } => self.on_ack_epoch(now, id, current, last, server, out),
             FromLearner::Ack(zxid) => self.on_ack(now, id, zxid, server, out),
             FromLearner::Ping { touched, .. } => {
-                // A learner does not answer pings before UPTODATE.
-                if link.stage == Stage::Live {
-                    link.pongs += 1;
+                if let Some(round) = link.pings.pop_front() {
+                    link.heard = round;
                 }
                 out.events.push_back(Event::Touched(touched));
                 Ok(())
@@ -801,15 +804,23 @@ impl Leader {
     }
 
     fn sync(&mut self, asker: Asker, server: &Server, out: &mut Outputs) {
-        let last = self.broadcast.last_proposed();
-        let mut pongs = BTreeMap::new();
-        for (id, link) in self.links.iter_mut().filter(|(_, link)| link.stage == Stage::Live) {
-            link.pings += 1;
-            pongs.insert(*id, link.pings);
-        }
-        out.tell_learners(pongs.keys().copied(), &FromLeader::Ping(last));
-        self.syncs.push_back(Sync { asker, after: last, pongs, confirmed: false });
+        let after = self.broadcast.last_proposed();
+        self.ping(|stage| stage == Stage::Live, out);
+        self.syncs.push_back(Sync { asker, after, round: self.round, confirmed: false });
         self.confirm_syncs(server, out);
+    }
+
+    /// A learner answers each ping, in order; none before UPTODATE.
+    fn ping(&mut self, whom: impl Fn(Stage) -> bool, out: &mut Outputs) {
+        self.round += 1;
+        let mut pinged = Vec::new();
+        for (id, link) in self.links.iter_mut().filter(|(_, link)| whom(link.stage)) {
+            if link.stage == Stage::Live {
+                link.pings.push_back(self.round);
+            }
+            pinged.push(*id);
+        }
+        out.tell_learners(pinged.into_iter(), &FromLeader::Ping(self.broadcast.last_proposed()));
     }
 
     fn confirm_syncs(&mut self, server: &Server, out: &mut Outputs) {
@@ -818,10 +829,7 @@ impl Leader {
             // A later one's pongs confirm this one too, but not the other way round: stop at the first that waits.
             if !sync.confirmed {
                 let answered = |id: ServerId| {
-                    id == server.me()
-                        || sync.pongs.iter().any(|(link, pong)| {
-                            links.get(link).is_some_and(|link| link.sid == id && link.pongs >= *pong)
-                        })
+                    id == server.me() || links.values().any(|link| link.sid == id && link.heard >= sync.round)
                 };
                 sync.confirmed = server.view.has_quorum(answered);
             }
@@ -886,17 +894,7 @@ impl Leader {
             let alive: Vec<String> = alive.iter().map(|link| link.sid.to_string()).collect();
             return self.give_up(format!("no quorum follows any more, only [{}]", alive.join(", ")), out);
         }
-        let last = self.broadcast.last_proposed();
-        let mut pinged = Vec::new();
-        for (id, link) in self.links.iter_mut().filter(|(_, link)| link.is_forwarding()) {
-            if link.stage == Stage::Live {
-                link.pings += 1;
-            }
-            if link.stage != Stage::Asked {
-                pinged.push(*id);
-            }
-        }
-        out.tell_learners(pinged.into_iter(), &FromLeader::Ping(last));
+        self.ping(|stage| matches!(stage, Stage::Ready | Stage::Live), out);
     }
 
     /// Links whose other side is late: with a packet, with an ACK, or with anything at all.

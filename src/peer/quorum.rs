@@ -212,16 +212,22 @@ async fn receive(
             tracing::info!("took the leader's snapshot of {zxid}: {} bytes", receiver.bytes());
             return Ok((Input::Quorum(QuorumInput::Snapshot { link: link.id, zxid, db }), input));
         }
-        // Some more at once, so that the hand-over pays.
-        let start = input.len();
-        while input.len() - start < READ {
-            match tokio::time::timeout(peers.settings.stall_timeout, fill(link, &mut input)).await {
-                Ok(filled) => filled?,
-                Err(_) => return Err("the snapshot does not go on".into()),
-            }
-            if input.len() - start < 4096 {
-                break;
-            }
+        match tokio::time::timeout(peers.settings.stall_timeout, fill(link, &mut input)).await {
+            Ok(filled) => filled?,
+            Err(_) => return Err("the snapshot does not go on".into()),
+        }
+        take_what_is_there(link, &mut input);
+    }
+}
+
+/// Some more at once, so that the hand-over to another thread pays. It must not wait: this may have been the end.
+fn take_what_is_there(link: &Link, input: &mut BytesMut) {
+    let start = input.len();
+    while input.len() - start < READ {
+        input.reserve(64 << 10);
+        // The end of the stream and its errors are told by the next read that waits.
+        if !link.socket.try_read_buf(input).is_ok_and(|count| count > 0) {
+            return;
         }
     }
 }

@@ -153,6 +153,7 @@ async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
             match packets.decode(&mut input) {
                 Ok(Some(packet)) => {
                     let snapshot = if let FromLeader::Snap(zxid) = packet { Some(zxid) } else { None };
+                    tell_way(&packet);
                     if let FromLeader::Ping(_) = packet {
                         // The answer tells which sessions were heard from: as late as possible.
                         inputs.push(peers.core().collect_touches());
@@ -181,6 +182,20 @@ async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
         }
         peers.core().submit(&mut inputs, None);
     }
+}
+
+/// How this server is brought up to date.
+fn tell_way(packet: &FromLeader) {
+    let way = if let FromLeader::Diff(zxid) = packet {
+        ("DIFF", zxid)
+    } else if let FromLeader::Trunc(zxid) = packet {
+        ("TRUNC", zxid)
+    } else if let FromLeader::Snap(zxid) = packet {
+        ("SNAP", zxid)
+    } else {
+        return;
+    };
+    tracing::info!("the leader synchronizes this server by {} to {}", way.0, way.1);
 }
 
 /// Takes the snapshot behind SNAP, on a thread that may wait for the disk.
@@ -238,7 +253,11 @@ pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: F
     link.feed_ends();
     let id = link.id;
     match outcome {
-        Ok(Fed::Upto(upto)) => submit(&core, QuorumInput::Fed { link: id, upto }),
+        Ok(Fed::Upto(upto)) => {
+            let what = if feed == Feed::Snapshot { "the newest snapshot" } else { "transactions of the log" };
+            tracing::info!("sent a learner {what}, to {upto}");
+            submit(&core, QuorumInput::Fed { link: id, upto });
+        }
         Ok(Fed::Located(found)) => submit(&core, QuorumInput::Located { link: id, found }),
         Ok(Fed::More) => unreachable!("more comes in turns"),
         Err(why) => {

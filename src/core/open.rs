@@ -6,7 +6,8 @@ use crate::model::owner::OwnerRules;
 use crate::model::{Epoch, Zxid};
 use crate::replica::{Debt, Position};
 use crate::storage::{
-    Dirs, Disk, Epochs, Lost, Progress, Recovered, StorageError, read_debt, recover, remove_if_there, write_debt,
+    Dirs, Disk, Epochs, Lost, Progress, Recovered, StorageError, read_debt, recover, remove_if_there,
+    write_debt,
 };
 use crate::tree::{CONFIG, Database};
 use std::sync::Arc;

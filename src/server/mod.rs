@@ -91,8 +91,8 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let (last, has_debt) = (position.last, position.debt != Debt::None);
     let member = config.is_distributed().then(|| settings.election_addresses.clone());
     let configured = config.ensemble.clone().filter(|_| config.is_distributed());
-    let view = configured
-        .map(|committed| view(committed, config.proposed.clone(), config.reconfig_enabled, &db));
+    let view =
+        configured.map(|committed| view(committed, config.proposed.clone(), config.reconfig_enabled, &db));
     let replica = |db: &Database, now| match view {
         Some(view) => Replica::in_ensemble(settings, view, position, now),
         None => Replica::alone(settings, db, now),

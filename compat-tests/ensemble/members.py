@@ -76,6 +76,9 @@ class Member:
         self.java = java
         self.observer = observer
         self.host = host
+        # What the others call it; and flags of its own.
+        self.name = host
+        self.flags = {}
         self.port, self.quorum_port, self.election_port = PORTS.take(), PORTS.take(), PORTS.take()
         self.dir = ensemble.dir / str(sid)
         self.config = self.dir / "zoo.cfg"
@@ -102,7 +105,7 @@ class Member:
         """Its part of the ensemble's configuration."""
         role = "observer" if self.observer else "participant"
         client = f";{self.host}:{self.port}" if self.ensemble.dynamic else ""
-        return f"server.{self.sid}={self.host}:{self.quorum_port}:{self.election_port}:{role}{client}"
+        return f"server.{self.sid}={self.name}:{self.quorum_port}:{self.election_port}:{role}{client}"
 
     def set_up(self, members=None):
         """Writes its configuration. From then on the server may rewrite it."""
@@ -124,7 +127,7 @@ class Member:
         self.config.write_text("".join(line + "\n" for line in text))
 
     def command(self):
-        flags = [f"-D{key}={value}" for key, value in self.ensemble.flags.items()]
+        flags = [f"-D{key}={value}" for key, value in {**self.ensemble.flags, **self.flags}.items()]
         if not self.java:
             return [BINARY, "serve", str(self.config)]
         logback = self.dir / "logback.xml"

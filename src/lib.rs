@@ -14,6 +14,7 @@ pub mod replica;
 pub mod request;
 pub mod server;
 pub mod session;
+pub mod sim;
 pub mod storage;
 pub mod tree;
 pub mod wire;

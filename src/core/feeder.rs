@@ -10,8 +10,6 @@ use crate::wire::quorum::{FromLeader, SIGNATURE};
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
 
-/// About so many bytes a piece.
-const PIECE: usize = 256 << 10;
 /// A log of so many bytes is sent rather than a snapshot, however small that is.
 const ALWAYS_DIFF: u64 = 64 << 20;
 
@@ -23,6 +21,8 @@ pub struct Files {
     pub owners: OwnerRules,
     /// Log bytes for each byte of the newest snapshot up to which the log is sent (`snapshotSizeFactor`).
     pub size_factor: f64,
+    /// About so many bytes make a piece.
+    pub piece: usize,
 }
 
 /// What comes next.
@@ -104,7 +104,7 @@ impl Feeder {
         out: &mut BytesMut,
     ) -> Result<Fed, String> {
         let start = out.len();
-        while sent < upto && out.len() - start < PIECE {
+        while sent < upto && out.len() - start < self.files.piece {
             let Some(record) = cursor.next().map_err(told)? else {
                 // The log thread is behind: what is committed by others is not in the file yet.
                 return Ok(Fed::Upto(sent));
@@ -152,7 +152,7 @@ impl Feeder {
         out: &mut BytesMut,
     ) -> Result<Fed, String> {
         let start = out.len();
-        while !end.is_done() && out.len() - start < PIECE {
+        while !end.is_done() && out.len() - start < self.files.piece {
             let mut wrong = None;
             let read = reader.with(&mut |window| match end.feed(window) {
                 Ok(0) if !end.is_done() => None,

@@ -34,6 +34,11 @@ impl LogQueue {
         self.filled.notify_one();
     }
 
+    /// What waits, without waiting for more.
+    pub fn take_now(&self) -> Vec<DiskOp> {
+        std::mem::take(&mut self.state.lock().ops)
+    }
+
     /// Waits for work and swaps it in. False: the server stops and nothing is left.
     fn take(&self, batch: &mut Vec<DiskOp>) -> bool {
         let mut state = self.state.lock();
@@ -50,18 +55,10 @@ impl LogQueue {
 pub fn run(core: &Arc<Core>, mut journal: Journal) {
     let mut batch = Vec::new();
     while core.log.take(&mut batch) {
-        let mut performed = match journal.perform(&mut batch) {
-            Ok(performed) => performed,
+        match journal.perform(&mut batch) {
+            Ok(performed) => core.performed(performed),
             // What is on the disk is not known any more: nothing of this may be acknowledged.
             Err(error) => return core.fatal(error),
-        };
-        for (txns, took) in &performed.syncs {
-            core.figures.synced(*txns, *took);
-        }
-        core.note_durable(&performed.done);
-        core.submit(&mut performed.done, None);
-        if performed.wants_snapshot {
-            core.snapshots.ask();
         }
     }
 }

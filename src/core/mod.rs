@@ -44,6 +44,18 @@ pub fn reactor_of(conn: ConnId) -> usize {
     (conn.0 >> 56) as usize
 }
 
+/// Tells the time of an input.
+pub type Clock = Box<dyn Fn() -> Now + Send + Sync>;
+
+/// The machine's clock; its monotonic part begins with 0.
+pub fn machine_clock() -> Clock {
+    let started = Instant::now();
+    Box::new(move || {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: started.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as i64 }
+    })
+}
+
 /// Carries what the replica has for other servers. Called under the core's lock: it must not wait.
 pub trait Carrier: Send + Sync {
     fn carry(&self, outputs: &mut Outputs);
@@ -68,7 +80,7 @@ pub struct Core {
     durable: AtomicI64,
     status: Mutex<Status>,
     stopping: AtomicBool,
-    started: Instant,
+    clock: Clock,
     fatal: Box<dyn Fn(StorageError) + Send + Sync>,
 }
 
@@ -86,10 +98,10 @@ impl Core {
         db: Database,
         reactors: usize,
         figures: Arc<Figures>,
+        clock: Clock,
         fatal: Box<dyn Fn(StorageError) + Send + Sync>,
     ) -> Self {
-        let started = Instant::now();
-        let replica = replica(&db, now_since(started));
+        let replica = replica(&db, clock());
         let (status, lease) = (replica.status(), replica.lease());
         let snapshots = Snapshots::default();
         snapshots.allow(status.mode != Mode::NotServing);
@@ -111,7 +123,7 @@ impl Core {
             durable,
             status: Mutex::new(status),
             stopping: AtomicBool::new(false),
-            started,
+            clock,
             fatal,
         }
     }
@@ -122,7 +134,7 @@ impl Core {
     }
 
     pub fn now(&self) -> Now {
-        now_since(self.started)
+        (self.clock)()
     }
 
     pub fn outstanding(&self) -> usize {
@@ -146,8 +158,12 @@ impl Core {
         Zxid(self.durable.load(Ordering::Acquire))
     }
 
-    fn note_durable(&self, done: &[Input]) {
-        for input in done {
+    /// Takes what the disk has done.
+    pub fn performed(&self, mut performed: Performed) {
+        for (txns, took) in &performed.syncs {
+            self.figures.synced(*txns, *took);
+        }
+        for input in &performed.done {
             if let Input::Disk(
                 DiskDone::Logged(zxid) | DiskDone::Truncated(zxid) | DiskDone::Installed(zxid),
                 _,
@@ -156,11 +172,20 @@ impl Core {
                 self.durable.store(zxid.0, Ordering::Release);
             }
         }
+        self.submit(&mut performed.done, None);
+        if performed.wants_snapshot {
+            self.snapshots.ask();
+        }
     }
 
     /// What this server was when the core last looked.
     pub fn status(&self) -> Status {
-        self.status.lock().clone()
+        self.with_status(Status::clone)
+    }
+
+    /// The same without a copy.
+    pub fn with_status<T>(&self, f: impl FnOnce(&Status) -> T) -> T {
+        f(&self.status.lock())
     }
 
     /// Ends the threads: the log thread first syncs what it has.
@@ -301,9 +326,4 @@ fn tell(told: Told) {
             tracing::error!("the tree differs from the leader's after {zxid}: compare the servers' data");
         }
     }
-}
-
-fn now_since(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { mono_ms: started.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as i64 }
 }

@@ -34,9 +34,9 @@ impl SnapshotJob {
         self.zxid
     }
 
-    /// The next slice; none where the database was replaced meanwhile.
-    pub fn slice(&self, db: &mut Database) -> Option<SnapshotSlice> {
-        db.tree.snapshot_under_way().then(|| db.tree.snapshot_slice(SLICE))
+    /// The next slice of the tree's slab; none where the database was replaced meanwhile.
+    pub fn slice(&self, db: &mut Database, places: usize) -> Option<SnapshotSlice> {
+        db.tree.snapshot_under_way().then(|| db.tree.snapshot_slice(places))
     }
 
     /// Whether that was the last one.
@@ -70,6 +70,12 @@ struct State {
     stop: bool,
 }
 
+impl State {
+    fn is_due(&self) -> bool {
+        self.asked && self.may_run
+    }
+}
+
 impl Snapshots {
     pub fn ask(&self) {
         self.state.lock().asked = true;
@@ -86,10 +92,17 @@ impl Snapshots {
         self.changed.notify_one();
     }
 
+    /// Whether one is due now; if so it is taken for begun.
+    pub fn take_due(&self) -> bool {
+        let mut state = self.state.lock();
+        let due = state.is_due();
+        state.asked &= !due;
+        due
+    }
+
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        let is_due = |state: &State| state.asked && state.may_run;
-        while !state.stop && !is_due(&state) {
+        while !state.stop && !state.is_due() {
             self.changed.wait(&mut state);
         }
         state.asked = false;
@@ -123,7 +136,7 @@ pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<
 
 fn write_slices(core: &Core, mut job: SnapshotJob) -> Result<PathBuf, StorageError> {
     loop {
-        let slice = job.slice(&mut core.db.write());
+        let slice = job.slice(&mut core.db.write(), SLICE);
         let Some(slice) = slice else {
             return Err(StorageError::Refused("the leader's data took the place of this server's".into()));
         };

@@ -39,6 +39,11 @@ impl Alarm {
         self.changed.notify_one();
     }
 
+    /// When the replica wants to be woken.
+    pub fn at(&self) -> u64 {
+        self.at.load(Ordering::SeqCst)
+    }
+
     /// Sleeps until `latest`, or the time that was set if that comes first.
     fn sleep(&self, now: u64, latest: u64) {
         let mut lock = self.lock.lock();

@@ -428,6 +428,11 @@ impl Replica {
         }
     }
 
+    /// The configurations that count.
+    pub fn view(&self) -> &View {
+        &self.zab.server.view
+    }
+
     /// Something waits to be applied.
     pub fn has_steps(&self) -> bool {
         !self.steps.is_empty()

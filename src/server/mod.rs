@@ -1,17 +1,16 @@
 //! Puts a server together: recovery, core, threads, ports; and takes it apart again.
 
+mod assemble;
 mod settings;
+
+pub use assemble::{Assembled, Surroundings, Tuning, assemble};
 
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
-use crate::core::{
-    Core, Journal, Opened, is_readable, open, run_log, run_snapshots, run_timer, view, write_snapshot,
-};
+use crate::core::{Core, is_readable, machine_clock, run_log, run_snapshots, run_timer, write_snapshot};
 use crate::figures::Figures;
 use crate::peer;
-use crate::replica::{Debt, Replica};
 use crate::storage::{DirLock, Dirs, Disk, Progress, RealDisk, Recovered, StorageError, purge};
-use crate::tree::Database;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -79,25 +78,23 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let dirs = Dirs::new(&config.data_dir, config.log_dir());
     let locks = prepare_dirs(config, &*disk, &dirs)?;
     let figures = Arc::new(Figures::new());
-    let opening = settings::opening(config);
-    let opened = open(&disk, &dirs, &opening, &mut |progress: Progress<'_>| watch.recovering(progress))?;
-    watch.recovered(&opened.found);
-    figures.db_init_ms.record(started.elapsed().as_secs_f64() * 1000.0);
-    figures.txns_loaded.record(opened.found.txns as f64);
-
-    let Opened { db, found, position } = opened;
-    let settings = settings::replica(config);
-    let rules = settings.rules.clone();
-    let (last, has_debt) = (position.last, position.debt != Debt::None);
-    let member = config.is_distributed().then(|| settings.election_addresses.clone());
-    let configured = config.ensemble.clone().filter(|_| config.is_distributed());
-    let view =
-        configured.map(|committed| view(committed, config.proposed.clone(), config.reconfig_enabled, &db));
-    let replica = |db: &Database, now| match view {
-        Some(view) => Replica::in_ensemble(settings, view, position, now),
-        None => Replica::alone(settings, db, now),
+    let tuning = Tuning::default();
+    let around = Surroundings {
+        disk: disk.clone(),
+        clock: machine_clock(),
+        figures: figures.clone(),
+        fatal,
+        random: Box::new(random),
+        reactors,
+        tuning,
     };
-    let core = Arc::new(Core::new(replica, db, reactors, figures, fatal));
+    let assembled = assemble(config, around, &mut |progress: Progress<'_>| watch.recovering(progress))?;
+    let Assembled { core, journal, files, settings, found } = assembled;
+    watch.recovered(&found);
+    figures.db_init_ms.record(started.elapsed().as_secs_f64() * 1000.0);
+    figures.txns_loaded.record(found.txns as f64);
+
+    let member = config.is_distributed().then_some(&settings.election_addresses);
     if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
         write_snapshot(&core, &disk, &dirs)?;
@@ -106,11 +103,11 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     }
 
     let facts = settings::facts(config, &dirs, started);
+    let rules = settings.rules.clone();
     let port = Arc::new(ClientPort::new(core.clone(), rules, settings::limits(config), facts));
-    let peers = match &member {
+    let peers = match member {
         Some(addresses) => {
-            let files = settings::files(config, &disk, &dirs);
-            let running = peer::start(&core, settings::peers(config), files, addresses);
+            let running = peer::start(&core, settings::peers(config, &tuning), files, addresses);
             Some(running.map_err(StartError::Peers)?)
         }
         None => None,
@@ -120,8 +117,6 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)?);
         Ok::<(), StartError>(())
     };
-    let setup = settings::journal(config, &disk, &dirs);
-    let journal = Journal::new(setup, last, has_debt, Box::new(random));
     let at = core.clone();
     spawn("log".into(), Box::new(move || run_log(&at, journal)))?;
     let (at, on, of) = (core.clone(), disk.clone(), dirs.clone());

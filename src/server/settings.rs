@@ -1,5 +1,6 @@
 //! What each part of a server is told of the configuration.
 
+use super::Tuning;
 use crate::client_port::{Facts, Limits};
 use crate::config::{Config, LearnersAllow};
 use crate::core::{Files, Opening, RollRules, Setup};
@@ -19,24 +20,16 @@ use std::time::{Duration, Instant};
 const ALONE: ServerId = ServerId(1);
 /// How many requests this server holds where a Java server would hold one: they are short-lived here and cost less.
 const OUTSTANDING_FACTOR: usize = 16;
-/// Committed transactions in memory, for learners that were away for a short time.
-const HISTORY_BYTES: usize = 16 << 20;
-/// What a learner may take from its leader ahead of its disk.
-const MAX_UNLOGGED: usize = 32 << 20;
-/// What may wait for a learner before it is cut off and synchronized again.
-const MAX_QUEUED: usize = 64 << 20;
-/// A quorum waits so long for a better vote of a server that is silent, as Java's does.
-const FINALIZE_MS: u64 = 200;
 
 pub(super) fn owners(config: &Config) -> OwnerRules {
     OwnerRules { extended_types: config.extended_types, emulate_353: config.emulate_353_ttl }
 }
 
-pub(super) fn opening(config: &Config) -> Opening {
+pub(super) fn opening(config: &Config, tuning: &Tuning) -> Opening {
     Opening {
         distributed: config.is_distributed(),
         owners: owners(config),
-        history_bytes: if config.is_distributed() { HISTORY_BYTES } else { 0 },
+        history_bytes: if config.is_distributed() { tuning.history_bytes } else { 0 },
         autocreate: config.db_autocreate,
     }
 }
@@ -45,7 +38,7 @@ fn me(config: &Config) -> ServerId {
     config.my_id.filter(|_| config.is_distributed()).unwrap_or(ALONE)
 }
 
-pub(super) fn replica(config: &Config) -> Settings {
+pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
     let me = me(config);
     let member = config.ensemble.as_ref().and_then(|ensemble| ensemble.member(me));
     let addresses = member.map(|member| &member.addresses[..]).unwrap_or_default();
@@ -69,11 +62,11 @@ pub(super) fn replica(config: &Config) -> Settings {
             txn_digests: config.digest_enabled,
             max_txn_bytes: config.max_record(),
         },
-        zab: zab(config, me),
+        zab: zab(config, me, tuning),
         pace: Pace {
             min_interval_ms: config.min_notification_ms,
             max_interval_ms: config.max_notification_ms.max(config.min_notification_ms),
-            finalize_ms: FINALIZE_MS,
+            finalize_ms: tuning.finalize_ms,
         },
         election_addresses: addresses
             .iter()
@@ -83,7 +76,7 @@ pub(super) fn replica(config: &Config) -> Settings {
     }
 }
 
-fn zab(config: &Config, me: ServerId) -> zab::Settings {
+fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
     let connect_limit = match config.connect_to_learner_master_limit {
         0 => config.init_limit,
         limit => limit,
@@ -105,8 +98,8 @@ fn zab(config: &Config, me: ServerId) -> zab::Settings {
         force_snapshot_sync: config.force_snapshot_sync,
         disk_sync: config.snapshot_size_factor >= 0.0,
         history_entries: config.commit_log_count,
-        history_bytes: HISTORY_BYTES,
-        max_unlogged_bytes: MAX_UNLOGGED,
+        history_bytes: tuning.history_bytes,
+        max_unlogged_bytes: tuning.max_unlogged_bytes,
     }
 }
 
@@ -150,16 +143,17 @@ pub(super) fn journal(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Set
     }
 }
 
-pub(super) fn files(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Files {
+pub(super) fn files(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs, tuning: &Tuning) -> Files {
     Files {
         disk: disk.clone(),
         dirs: dirs.clone(),
         owners: owners(config),
         size_factor: config.snapshot_size_factor,
+        piece: tuning.feed_piece,
     }
 }
 
-pub(super) fn peers(config: &Config) -> peer::Settings {
+pub(super) fn peers(config: &Config, tuning: &Tuning) -> peer::Settings {
     peer::Settings {
         on_all_ips: config.quorum_listen_on_all_ips,
         bind_retries: config.election_port_bind_retry,
@@ -167,6 +161,6 @@ pub(super) fn peers(config: &Config) -> peer::Settings {
         stall_timeout: Duration::from_millis(config.init_limit.max(1) * config.tick_time_ms),
         keep_alive: config.tcp_keep_alive,
         max_packet: config.max_record().max(1 << 20),
-        max_queued: MAX_QUEUED,
+        max_queued: tuning.max_queued_bytes,
     }
 }

@@ -1,0 +1,84 @@
+//! A server without its drivers: its core on the data that it finds, and its journal. The simulator runs just this.
+
+use super::settings;
+use crate::config::Config;
+use crate::core::{Clock, Core, Files, Journal, Opened, open, view};
+use crate::ensemble::Ensemble;
+use crate::figures::Figures;
+use crate::replica::{Debt, Replica, Settings};
+use crate::storage::{Dirs, Disk, Progress, Recovered, StorageError};
+use std::sync::Arc;
+
+/// Limits of memory and patience that no configuration names.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Bytes of committed transactions in memory, for learners that were away for a short time.
+    pub history_bytes: usize,
+    /// What a learner may take from its leader ahead of its disk.
+    pub max_unlogged_bytes: usize,
+    /// What may wait for a learner before it is cut off and synchronized again.
+    pub max_queued_bytes: usize,
+    /// A quorum waits so long for a better vote of a server that is silent.
+    pub finalize_ms: u64,
+    /// About so many bytes of a file are sent to a learner at once.
+    pub feed_piece: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            history_bytes: 16 << 20,
+            max_unlogged_bytes: 32 << 20,
+            max_queued_bytes: 64 << 20,
+            finalize_ms: 200,
+            feed_piece: 256 << 10,
+        }
+    }
+}
+
+/// Where a server lives.
+pub struct Surroundings {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    pub figures: Arc<Figures>,
+    /// Called when the log failed; has to end the process.
+    pub fatal: Box<dyn Fn(StorageError) + Send + Sync>,
+    /// Spreads the snapshots of an ensemble's servers.
+    pub random: Box<dyn FnMut() -> u64 + Send>,
+    pub reactors: usize,
+    pub tuning: Tuning,
+}
+
+pub struct Assembled {
+    pub core: Arc<Core>,
+    pub journal: Journal,
+    pub files: Files,
+    pub settings: Settings,
+    pub found: Recovered,
+}
+
+/// Recovers the data directory and puts the core on it.
+pub fn assemble(
+    config: &Config,
+    around: Surroundings,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Assembled, StorageError> {
+    let Surroundings { disk, clock, figures, fatal, random, reactors, tuning } = around;
+    let dirs = Dirs::new(&config.data_dir, config.log_dir());
+    let Opened { db, found, position } = open(&disk, &dirs, &settings::opening(config, &tuning), progress)?;
+    let replica_settings = settings::replica(config, &tuning);
+    let setup = settings::journal(config, &disk, &dirs);
+    let journal = Journal::new(setup, position.last, position.debt != Debt::None, random);
+    let view =
+        config.ensemble.clone().filter(|_| config.is_distributed()).map(|committed: Ensemble| {
+            view(committed, config.proposed.clone(), config.reconfig_enabled, &db)
+        });
+    let settings = replica_settings.clone();
+    let replica = |db: &crate::tree::Database, now| match view {
+        Some(view) => Replica::in_ensemble(settings, view, position, now),
+        None => Replica::alone(settings, db, now),
+    };
+    let core = Arc::new(Core::new(replica, db, reactors, figures, clock, fatal));
+    let files = settings::files(config, &disk, &dirs, &tuning);
+    Ok(Assembled { core, journal, files, settings: replica_settings, found })
+}

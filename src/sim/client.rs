@@ -1,0 +1,398 @@
+//! A client of the model: it keeps one session, moves from server to server, and writes down what it asked and what it
+//! was told. Its encoder and decoder are its own.
+
+use super::history::{Answer, Asked, Came, History, Request};
+use super::network::ToServer;
+use super::random::Random;
+use crate::model::{Op, SessionId};
+use crate::wire::connect::Connect;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::collections::VecDeque;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Apart,
+    Connecting,
+    Open,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub index: usize,
+    pub conn: Option<u64>,
+    state: State,
+    /// 0: a new session is asked for.
+    pub session: i64,
+    passwd: Vec<u8>,
+    seen: i64,
+    timeout_ms: i32,
+    cxid: i32,
+    /// Requests without an answer, oldest first.
+    waiting: VecDeque<(i32, usize)>,
+    last_sent: u64,
+    last_heard: u64,
+    input: BytesMut,
+    /// Writes that were acknowledged since this was reset.
+    pub acked: usize,
+    /// Asks for nothing more.
+    pub is_quiet: bool,
+    values: u64,
+}
+
+const PATHS: [&str; 6] = ["/a", "/b", "/c", "/a/x", "/a/y", "/b/x"];
+const PERMISSIONS: i32 = 31;
+
+impl Client {
+    pub fn new(index: usize, timeout_ms: i32) -> Self {
+        Self {
+            index,
+            conn: None,
+            state: State::Apart,
+            session: 0,
+            passwd: vec![0; 16],
+            seen: 0,
+            timeout_ms,
+            cxid: 1,
+            waiting: VecDeque::new(),
+            last_sent: 0,
+            last_heard: 0,
+            input: BytesMut::new(),
+            acked: 0,
+            is_quiet: false,
+            values: 0,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// It has an answer to everything.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The connection is there: the session is asked for.
+    pub fn connected(&mut self, now: u64, conn: u64, history: &mut History) -> ToServer {
+        self.conn = Some(conn);
+        self.state = State::Connecting;
+        self.last_heard = now;
+        self.last_sent = now;
+        self.input.clear();
+        history.came.insert(conn, Vec::new());
+        ToServer::Connect(Connect {
+            last_zxid_seen: self.seen,
+            timeout: self.timeout_ms,
+            session: SessionId(self.session),
+            passwd: self.passwd.clone(),
+            read_only: Some(false),
+        })
+    }
+
+    pub fn disconnected(&mut self) {
+        self.conn = None;
+        self.state = State::Apart;
+        self.waiting.clear();
+    }
+
+    /// Too long without a word: another server may do better.
+    pub fn gives_up(&self, now: u64) -> bool {
+        self.conn.is_some() && now - self.last_heard > self.timeout_ms as u64 * 1000 * 2 / 3
+    }
+
+    pub fn ping(&mut self, now: u64) -> Option<ToServer> {
+        let due = now - self.last_sent > self.timeout_ms as u64 * 1000 / 3;
+        if self.state != State::Open || !due {
+            return None;
+        }
+        self.last_sent = now;
+        Some(ToServer::Request { xid: -2, op: Op::Ping, body: Bytes::new() })
+    }
+
+    /// What it asks next.
+    pub fn choose(&mut self, reconfig: Option<Asked>, random: &mut Random) -> Asked {
+        if let Some(reconfig) = reconfig {
+            return reconfig;
+        }
+        let path = random.pick(&PATHS).to_string();
+        self.values += 1;
+        let data = format!("{}.{}", self.index, self.values).into_bytes();
+        let version = if random.permille(300) { random.below(4) as i32 } else { -1 };
+        match random.below(100) {
+            0..18 => Asked::Create { path, data, sequential: false, ephemeral: false },
+            18..26 => {
+                let path = format!("{}/s", random.pick(&["/a", "/b", "/c"]));
+                Asked::Create { path, data, sequential: true, ephemeral: random.permille(500) }
+            }
+            26..34 => Asked::Create {
+                path: format!("{}/e{}", random.pick(&["", "/a", "/b"]), random.below(3)),
+                data,
+                sequential: false,
+                ephemeral: true,
+            },
+            34..44 => Asked::Delete { path, version },
+            44..64 => Asked::Set { path, data, version },
+            64..70 => Asked::Multi { path: format!("/m{}", random.below(4)), other: path },
+            70..78 => Asked::Get { path, watch: random.permille(400) },
+            78..84 => Asked::Exists { path, watch: random.permille(400) },
+            84..90 => Asked::Children { path, watch: random.permille(400) },
+            90..96 => Asked::Sync,
+            96..98 => Asked::Close,
+            _ => Asked::Get { path, watch: false },
+        }
+    }
+
+    pub fn ask(&mut self, now: u64, asked: Asked, history: &mut History) -> Option<ToServer> {
+        let conn = self.conn.filter(|_| self.state == State::Open)?;
+        let cxid = self.cxid;
+        self.cxid += 1;
+        self.last_sent = now;
+        let (op, body) = encode(&asked);
+        self.waiting.push_back((cxid, history.requests.len()));
+        history.requests.push(Request { session: self.session, conn, cxid, asked, begun: now, ended: None });
+        Some(ToServer::Request { xid: cxid, op, body })
+    }
+
+    /// Bytes of the server. An error is a violation: nothing of the kind was asked for.
+    pub fn receive(&mut self, now: u64, bytes: &[u8], history: &mut History) -> Result<(), String> {
+        self.last_heard = now;
+        self.input.extend_from_slice(bytes);
+        while let Some(len) = self.input.first_chunk().map(|len| i32::from_be_bytes(*len) as usize) {
+            if self.input.len() < 4 + len {
+                break;
+            }
+            self.input.advance(4);
+            let frame = self.input.split_to(len).freeze();
+            if self.state == State::Connecting {
+                self.on_connected(frame, history)?;
+            } else {
+                self.on_reply(now, frame, history)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_connected(&mut self, mut frame: Bytes, history: &mut History) -> Result<(), String> {
+        if frame.len() < 20 {
+            return Err("a connect response that is too short".into());
+        }
+        frame.advance(4);
+        let (timeout, session) = (frame.get_i32(), frame.get_i64());
+        let len = frame.get_i32().max(0) as usize;
+        if timeout <= 0 {
+            self.session = 0;
+            self.seen = 0;
+            self.passwd = vec![0; 16];
+            return Ok(());
+        }
+        if self.session != 0 && self.session != session {
+            return Err(format!("asked for session {:#x}, got {session:#x}", self.session));
+        }
+        if self.session == 0 {
+            self.seen = 0;
+        }
+        self.passwd = frame.get(..len).ok_or("a connect response without a password")?.to_vec();
+        self.session = session;
+        self.state = State::Open;
+        let conn = self.conn.ok_or("a response without a connection")?;
+        history.conns.entry(session).or_default().push(conn);
+        history.came.entry(conn).or_default().push(Came::Connected { session, seen: self.seen });
+        Ok(())
+    }
+
+    fn on_reply(&mut self, now: u64, mut frame: Bytes, history: &mut History) -> Result<(), String> {
+        let conn = self.conn.ok_or("a reply without a connection")?;
+        if frame.len() < 16 {
+            return Err("a reply without a header".into());
+        }
+        let (xid, zxid, err) = (frame.get_i32(), frame.get_i64(), frame.get_i32());
+        if zxid > 0 {
+            self.seen = self.seen.max(zxid);
+        }
+        match xid {
+            -2 => return Ok(()),
+            -1 => {
+                let (kind, _) = (frame.get_i32(), frame.get_i32());
+                let path = text(&mut frame)?;
+                history.came.entry(conn).or_default().push(Came::Event { kind, path, zxid });
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some((expected, at)) = self.waiting.pop_front() else {
+            return Err(format!("a reply to {xid}, and nothing was asked"));
+        };
+        if expected != xid {
+            return Err(format!("a reply to {xid}, where {expected} is next"));
+        }
+        let request = &mut history.requests[at];
+        let mut answer = Answer { zxid, err, ..Answer::default() };
+        decode(&request.asked, frame, &mut answer)?;
+        if request.asked.is_write() && err == 0 {
+            self.acked += 1;
+        }
+        let over = request.asked == Asked::Close;
+        request.ended = Some((now, answer));
+        history.came.entry(conn).or_default().push(Came::Reply(at));
+        if over {
+            self.session = 0;
+            self.seen = 0;
+            self.passwd = vec![0; 16];
+        }
+        Ok(())
+    }
+}
+
+// The client's own encoding.
+
+fn put(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_i32(bytes.len() as i32);
+    out.put_slice(bytes);
+}
+
+fn create(out: &mut BytesMut, path: &str, data: &[u8], flags: i32) {
+    put(out, path.as_bytes());
+    put(out, data);
+    out.put_i32(1);
+    out.put_i32(PERMISSIONS);
+    put(out, b"world");
+    put(out, b"anyone");
+    out.put_i32(flags);
+}
+
+fn set(out: &mut BytesMut, path: &str, data: &[u8], version: i32) {
+    put(out, path.as_bytes());
+    put(out, data);
+    out.put_i32(version);
+}
+
+fn encode(asked: &Asked) -> (Op, Bytes) {
+    let mut out = BytesMut::new();
+    let watched = |out: &mut BytesMut, path: &str, watch: bool| {
+        put(out, path.as_bytes());
+        out.put_u8(u8::from(watch));
+    };
+    let op = match asked {
+        Asked::Create { path, data, sequential, ephemeral } => {
+            create(&mut out, path, data, i32::from(*ephemeral) + 2 * i32::from(*sequential));
+            Op::Create
+        }
+        Asked::Delete { path, version } => {
+            put(&mut out, path.as_bytes());
+            out.put_i32(*version);
+            Op::Delete
+        }
+        Asked::Set { path, data, version } => {
+            set(&mut out, path, data, *version);
+            Op::SetData
+        }
+        Asked::Multi { path, other } => {
+            let header = |out: &mut BytesMut, op: i32, done: bool| {
+                out.put_i32(op);
+                out.put_u8(u8::from(done));
+                out.put_i32(-1);
+            };
+            header(&mut out, 1, false);
+            create(&mut out, path, b"multi", 0);
+            header(&mut out, 5, false);
+            set(&mut out, other, b"multi", -1);
+            header(&mut out, -1, true);
+            Op::Multi
+        }
+        Asked::Get { path, watch } => {
+            watched(&mut out, path, *watch);
+            Op::GetData
+        }
+        Asked::Exists { path, watch } => {
+            watched(&mut out, path, *watch);
+            Op::Exists
+        }
+        Asked::Children { path, watch } => {
+            watched(&mut out, path, *watch);
+            Op::GetChildren2
+        }
+        Asked::Sync => {
+            put(&mut out, b"/");
+            Op::Sync
+        }
+        Asked::Close => Op::CloseSession,
+        Asked::Reconfig { joining, leaving } => {
+            put(&mut out, joining.as_bytes());
+            put(&mut out, leaving.as_bytes());
+            out.put_i32(-1);
+            out.put_i64(-1);
+            Op::Reconfig
+        }
+    };
+    (op, out.freeze())
+}
+
+fn text(frame: &mut Bytes) -> Result<String, String> {
+    let short = || "a reply that ends too early".to_string();
+    let len = frame.try_get_i32().map_err(|_| short())?.max(0) as usize;
+    if frame.len() < len {
+        return Err(short());
+    }
+    String::from_utf8(frame.split_to(len).to_vec()).map_err(|error| error.to_string())
+}
+
+/// Of a stat: version and mzxid.
+fn stat(frame: &mut Bytes) -> Result<(i32, i64), String> {
+    if frame.len() < 68 {
+        return Err("a stat that ends too early".into());
+    }
+    let stat = frame.split_to(68);
+    Ok((stat.slice(32..36).get_i32(), stat.slice(8..16).get_i64()))
+}
+
+fn decode(asked: &Asked, mut frame: Bytes, answer: &mut Answer) -> Result<(), String> {
+    if answer.err != 0 {
+        return Ok(());
+    }
+    match asked {
+        Asked::Create { .. } => answer.path = Some(text(&mut frame)?),
+        Asked::Set { .. } => answer.version = Some(stat(&mut frame)?.0),
+        Asked::Exists { .. } => answer.version = Some(stat(&mut frame)?.0),
+        Asked::Get { .. } => {
+            let data = text(&mut frame)?.into_bytes();
+            let (version, mzxid) = stat(&mut frame)?;
+            answer.node = Some((data, version, mzxid));
+        }
+        Asked::Children { .. } => {
+            let count = frame.try_get_i32().map_err(|error| error.to_string())?.max(0);
+            let names: Result<Vec<String>, String> = (0..count).map(|_| text(&mut frame)).collect();
+            answer.children = Some(names?);
+            stat(&mut frame)?;
+        }
+        Asked::Multi { .. } => loop {
+            if frame.len() < 9 {
+                return Err("a multi that ends too early".into());
+            }
+            let (op, done, err) = (frame.get_i32(), frame.get_u8() != 0, frame.get_i32());
+            if done {
+                break;
+            }
+            match op {
+                -1 => {
+                    frame.advance(4);
+                    answer.parts.push(err);
+                }
+                1 => {
+                    text(&mut frame)?;
+                    answer.parts.push(0);
+                }
+                5 => {
+                    stat(&mut frame)?;
+                    answer.parts.push(0);
+                }
+                other => return Err(format!("a part of type {other} in a multi's answer")),
+            }
+        },
+        Asked::Delete { .. } | Asked::Sync | Asked::Close | Asked::Reconfig { .. } => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,431 @@
+//! A disk that keeps what a real one promises, and nothing more. What is written is in the system's memory until it is
+//! synced; a power failure keeps any of the sectors that were not, and any of the names that were made, moved or removed
+//! since their directory was synced, in order. A process that is killed loses nothing of that.
+
+use super::random::Random;
+use crate::storage::{Disk, ReadFile, SegmentFile, WriteFile};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SECTOR: usize = 512;
+
+#[derive(Debug, Clone, Default)]
+struct Inode {
+    bytes: Vec<u8>,
+    /// What the disk has in sectors that were written since the last sync.
+    old: BTreeMap<usize, [u8; SECTOR]>,
+    synced_len: usize,
+    /// Cut off, and not durably so.
+    cut: Vec<u8>,
+}
+
+impl Inode {
+    fn touch(&mut self, from: usize, to: usize) {
+        for sector in from / SECTOR..to.div_ceil(SECTOR) {
+            let bytes = &self.bytes;
+            self.old.entry(sector).or_insert_with(|| {
+                let mut kept = [0; SECTOR];
+                let start = sector * SECTOR;
+                let end = (start + SECTOR).min(bytes.len());
+                if start < end {
+                    kept[..end - start].copy_from_slice(&bytes[start..end]);
+                }
+                kept
+            });
+        }
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if self.bytes.len() < offset + bytes.len() {
+            self.bytes.resize(offset + bytes.len(), 0);
+        }
+        self.touch(offset, offset + bytes.len());
+        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn sync(&mut self) {
+        self.old.clear();
+        self.cut.clear();
+        self.synced_len = self.bytes.len();
+    }
+
+    fn truncate(&mut self, len: usize) {
+        if len < self.bytes.len() {
+            self.cut = self.bytes.split_off(len);
+        }
+    }
+
+    /// The system says that writing back failed, and takes the pages for clean all the same.
+    fn lose_dirty(&mut self, random: &mut Random) {
+        self.power_failure(random);
+        self.sync();
+    }
+
+    fn power_failure(&mut self, random: &mut Random) {
+        // Each run of unsynced sectors may be there in part.
+        let often = *random.pick(&[0, 100, 500, 900, 1000]);
+        for (sector, old) in std::mem::take(&mut self.old) {
+            if random.permille(often) {
+                continue;
+            }
+            let start = sector * SECTOR;
+            let end = (start + SECTOR).min(self.bytes.len());
+            if start < end {
+                self.bytes[start..end].copy_from_slice(&old[..end - start]);
+            }
+        }
+        if random.permille(500) {
+            self.bytes.append(&mut self.cut);
+            self.bytes.resize(self.synced_len, 0);
+        }
+        self.cut.clear();
+        self.synced_len = self.bytes.len();
+    }
+}
+
+#[derive(Debug, Clone)]
+enum NameOp {
+    Add(PathBuf, usize),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+impl NameOp {
+    fn dir(&self) -> &Path {
+        let (Self::Add(path, _) | Self::Remove(path) | Self::Rename(_, path)) = self;
+        path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Add(path, inode) => {
+                names.insert(path.clone(), *inode);
+            }
+            Self::Remove(path) => {
+                names.remove(path);
+            }
+            Self::Rename(from, to) => {
+                if let Some(inode) = names.remove(from) {
+                    names.insert(to.clone(), inode);
+                }
+            }
+        }
+    }
+}
+
+/// What can be made to go wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// After so many more operations nothing works any more: the process is as good as killed there.
+    pub stop_after: Option<u64>,
+    /// The next sync fails.
+    pub fail_sync: bool,
+    /// No block is left.
+    pub full: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable: BTreeMap<PathBuf, usize>,
+    pending: Vec<NameOp>,
+    faults: DiskFaults,
+    ops: u64,
+    stopped: bool,
+    /// An operation failed.
+    failed: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+fn missing() -> io::Error {
+    io::Error::from(io::ErrorKind::NotFound)
+}
+
+impl State {
+    /// To be called by everything that changes something.
+    fn step(&mut self) -> io::Result<()> {
+        self.ops += 1;
+        if let Some(left) = &mut self.faults.stop_after {
+            if *left == 0 {
+                self.stopped = true;
+            } else {
+                *left -= 1;
+            }
+        }
+        if self.stopped { Err(io::Error::other("the process is gone")) } else { Ok(()) }
+    }
+
+    fn room(&mut self) -> io::Result<()> {
+        self.failed |= self.faults.full;
+        if self.faults.full { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+    }
+
+    fn name(&mut self, op: NameOp) {
+        op.apply(&mut self.names);
+        self.pending.push(op);
+    }
+
+    fn sync(&mut self, inode: usize, random: &mut Random) -> io::Result<()> {
+        if std::mem::take(&mut self.faults.fail_sync) {
+            self.inodes[inode].lose_dirty(random);
+            self.failed = true;
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.inodes[inode].sync();
+        Ok(())
+    }
+
+    fn find(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(missing)
+    }
+}
+
+impl SimDisk {
+    pub fn set_faults(&self, faults: DiskFaults) {
+        self.0.lock().faults = faults;
+    }
+
+    pub fn faults(&self) -> DiskFaults {
+        self.0.lock().faults
+    }
+
+    /// Whether [`DiskFaults::stop_after`] has struck.
+    pub fn has_stopped(&self) -> bool {
+        self.0.lock().stopped
+    }
+
+    /// Whether the process has met an error of the disk.
+    pub fn has_failed(&self) -> bool {
+        self.0.lock().failed
+    }
+
+    /// The process is gone; the system still has everything.
+    pub fn process_ended(&self) {
+        let mut state = self.0.lock();
+        state.stopped = false;
+        state.failed = false;
+        state.faults.stop_after = None;
+    }
+
+    /// What was not synced is there in part.
+    pub fn power_failure(&self, random: &mut Random) {
+        self.process_ended();
+        let mut state = self.0.lock();
+        let State { inodes, names, durable, pending, .. } = &mut *state;
+        let kept = random.below(pending.len() as u64 + 1) as usize;
+        for op in pending.drain(..).take(kept) {
+            op.apply(durable);
+        }
+        pending.clear();
+        *names = durable.clone();
+        for inode in inodes.iter_mut() {
+            inode.power_failure(random);
+        }
+    }
+
+    /// A new disk.
+    pub fn wipe(&self) {
+        *self.0.lock() = State::default();
+    }
+
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.0.lock();
+        let inode = state.find(path).ok()?;
+        Some(state.inodes[inode].bytes.clone())
+    }
+
+    /// Puts a file there, durably, as an operator would.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.0.lock();
+        state.inodes.push(Inode { bytes: bytes.to_vec(), synced_len: bytes.len(), ..Inode::default() });
+        let inode = state.inodes.len() - 1;
+        state.names.insert(path.to_path_buf(), inode);
+        state.durable.insert(path.to_path_buf(), inode);
+    }
+
+    /// Flips a bit of a file.
+    pub fn flip(&self, path: &Path, random: &mut Random) {
+        let mut state = self.0.lock();
+        let Ok(inode) = state.find(path) else { return };
+        let bytes = &mut state.inodes[inode].bytes;
+        if !bytes.is_empty() {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << random.below(8);
+        }
+    }
+
+    fn random(&self) -> Random {
+        Random::new(self.0.lock().ops)
+    }
+}
+
+impl Disk for SimDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        let state = self.0.lock();
+        let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let named = inside.map(|(path, inode)| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, state.inodes[*inode].bytes.len() as u64)
+        });
+        Ok(named.collect())
+    }
+
+    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let inode = self.0.lock().find(file)?;
+        Ok(Box::new(Open { disk: self.clone(), inode, position: 0 }))
+    }
+
+    fn create(&self, file: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let mut state = self.0.lock();
+        state.step()?;
+        state.room()?;
+        state.inodes.push(Inode::default());
+        let inode = state.inodes.len() - 1;
+        state.name(NameOp::Add(file.to_path_buf(), inode));
+        drop(state);
+        Ok(Box::new(Open { disk: self.clone(), inode, position: 0 }))
+    }
+
+    fn segment(&self, file: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let mut state = self.0.lock();
+        state.step()?;
+        state.room()?;
+        if state.names.contains_key(file) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        state.inodes.push(Inode { bytes: vec![0; len as usize], ..Inode::default() });
+        let inode = state.inodes.len() - 1;
+        state.name(NameOp::Add(file.to_path_buf(), inode));
+        drop(state);
+        Ok(Box::new(Open { disk: self.clone(), inode, position: 0 }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        state.find(from)?;
+        state.name(NameOp::Rename(from.to_path_buf(), to.to_path_buf()));
+        Ok(())
+    }
+
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        state.find(file)?;
+        state.name(NameOp::Remove(file.to_path_buf()));
+        Ok(())
+    }
+
+    fn truncate(&self, file: &Path, len: u64) -> io::Result<()> {
+        let mut random = self.random();
+        let mut state = self.0.lock();
+        state.step()?;
+        let inode = state.find(file)?;
+        state.inodes[inode].truncate(len as usize);
+        // Shortened in the system's memory; the second step makes it durable.
+        state.step()?;
+        state.sync(inode, &mut random)
+    }
+
+    fn sync_file(&self, file: &Path) -> io::Result<()> {
+        let mut random = self.random();
+        let mut state = self.0.lock();
+        state.step()?;
+        let inode = state.find(file)?;
+        state.sync(inode, &mut random)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        let State { durable, pending, .. } = &mut *state;
+        // The journal of a file system is written in order: what came before goes along.
+        if let Some(last) = pending.iter().rposition(|op| op.dir() == dir) {
+            for op in pending.drain(..=last) {
+                op.apply(durable);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Open {
+    disk: SimDisk,
+    inode: usize,
+    position: usize,
+}
+
+impl ReadFile for Open {
+    fn len(&self) -> u64 {
+        self.disk.0.lock().inodes[self.inode].bytes.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let state = self.disk.0.lock();
+        let bytes = &state.inodes[self.inode].bytes;
+        let start = (offset as usize).min(bytes.len());
+        let count = into.len().min(bytes.len() - start);
+        into[..count].copy_from_slice(&bytes[start..start + count]);
+        Ok(count)
+    }
+}
+
+impl WriteFile for Open {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.step()?;
+        state.room()?;
+        state.inodes[self.inode].write(self.position, bytes);
+        self.position += bytes.len();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut random = self.disk.random();
+        let mut state = self.disk.0.lock();
+        state.step()?;
+        state.sync(self.inode, &mut random)
+    }
+}
+
+impl SegmentFile for Open {
+    fn len(&self) -> u64 {
+        ReadFile::len(self)
+    }
+
+    fn grow(&mut self, len: u64) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.step()?;
+        state.room()?;
+        let bytes = &mut state.inodes[self.inode].bytes;
+        if bytes.len() < len as usize {
+            bytes.resize(len as usize, 0);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let mut state = self.disk.0.lock();
+        // A store into a mapping can't fail; a process that is gone makes none.
+        if state.step().is_ok() {
+            state.inodes[self.inode].write(offset as usize, bytes);
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut random = self.disk.random();
+        let mut state = self.disk.0.lock();
+        state.step()?;
+        state.sync(self.inode, &mut random)
+    }
+}

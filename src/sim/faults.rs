@@ -1,0 +1,265 @@
+//! What goes wrong, and when.
+
+use super::history::Asked;
+use super::network::Port;
+use super::world::World;
+use super::{DiskFaults, Random, SimDisk};
+use crate::ensemble::{Ensemble, Role};
+use crate::model::ServerId;
+use crate::replica::Mode;
+use crate::storage::Disk;
+use std::path::Path;
+
+/// Looks per second: rates are in thousandths of a second's chance.
+const LOOKS: u64 = 50;
+
+#[derive(Debug)]
+pub struct Faults {
+    pub are_on: bool,
+    pub partition_number: u64,
+    pub wanted_reconfig: Option<Asked>,
+    pub count: u64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { are_on: true, partition_number: 0, wanted_reconfig: None, count: 0 }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Partition {
+    pub blocked: Vec<(usize, usize)>,
+}
+
+impl Faults {
+    pub fn is_disk_fault(&self, disk: &SimDisk) -> bool {
+        disk.faults() != DiskFaults::default() || disk.has_failed()
+    }
+
+    pub fn clear_disk(&self, disk: &SimDisk) {
+        disk.set_faults(DiskFaults::default());
+    }
+}
+
+fn strikes(rate: u64, random: &mut Random) -> bool {
+    rate > 0 && random.below(1000 * LOOKS) < rate
+}
+
+impl World {
+    pub(super) fn maybe_fail(&mut self) -> Result<(), String> {
+        let rates = self.options.rates.clone();
+        let hit = |rate: u64, world: &mut Self| {
+            let hit = strikes(rate, &mut world.random);
+            world.faults.count += u64::from(hit);
+            hit
+        };
+        if hit(rates.kill, self) {
+            self.end_one(false);
+        }
+        if hit(rates.power, self) {
+            self.end_one(true);
+        }
+        if hit(rates.blackout, self) {
+            self.say(|| "everybody loses power".into());
+            for index in 0..self.nodes.len() {
+                self.end(index, true);
+                let delay = self.random.between(5_000, 200_000);
+                self.boot_after(index, delay);
+            }
+        }
+        if hit(rates.stop_at_op, self) {
+            let index = self.target();
+            let stop_after = Some(self.random.below(30));
+            let disk = &self.nodes[index].disk;
+            disk.set_faults(DiskFaults { stop_after, ..disk.faults() });
+            self.say(|| format!("server {} ends at a step of its disk to come", index + 1));
+        }
+        if hit(rates.sync_error, self) {
+            let index = self.target();
+            let disk = &self.nodes[index].disk;
+            disk.set_faults(DiskFaults { fail_sync: true, ..disk.faults() });
+            self.say(|| format!("the next sync of server {} fails", index + 1));
+        }
+        if hit(rates.disk_full, self) {
+            let index = self.target();
+            let disk = &self.nodes[index].disk;
+            disk.set_faults(DiskFaults { full: true, ..disk.faults() });
+            self.say(|| format!("the disk of server {} is full", index + 1));
+        }
+        if hit(rates.pause, self) {
+            let index = self.target();
+            if self.nodes[index].process.is_some() && !self.nodes[index].paused {
+                let millis = self.random.between(10, 2000);
+                self.say(|| format!("server {} stands still for {millis} ms", index + 1));
+                self.pause(index, millis);
+            }
+        }
+        if hit(rates.partition, self) {
+            let partition = self.draw_partition();
+            self.part(partition);
+        }
+        if hit(rates.one_way, self) {
+            let one = self.target();
+            let other = self.random.below(self.nodes.len() as u64) as usize;
+            if one != other {
+                let blocked = if self.random.permille(500) { (one, other) } else { (other, one) };
+                self.part(Partition { blocked: vec![blocked] });
+            }
+        }
+        if hit(rates.cut, self) {
+            self.cut_one(|port| port != Port::Client);
+        }
+        if hit(rates.cut_client, self) {
+            self.cut_one(|port| port == Port::Client);
+        }
+        if hit(rates.wipe, self) {
+            self.wipe_one();
+        }
+        if hit(rates.flip, self) {
+            self.flip_one();
+        }
+        if hit(rates.reconfig, self) {
+            self.draw_reconfig();
+        }
+        Ok(())
+    }
+
+    /// Often the leader: there it hurts most.
+    fn target(&mut self) -> usize {
+        let leads = |process: &super::node::Process| process.mode() == Mode::Leader;
+        let leader = self.nodes.iter().position(|node| node.process.as_ref().is_some_and(leads));
+        match leader {
+            Some(leader) if self.random.permille(400) => leader,
+            _ => self.random.below(self.nodes.len() as u64) as usize,
+        }
+    }
+
+    fn end_one(&mut self, power: bool) {
+        let index = self.target();
+        if self.nodes[index].process.is_none() {
+            return;
+        }
+        self.say(|| format!("server {} {}", index + 1, if power { "loses power" } else { "is killed" }));
+        self.end(index, power);
+        let delay = match self.random.below(3) {
+            0 => self.random.between(500, 20_000),
+            1 => self.random.between(20_000, 300_000),
+            _ => self.random.between(300_000, 1_500_000),
+        };
+        if !power && self.random.permille(200) {
+            // The machine fails a little later.
+            self.nodes[index].disk.power_failure(&mut self.random);
+        }
+        self.boot_after(index, delay);
+    }
+
+    fn draw_partition(&mut self) -> Partition {
+        let count = self.nodes.len();
+        let mut blocked = Vec::new();
+        match self.random.below(3) {
+            // One alone.
+            0 => {
+                let one = self.target();
+                for other in (0..count).filter(|other| *other != one) {
+                    blocked.extend([(one, other), (other, one)]);
+                }
+            }
+            // Two halves.
+            1 => {
+                let sides: Vec<bool> = (0..count).map(|_| self.random.permille(500)).collect();
+                for one in 0..count {
+                    blocked.extend((0..count).filter(|other| sides[one] != sides[*other]).map(|other| (one, other)));
+                }
+            }
+            // Two that see each other through others alone.
+            _ => {
+                let one = self.target();
+                let other = self.random.below(count as u64) as usize;
+                blocked.extend([(one, other), (other, one)]);
+            }
+        }
+        Partition { blocked }
+    }
+
+    fn part(&mut self, partition: Partition) {
+        let millis = self.random.between(20, 1500);
+        self.faults.partition_number += 1;
+        self.say(|| {
+            let ways: Vec<String> =
+                partition.blocked.iter().map(|(from, to)| format!("{}→{}", from + 1, to + 1)).collect();
+            format!("no way {} for {millis} ms", ways.join(" "))
+        });
+        self.apply_partition(partition, millis);
+    }
+
+    fn cut_one(&mut self, is: impl Fn(Port) -> bool) {
+        let conns = self.network.open_conns(|port, _, _| is(port));
+        if !conns.is_empty() {
+            let key = *self.random.pick(&conns);
+            self.say(|| format!("connection {key} breaks"));
+            self.cut(key);
+        }
+    }
+
+    /// Whether a server may lose its disk now: no other one owes anything, and a minority is concerned.
+    fn may_lose(&self, index: usize) -> bool {
+        let others_whole =
+            self.nodes.iter().enumerate().all(|(other, node)| other == index || (!node.owes && !node.flipped));
+        let all_agree = self.nodes.iter().filter_map(|node| node.process.as_ref()).all(|process| {
+            process.core.look(|replica| replica.view().pending().is_none()).unwrap_or(false)
+        });
+        let everybody_runs = self.nodes.iter().all(|node| node.process.is_some());
+        let config = self.configuration();
+        let id = ServerId(index as i64 + 1);
+        others_whole && all_agree && everybody_runs && config.has_quorum(|voter| voter != id)
+    }
+
+    fn wipe_one(&mut self) {
+        let index = self.random.below(self.nodes.len() as u64) as usize;
+        if !self.may_lose(index) {
+            return;
+        }
+        self.say(|| format!("server {} loses its disk", index + 1));
+        self.end(index, true);
+        self.wipe(index);
+        let delay = self.random.between(1000, 500_000);
+        self.boot_after(index, delay);
+    }
+
+    fn flip_one(&mut self) {
+        let index = self.random.below(self.nodes.len() as u64) as usize;
+        if !self.may_lose(index) {
+            return;
+        }
+        let disk = self.nodes[index].disk.clone();
+        let dir = Path::new(super::node::DATA_DIR).join("version-2");
+        let mut names = disk.list(&dir).unwrap_or_default();
+        names.retain(|(name, _)| name.starts_with("log.") || name.starts_with("snapshot."));
+        if names.is_empty() {
+            return;
+        }
+        self.end(index, false);
+        let name = self.random.pick(&names).0.clone();
+        disk.flip(&dir.join(&name), &mut self.random);
+        self.nodes[index].flipped = true;
+        self.nodes[index].owes = true;
+        self.say(|| format!("a bit of {name} of server {} flips", index + 1));
+        self.boot_after(index, 1000);
+    }
+
+    fn draw_reconfig(&mut self) {
+        let config: Ensemble = self.configuration();
+        let id = self.random.below(self.nodes.len() as u64) as i64 + 1;
+        let role = config.member(ServerId(id)).map(|member| member.role);
+        let join = |role: &str| (format!("server.{id}=s{id}:1:2:{role}"), String::new());
+        let (joining, leaving) = match role {
+            Some(_) if self.random.permille(500) => (String::new(), id.to_string()),
+            Some(Role::Participant) => join("observer"),
+            Some(Role::Observer) => join("participant"),
+            None => join(if self.random.permille(700) { "participant" } else { "observer" }),
+        };
+        self.say(|| format!("reconfiguration: joining {joining:?}, leaving {leaving:?}"));
+        self.want_reconfig(joining, leaving);
+    }
+}

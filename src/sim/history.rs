@@ -1,0 +1,312 @@
+//! What clients asked, what they were told and when; and whether that could have been, given the transactions that the
+//! ensemble committed.
+
+use super::model::{Change, Happened, Model, Txn};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Create { path: String, data: Vec<u8>, sequential: bool, ephemeral: bool },
+    Delete { path: String, version: i32 },
+    Set { path: String, data: Vec<u8>, version: i32 },
+    /// A create and a set that only go together.
+    Multi { path: String, other: String },
+    Get { path: String, watch: bool },
+    Exists { path: String, watch: bool },
+    Children { path: String, watch: bool },
+    Sync,
+    Close,
+    /// Servers as `joiningServers` and `leavingServers` have them.
+    Reconfig { joining: String, leaving: String },
+}
+
+impl Asked {
+    pub fn is_write(&self) -> bool {
+        !matches!(self, Self::Get { .. } | Self::Exists { .. } | Self::Children { .. } | Self::Sync)
+    }
+}
+
+/// What a reply said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    pub zxid: i64,
+    pub err: i32,
+    pub path: Option<String>,
+    /// Data, version and mzxid.
+    pub node: Option<(Vec<u8>, i32, i64)>,
+    pub version: Option<i32>,
+    pub children: Option<Vec<String>>,
+    pub parts: Vec<i32>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub session: i64,
+    pub conn: u64,
+    pub cxid: i32,
+    pub asked: Asked,
+    pub begun: u64,
+    pub ended: Option<(u64, Answer)>,
+}
+
+/// What came over one connection, in its order.
+#[derive(Debug, Clone)]
+pub enum Came {
+    /// The answer to this request.
+    Reply(usize),
+    Event { kind: i32, path: String, zxid: i64 },
+    Connected { session: i64, seen: i64 },
+}
+
+#[derive(Debug, Default)]
+pub struct History {
+    pub requests: Vec<Request>,
+    pub came: BTreeMap<u64, Vec<Came>>,
+    /// The connections of each session, in order.
+    pub conns: BTreeMap<i64, Vec<u64>>,
+}
+
+/// Checks everything that can be checked once the committed transactions are known. `committed` in the order of zxids.
+pub fn check(history: &History, committed: &BTreeMap<i64, Vec<u8>>) -> Result<Model, String> {
+    let mut txns = BTreeMap::new();
+    for (zxid, body) in committed {
+        let txn = Txn::read(body).map_err(|error| format!("transaction {zxid:#x} does not read: {error}"))?;
+        txns.insert(*zxid, txn);
+    }
+    let model = replay(history, &txns)?;
+    check_writes(history, &txns)?;
+    check_real_time(history)?;
+    check_sessions(history)?;
+    check_watches(history, &model)?;
+    Ok(model)
+}
+
+/// Applies all transactions, and looks at every read when its zxid has come.
+fn replay(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<Model, String> {
+    let mut reads: BTreeMap<i64, Vec<&Request>> = BTreeMap::new();
+    for request in &history.requests {
+        if let Some((_, answer)) = &request.ended
+            && matches!(
+                request.asked,
+                Asked::Get { .. } | Asked::Exists { .. } | Asked::Children { .. }
+            )
+        {
+            reads.entry(answer.zxid).or_default().push(request);
+        }
+    }
+    let mut model = Model::default();
+    let mut left = reads.into_iter().peekable();
+    for (zxid, txn) in txns {
+        while let Some((_, requests)) = left.next_if(|(at, _)| at < zxid) {
+            requests.iter().try_for_each(|request| check_read(&model, request))?;
+        }
+        model.apply(txn)?;
+    }
+    for (_, requests) in left {
+        requests.iter().try_for_each(|request| check_read(&model, request))?;
+    }
+    Ok(model)
+}
+
+fn check_read(model: &Model, request: &Request) -> Result<(), String> {
+    let Some((_, answer)) = &request.ended else { return Ok(()) };
+    let wrong = |what: &str| {
+        Err(format!("{what}: {:?} was answered {answer:?}, where the model has {:?}", request.asked, model.nodes))
+    };
+    let (Asked::Get { path, .. } | Asked::Exists { path, .. } | Asked::Children { path, .. }) = &request.asked
+    else {
+        return Ok(());
+    };
+    match (model.nodes.get(path), answer.err) {
+        (None, -101) => Ok(()),
+        (Some(node), 0) => {
+            if let Some((data, version, mzxid)) = &answer.node
+                && (data, version, mzxid) != (&node.data, &node.version, &node.mzxid)
+            {
+                return wrong("a read of other data");
+            }
+            if let Some(version) = answer.version
+                && version != node.version
+            {
+                return wrong("a stat of another version");
+            }
+            if let Some(children) = &answer.children {
+                let mut sorted = children.clone();
+                sorted.sort();
+                let there: Vec<String> =
+                    node.children.iter().filter(|name| *name != "zookeeper").cloned().collect();
+                sorted.retain(|name| name != "zookeeper");
+                if sorted != there {
+                    return wrong("a read of other children");
+                }
+            }
+            Ok(())
+        }
+        _ => wrong("a read of what is not so"),
+    }
+}
+
+/// Every write that was answered is there, with that outcome.
+fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), String> {
+    for request in history.requests.iter().filter(|request| request.asked.is_write()) {
+        let Some((_, answer)) = &request.ended else { continue };
+        let lost = |what: &str| Err(format!("{what}: {request:?}, committed is {:?}", txns.get(&answer.zxid)));
+        let Some(txn) = txns.get(&answer.zxid) else { return lost("an acknowledged write is lost") };
+        if (txn.session, txn.cxid) != (request.session, request.cxid) {
+            return lost("an acknowledged write is another one's");
+        }
+        match (&request.asked, &txn.change) {
+            (_, Change::Error { code }) if *code == answer.err => {}
+            (Asked::Create { path, sequential, ephemeral, .. }, Change::Create { path: made, ephemeral: is, .. }) => {
+                let as_asked = if *sequential { made.starts_with(path.as_str()) } else { made == path };
+                if !as_asked || answer.path.as_ref() != Some(made) || is != ephemeral || answer.err != 0 {
+                    return lost("a create came out otherwise");
+                }
+            }
+            (Asked::Delete { path, .. }, Change::Delete { path: gone }) if path == gone && answer.err == 0 => {}
+            (Asked::Set { path, version, .. }, Change::SetData { path: set, version: new, .. }) => {
+                if path != set || answer.version != Some(*new) || (*version >= 0 && *version + 1 != *new) {
+                    return lost("a set came out otherwise");
+                }
+            }
+            (Asked::Multi { .. }, Change::Multi(parts)) => {
+                let failed = parts.iter().any(|part| matches!(part, Change::Error { .. }));
+                if failed != answer.parts.iter().any(|err| *err != 0) {
+                    return lost("a multi came out otherwise");
+                }
+            }
+            (Asked::Close, Change::CloseSession { .. }) if answer.err == 0 => {}
+            (Asked::Reconfig { .. }, Change::Reconfig) if answer.err == 0 => {}
+            _ => return lost("a write came out otherwise"),
+        }
+    }
+    Ok(())
+}
+
+/// What was over before something else began has the smaller zxid; and a `sync` brings all of it.
+fn check_real_time(history: &History) -> Result<(), String> {
+    let mut ends: Vec<(u64, i64)> = Vec::new();
+    for request in history.requests.iter().filter(|request| request.asked.is_write()) {
+        if let Some((at, answer)) = &request.ended {
+            ends.push((*at, answer.zxid));
+        }
+    }
+    ends.sort_unstable();
+    let mut highest = Vec::with_capacity(ends.len());
+    let mut max = 0;
+    for (_, zxid) in &ends {
+        max = max.max(*zxid);
+        highest.push(max);
+    }
+    let before = |time: u64| {
+        let count = ends.partition_point(|(at, _)| *at < time);
+        if count == 0 { 0 } else { highest[count - 1] }
+    };
+    for request in &history.requests {
+        let Some((_, answer)) = &request.ended else { continue };
+        let must = before(request.begun);
+        match request.asked {
+            Asked::Sync if answer.err == 0 && answer.zxid < must => {
+                return Err(format!("a sync at {:#x} misses {must:#x}, which was over before: {request:?}", answer.zxid));
+            }
+            _ if request.asked.is_write() && answer.zxid <= must => {
+                return Err(format!("a write got {:#x} behind {must:#x}: {request:?}", answer.zxid));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Per session and connection: replies in the order of requests, zxids that never go back.
+fn check_sessions(history: &History) -> Result<(), String> {
+    for (session, conns) in &history.conns {
+        let mut seen = 0;
+        for conn in conns {
+            let mut last_request = None;
+            for came in history.came.get(conn).into_iter().flatten() {
+                let zxid = match came {
+                    Came::Reply(at) => {
+                        if last_request.is_some_and(|last| last >= *at) {
+                            return Err(format!("session {session:#x}: replies out of order on connection {conn}"));
+                        }
+                        last_request = Some(*at);
+                        history.requests[*at].ended.as_ref().map_or(0, |(_, answer)| answer.zxid)
+                    }
+                    Came::Event { zxid, .. } => *zxid,
+                    Came::Connected { .. } => continue,
+                };
+                if zxid > 0 && zxid < seen {
+                    return Err(format!("session {session:#x} saw {seen:#x}, then {zxid:#x} on connection {conn}"));
+                }
+                seen = seen.max(zxid);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every watch fires once, at the transaction that it waits for, and before anything newer is shown.
+fn check_watches(history: &History, model: &Model) -> Result<(), String> {
+    for (conn, came) in &history.came {
+        // By table (data or children) and path: the zxid at which it was set.
+        let mut set: BTreeMap<(bool, String), i64> = BTreeMap::new();
+        let fires = |children: bool, path: &str, since: i64| {
+            let events = model.events.get(path)?;
+            let is_it = |happened: Happened| match happened {
+                Happened::Deleted => true,
+                Happened::Children => children,
+                Happened::Created | Happened::Changed => !children,
+            };
+            events.iter().find(|(zxid, happened)| *zxid > since && is_it(*happened)).copied()
+        };
+        for came in came {
+            match came {
+                Came::Connected { .. } => {}
+                Came::Event { kind, path, zxid } => {
+                    let expected = match kind {
+                        1 => Happened::Created,
+                        2 => Happened::Deleted,
+                        3 => Happened::Changed,
+                        _ => Happened::Children,
+                    };
+                    let mut matched = false;
+                    for children in [false, true] {
+                        let key = (children, path.clone());
+                        if let Some(since) = set.get(&key)
+                            && fires(children, path, *since) == Some((*zxid, expected))
+                        {
+                            set.remove(&key);
+                            matched = true;
+                        }
+                    }
+                    if !matched {
+                        return Err(format!("connection {conn}: event {kind} of {path} at {zxid:#x}, for which no watch was set: {set:?}"));
+                    }
+                }
+                Came::Reply(at) => {
+                    let request = &history.requests[*at];
+                    let Some((_, answer)) = &request.ended else { continue };
+                    for ((children, path), since) in &set {
+                        if let Some((due, _)) = fires(*children, path, *since).filter(|(due, _)| *due <= answer.zxid) {
+                            return Err(format!(
+                                "connection {conn}: the reply at {:#x} came before the event of {path} at {due:#x}",
+                                answer.zxid
+                            ));
+                        }
+                    }
+                    let watch = match &request.asked {
+                        Asked::Get { path, watch: true } if answer.err == 0 => Some((false, path)),
+                        Asked::Exists { path, watch: true } => Some((false, path)),
+                        Asked::Children { path, watch: true } if answer.err == 0 => Some((true, path)),
+                        _ => None,
+                    };
+                    if let Some((children, path)) = watch {
+                        set.entry((children, path.clone())).or_insert(answer.zxid);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

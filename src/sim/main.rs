@@ -1,0 +1,144 @@
+//! Runs seeds of the simulator, or replays one so that a person can read it.
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use zabra::figures::Figures;
+use zabra::sim::{self, Outcome, Report};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Whole ensembles in one thread, from a seed: production code, simulated network, disks and clocks.
+///
+/// Ends with the first violation (exit code 1), which it prints with its seed.
+#[derive(Debug, Parser)]
+#[command(name = "zabra-sim", version)]
+struct Args {
+    /// Replay this seed alone, and tell what happens. RUST_LOG=zabra=debug tells more.
+    #[arg(long, conflicts_with_all = ["seeds", "first", "jobs"])]
+    seed: Option<u64>,
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Threads; by default one per core.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+/// Lines of the servers' own logs carry the simulated time, and the server.
+struct SimTime;
+
+impl FormatTime for SimTime {
+    fn format_time(&self, to: &mut Writer<'_>) -> std::fmt::Result {
+        let (server, micros) = sim::trace::at();
+        write!(to, "{:>10.3} ms  server {}:", micros as f64 / 1000.0, server + 1)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.seed {
+        Some(seed) => replay(seed),
+        None => run(&args),
+    }
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("zabra=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(SimTime)
+        .with_target(false)
+        .with_level(false)
+        .with_ansi(false)
+        .init();
+    let outcome = sim::run(seed, &Arc::new(Figures::new()), true);
+    println!("{:?}", outcome.report);
+    match outcome.violation {
+        None => ExitCode::SUCCESS,
+        Some(what) => {
+            println!("VIOLATION in seed {seed}: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> ExitCode {
+    let started = Instant::now();
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let end = args.first + args.seeds;
+    let next = AtomicU64::new(args.first);
+    // The smallest seed that failed: no later one is begun.
+    let failed = AtomicU64::new(u64::MAX);
+    let bar = ProgressBar::new(args.seeds);
+    bar.set_style(
+        ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} seeds, {per_sec}, {eta} left")
+            .expect("it is a template"),
+    );
+    let (total, violations) = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&next, end, &failed, &bar))).collect();
+        let mut total = Report::default();
+        let mut violations = Vec::new();
+        for worker in workers {
+            let (report, found) = worker.join().expect("a worker does not panic");
+            total += report;
+            violations.extend(found);
+        }
+        (total, violations)
+    });
+    bar.finish_and_clear();
+    let seeds = next.into_inner().min(end) - args.first;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{seeds} seeds in {seconds:.1} s ({:.0} a minute), {:.1} h simulated: {} elections, {} faults, {} requests, \
+         {} answered, {} transactions committed, {} violations",
+        seeds as f64 / seconds * 60.0,
+        total.virtual_ms as f64 / 3.6e6,
+        total.elections,
+        total.faults,
+        total.requests,
+        total.answered,
+        total.committed,
+        violations.len()
+    );
+    let first = violations.into_iter().min_by_key(|outcome| outcome.seed);
+    let Some(Outcome { seed, violation: Some(what), .. }) = first else { return ExitCode::SUCCESS };
+    println!("VIOLATION in seed {seed}, the {}th: {what}", seed - args.first + 1);
+    println!("to read it: zabra-sim --seed {seed}");
+    ExitCode::FAILURE
+}
+
+fn work(next: &AtomicU64, end: u64, failed: &AtomicU64, bar: &ProgressBar) -> (Report, Vec<Outcome>) {
+    let figures = Arc::new(Figures::new());
+    let mut total = Report::default();
+    let mut violations = Vec::new();
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end || seed > failed.load(Ordering::Relaxed) {
+            return (total, violations);
+        }
+        // A panic is a violation too, and has to name its seed.
+        let run = std::panic::AssertUnwindSafe(|| sim::run(seed, &figures, false));
+        let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| Outcome {
+            seed,
+            report: Report::default(),
+            violation: Some("panic: see above".into()),
+        });
+        bar.inc(1);
+        total += outcome.report;
+        if outcome.violation.is_some() {
+            failed.fetch_min(seed, Ordering::Relaxed);
+            violations.push(outcome);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Connections as TCP has them: in order, without loss, and cut at any time. A blocked way holds bytes back, as a
+//! partition does; it does not drop them.
+
+use super::random::Random;
+use crate::model::Op;
+use crate::wire::connect::Connect;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    Election,
+    Quorum,
+    Client,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    Server(usize),
+    Client(usize),
+}
+
+/// What a client sends. It is the driver's affair to read it off the wire; here it comes read.
+#[derive(Debug, Clone)]
+pub enum ToServer {
+    Connect(Connect),
+    Request { xid: i32, op: Op, body: Bytes },
+}
+
+#[derive(Debug, Clone)]
+pub enum Chunk {
+    Bytes(Bytes),
+    Message(ToServer),
+    End,
+}
+
+#[derive(Debug, Default)]
+struct Way {
+    chunks: VecDeque<(u64, Chunk)>,
+    last_due: u64,
+}
+
+#[derive(Debug)]
+struct Conn {
+    port: Port,
+    /// Who dialed comes first.
+    hosts: [Host; 2],
+    open: [bool; 2],
+    ways: [Way; 2],
+    /// What is written now goes nowhere.
+    broken: bool,
+}
+
+/// Something arrives at the other side.
+#[derive(Debug)]
+pub struct Arrival {
+    pub to: Host,
+    pub port: Port,
+    pub chunk: Chunk,
+}
+
+/// What is to be looked at later: the conn and the side that sent.
+pub type Due = (u64, u64, usize);
+
+#[derive(Debug, Default)]
+pub struct Network {
+    conns: BTreeMap<u64, Conn>,
+    next: u64,
+    /// From server to server: bytes wait.
+    blocked: Vec<Vec<bool>>,
+    pub latency: (u64, u64),
+    pub spike: u64,
+}
+
+impl Network {
+    pub fn new(servers: usize, latency: (u64, u64), spike: u64) -> Self {
+        let blocked = vec![vec![false; servers]; servers];
+        Self { conns: BTreeMap::new(), next: 1, blocked, latency, spike }
+    }
+
+    pub fn delay(&self, random: &mut Random) -> u64 {
+        let spike = if self.spike > 0 && random.permille(5) { random.below(self.spike) } else { 0 };
+        random.between(self.latency.0, self.latency.1) + spike
+    }
+
+    pub fn block(&mut self, from: usize, to: usize) {
+        self.blocked[from][to] = true;
+    }
+
+    /// Opens all ways; what waited has to be looked at.
+    pub fn heal(&mut self, now: u64) -> Vec<Due> {
+        self.blocked.iter_mut().flatten().for_each(|blocked| *blocked = false);
+        let mut due = Vec::new();
+        for (key, conn) in &self.conns {
+            for side in 0..2 {
+                if let Some((at, _)) = conn.ways[side].chunks.front() {
+                    due.push(((*at).max(now), *key, side));
+                }
+            }
+        }
+        due
+    }
+
+    pub fn is_blocked(&self, from: Host, to: Host) -> bool {
+        match (from, to) {
+            (Host::Server(from), Host::Server(to)) => self.blocked[from][to],
+            _ => false,
+        }
+    }
+
+    pub fn open(&mut self, port: Port, from: Host, to: Host) -> u64 {
+        let key = self.next;
+        self.next += 1;
+        let ways = [Way::default(), Way::default()];
+        self.conns.insert(key, Conn { port, hosts: [from, to], open: [true; 2], ways, broken: false });
+        key
+    }
+
+    fn side(&self, key: u64, host: Host) -> Option<usize> {
+        self.conns.get(&key)?.hosts.iter().position(|other| *other == host)
+    }
+
+    /// Bytes under way to the other side.
+    pub fn queued(&self, key: u64, from: Host) -> usize {
+        let Some(side) = self.side(key, from) else { return 0 };
+        let len = |chunk: &Chunk| if let Chunk::Bytes(bytes) = chunk { bytes.len() } else { 0 };
+        self.conns[&key].ways[side].chunks.iter().map(|(_, chunk)| len(chunk)).sum()
+    }
+
+    pub fn send(&mut self, now: u64, key: u64, from: Host, chunk: Chunk, random: &mut Random) -> Option<Due> {
+        let side = self.side(key, from)?;
+        let delay = self.delay(random);
+        let conn = self.conns.get_mut(&key)?;
+        if !conn.open[side] || conn.broken {
+            return None;
+        }
+        if matches!(chunk, Chunk::End) {
+            conn.open[side] = false;
+        }
+        let way = &mut conn.ways[side];
+        way.last_due = way.last_due.max(now + delay);
+        way.chunks.push_back((way.last_due, chunk));
+        Some((way.last_due, key, side))
+    }
+
+    /// What has come through on the way from `side`.
+    pub fn arrive(&mut self, now: u64, key: u64, side: usize) -> Option<Arrival> {
+        let conn = self.conns.get_mut(&key)?;
+        let (from, to) = (conn.hosts[side], conn.hosts[1 - side]);
+        if let (Host::Server(from), Host::Server(to)) = (from, to)
+            && self.blocked[from][to]
+        {
+            return None;
+        }
+        let (_, chunk) = conn.ways[side].chunks.pop_front_if(|(due, _)| *due <= now)?;
+        let is_open = conn.open[1 - side];
+        if matches!(chunk, Chunk::End) {
+            conn.open[1 - side] = false;
+        }
+        let port = conn.port;
+        if !conn.open[0] && !conn.open[1] && conn.ways.iter().all(|way| way.chunks.is_empty()) {
+            self.conns.remove(&key);
+        }
+        is_open.then_some(Arrival { to, port, chunk })
+    }
+
+    /// Breaks a connection: both sides hear of it, and what was under way is lost.
+    pub fn cut(&mut self, now: u64, key: u64) -> Vec<Due> {
+        let Some(conn) = self.conns.get_mut(&key) else { return Vec::new() };
+        let mut due = Vec::new();
+        conn.broken = true;
+        for side in 0..2 {
+            let way = &mut conn.ways[side];
+            way.chunks.clear();
+            if conn.open[1 - side] {
+                way.chunks.push_back((now + 1, Chunk::End));
+                due.push((now + 1, key, side));
+            }
+        }
+        due
+    }
+
+    /// A host is gone. The system of one whose process ended says so to the others, behind what was sent or instead of
+    /// it; a machine without power says nothing, and its peers find out by themselves.
+    pub fn host_gone(&mut self, now: u64, host: Host, silent: bool, random: &mut Random) -> Vec<Due> {
+        let mut due = Vec::new();
+        for (key, conn) in &mut self.conns {
+            let Some(side) = conn.hosts.iter().position(|other| *other == host) else { continue };
+            conn.open[side] = false;
+            conn.ways[1 - side].chunks.clear();
+            let way = &mut conn.ways[side];
+            if silent {
+                // Some of it has left the machine.
+                let kept = random.below(way.chunks.len() as u64 + 1) as usize;
+                way.chunks.truncate(kept);
+                continue;
+            }
+            if random.permille(500) {
+                way.chunks.clear();
+            }
+            way.last_due = way.last_due.max(now + 1);
+            way.chunks.push_back((way.last_due, Chunk::End));
+            due.push((way.last_due, *key, side));
+        }
+        due
+    }
+
+    /// A machine is back: what its peers still hold of the old connections is answered with a reset.
+    pub fn host_back(&mut self, now: u64, host: Host, random: &mut Random) -> Vec<Due> {
+        let mut due = Vec::new();
+        let delay = self.delay(random);
+        for (key, conn) in &mut self.conns {
+            let Some(side) = conn.hosts.iter().position(|other| *other == host) else { continue };
+            let told = conn.ways[side].chunks.iter().any(|(_, chunk)| matches!(chunk, Chunk::End));
+            if conn.open[side] || !conn.open[1 - side] || told {
+                continue;
+            }
+            // Keep-alives or the next bytes bring it about.
+            conn.ways[side].chunks.push_back((now + delay, Chunk::End));
+            due.push((now + delay, *key, side));
+        }
+        due
+    }
+
+    /// Open connections of a kind.
+    pub fn open_conns(&self, is: impl Fn(Port, Host, Host) -> bool) -> Vec<u64> {
+        let open = self.conns.iter().filter(|(_, conn)| conn.open == [true; 2] && !conn.broken);
+        open.filter(|(_, conn)| is(conn.port, conn.hosts[0], conn.hosts[1])).map(|(key, _)| *key).collect()
+    }
+}

@@ -1,0 +1,631 @@
+//! A server in the simulation: the production core, journal, feeder, receiver and snapshot job on a simulated disk. The
+//! drivers alone are other ones: what tokio, mio and threads do, the world's queue does here.
+
+use super::disk::SimDisk;
+use super::network::{Port, ToServer};
+use super::options::Options;
+use super::random::Random;
+use crate::config::Config;
+use crate::core::{Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, Receiver, SnapshotJob};
+use crate::election::ElectionConn;
+use crate::figures::Figures;
+use crate::jute::records::Id;
+use crate::model::{ConnId, LinkId, Op, ServerId, SessionId, Zxid};
+use crate::replica::{
+    ClientMessage, DiskOp, ElectionInput, ElectionOutput, Input, LinkAction, Listen, Mode, Outputs,
+    QuorumInput,
+};
+use crate::request::{ReadContext, Request, Rules, is_read, serve_read};
+use crate::server::{Assembled, Surroundings, Tuning, assemble};
+use crate::storage::StorageError;
+use crate::tree::Database;
+use crate::wire::quorum::{FromLeader, FromLearner, take};
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub const CONFIG_FILE: &str = "/zabra/zoo.cfg";
+pub const DATA_DIR: &str = "/zabra/data";
+/// What a packet may have: as a server is configured by default.
+const MAX_PACKET: usize = 1 << 20;
+
+/// Something that comes to a server.
+#[derive(Debug)]
+pub enum Incoming {
+    Accepted(Port, u64),
+    Dialed { port: Port, to: ServerId, conn: u64 },
+    DialFailed { port: Port, to: ServerId },
+    Bytes(Port, u64, Bytes),
+    Message(u64, ToServer),
+    Closed(Port, u64),
+    DiskDone(Performed),
+    /// Go on with the feed of this link, with this snapshot job, with this link's packets.
+    Feed(u64),
+    Snapshot,
+    Received { conn: u64, zxid: Zxid, db: Box<Database> },
+    Tick,
+}
+
+/// What a server does to the world.
+#[derive(Debug)]
+pub enum Effect {
+    Send(u64, Bytes),
+    /// An orderly end, behind what was sent.
+    Close(u64),
+    Dial { port: Port, to: ServerId },
+    /// Work of the disk, with its latency; otherwise that of a thread.
+    Later { disk: bool, incoming: Incoming },
+}
+
+/// What the core hands to its carrier, kept until the world takes it.
+#[derive(Default)]
+struct Carried(Mutex<Vec<Carry>>);
+
+enum Carry {
+    Election(ElectionOutput),
+    DialLeader(ServerId),
+    Listen(Listen),
+    Send(u64, Bytes),
+    Link(u64, LinkAction),
+}
+
+impl Carrier for Carried {
+    fn carry(&self, outputs: &mut Outputs) {
+        let mut carried = self.0.lock();
+        carried.extend(outputs.election.drain(..).map(Carry::Election));
+        carried.extend(outputs.dial.take().map(|(leader, _)| Carry::DialLeader(leader)));
+        carried.extend(outputs.listen.take().map(Carry::Listen));
+        for (link, action) in outputs.zab.links.drain(..) {
+            carried.push(match action {
+                LinkAction::Send { start, len } => {
+                    Carry::Send(link.0, Bytes::copy_from_slice(&outputs.zab.packets[start..start + len]))
+                }
+                other => Carry::Link(link.0, other),
+            });
+        }
+        outputs.zab.packets.clear();
+    }
+}
+
+/// One end of a quorum connection.
+struct Link {
+    /// This server is the leader of the two.
+    leads: bool,
+    input: BytesMut,
+    held: bool,
+    receiver: Option<Receiver>,
+    /// The snapshot is whole and on its way to the core.
+    receiving: bool,
+    feeder: Option<Feeder>,
+}
+
+/// A client's connection, with the rules of the client port.
+struct ClientConn {
+    session: Option<SessionId>,
+    in_flight: usize,
+    pending: VecDeque<(i32, Op, Bytes)>,
+    ending: bool,
+}
+
+/// A process: it ends by a kill, a power failure, or its own decision.
+pub struct Process {
+    pub core: Arc<Core>,
+    pub config: Config,
+    journal: Journal,
+    files: Files,
+    rules: Rules,
+    carried: Arc<Carried>,
+    disk_busy: bool,
+    inbox: VecDeque<Incoming>,
+    pub listens_for_learners: bool,
+    links: BTreeMap<u64, Link>,
+    clients: BTreeMap<u64, ClientConn>,
+    snapshot: Option<Job>,
+    next_period: u64,
+    period: u64,
+    mail: Mail,
+    /// Transactions that were handed to the log, for the checkers.
+    pub appended: Vec<(i64, Bytes)>,
+    /// The log failed: the process ends.
+    pub failed: Option<String>,
+    slice: usize,
+}
+
+struct Job {
+    job: SnapshotJob,
+    written: bool,
+}
+
+/// The files that a new server starts with.
+pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
+    let mut text = format!(
+        "dataDir={DATA_DIR}\nclientPort=1\ntickTime={}\ninitLimit={}\nsyncLimit={}\nskipACL=yes\nsnapCount={}\n\
+         preAllocSize=4\nreconfigEnabled={}\nstandaloneEnabled=false\ncommitLogCount={}\nminSessionTimeout=10\n\
+         maxSessionTimeout=100000\nforceSnapshotSync={}\nsnapshotSizeFactor={}\n\
+         fastleader.minNotificationInterval=20\nfastleader.maxNotificationInterval=160\n",
+        options.tick_ms,
+        options.init_limit,
+        options.sync_limit,
+        options.snap_count,
+        options.reconfig,
+        options.history_entries,
+        options.force_snapshot_sync,
+        if options.disk_sync { "3" } else { "-1" },
+    );
+    text.push_str(servers);
+    disk.put(Path::new(CONFIG_FILE), text.as_bytes());
+    disk.put(&Path::new(DATA_DIR).join("myid"), id.to_string().as_bytes());
+}
+
+impl Process {
+    /// Starts on what the disk has. An error tells why it refuses to.
+    pub fn boot(
+        disk: &SimDisk,
+        options: &Options,
+        clock: Clock,
+        figures: &Arc<Figures>,
+        random: &mut Random,
+    ) -> Result<Self, StorageError> {
+        let read = |path: &Path| disk.read(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let config = Config::from_files(Path::new(CONFIG_FILE), &read)
+            .map_err(|error| StorageError::Refused(error.to_string()))?;
+        let mut spread = random.fork();
+        let around = Surroundings {
+            disk: Arc::new(disk.clone()),
+            clock,
+            figures: figures.clone(),
+            fatal: Box::new(|_| {}),
+            random: Box::new(move || spread.next()),
+            reactors: 1,
+            tuning: Tuning {
+                history_bytes: options.history_bytes,
+                max_unlogged_bytes: options.max_unlogged,
+                max_queued_bytes: options.max_queued,
+                finalize_ms: 20,
+                feed_piece: options.feed_piece,
+            },
+        };
+        let assembled = assemble(&config, around, &mut |_| {})?;
+        let Assembled { core, journal, files, settings, found } = assembled;
+        let carried = Arc::new(Carried::default());
+        core.set_carrier(carried.clone());
+        if found.txns > config.snap_count / 2 {
+            core.snapshots.ask();
+        }
+        let period = (config.tick_time_ms / 2).clamp(10, 1000);
+        Ok(Self {
+            next_period: core.now().mono_ms,
+            core,
+            config,
+            journal,
+            files,
+            rules: settings.rules,
+            carried,
+            disk_busy: false,
+            inbox: VecDeque::new(),
+            listens_for_learners: false,
+            links: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            snapshot: None,
+            period,
+            mail: Mail::default(),
+            appended: Vec::new(),
+            failed: None,
+            slice: options.slice,
+        })
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.core.with_status(|status| status.mode)
+    }
+
+    /// When the next tick is due, in milliseconds of its clock.
+    pub fn next_tick(&self) -> u64 {
+        self.next_period.min(self.core.alarm.at())
+    }
+
+    pub fn push(&mut self, incoming: Incoming) {
+        self.inbox.push_back(incoming);
+    }
+
+    pub fn has_work(&self) -> bool {
+        !self.inbox.is_empty() && self.failed.is_none()
+    }
+
+    /// Takes up to so much of what came in, as one batch.
+    pub fn run(&mut self, batch: usize, out: &mut Vec<Effect>) {
+        let mut inputs = Vec::new();
+        for _ in 0..batch {
+            let Some(incoming) = self.inbox.pop_front() else { break };
+            self.take(incoming, &mut inputs, out);
+        }
+        self.core.submit(&mut inputs, None);
+        self.settle(out);
+    }
+
+    fn take(&mut self, incoming: Incoming, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        match incoming {
+            Incoming::Accepted(Port::Election, conn) => {
+                inputs.push(Input::Election(ElectionInput::Accepted(ElectionConn(conn))));
+            }
+            Incoming::Accepted(Port::Quorum, conn) => {
+                self.links.insert(conn, Link::new(true));
+                inputs.push(Input::Quorum(QuorumInput::Accepted(LinkId(conn))));
+            }
+            Incoming::Accepted(Port::Client, conn) => {
+                let client =
+                    ClientConn { session: None, in_flight: 0, pending: VecDeque::new(), ending: false };
+                self.clients.insert(conn, client);
+            }
+            Incoming::Dialed { port: Port::Election, to, conn } => {
+                inputs.push(Input::Election(ElectionInput::Dialed { to, conn: ElectionConn(conn) }));
+            }
+            Incoming::Dialed { conn, .. } => {
+                self.links.insert(conn, Link::new(false));
+                inputs.push(Input::Quorum(QuorumInput::Dialed(LinkId(conn))));
+            }
+            Incoming::DialFailed { port: Port::Election, to } => {
+                inputs.push(Input::Election(ElectionInput::DialFailed(to)));
+            }
+            Incoming::DialFailed { .. } => inputs.push(Input::Quorum(QuorumInput::DialFailed)),
+            Incoming::Bytes(Port::Election, conn, bytes) => {
+                inputs.push(Input::Election(ElectionInput::Bytes { conn: ElectionConn(conn), bytes }));
+            }
+            Incoming::Bytes(_, conn, bytes) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.input.extend_from_slice(&bytes);
+                    self.read_link(conn, inputs, out);
+                }
+            }
+            Incoming::Message(conn, message) => self.on_message(conn, message, inputs, out),
+            Incoming::Closed(Port::Election, conn) => {
+                inputs.push(Input::Election(ElectionInput::Closed(ElectionConn(conn))));
+            }
+            Incoming::Closed(Port::Quorum, conn) => {
+                if self.links.remove(&conn).is_some() {
+                    inputs.push(Input::Quorum(QuorumInput::Closed(LinkId(conn))));
+                }
+            }
+            Incoming::Closed(Port::Client, conn) => self.client_gone(conn, inputs),
+            Incoming::DiskDone(performed) => {
+                self.core.submit(inputs, None);
+                self.disk_busy = false;
+                self.core.performed(performed);
+            }
+            Incoming::Feed(conn) => self.feed(conn, inputs, out),
+            Incoming::Snapshot => self.snapshot_step(out),
+            Incoming::Received { conn, zxid, db } => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.receiving = false;
+                    inputs.push(Input::Quorum(QuorumInput::Snapshot { link: LinkId(conn), zxid, db }));
+                    self.read_link(conn, inputs, out);
+                }
+            }
+            Incoming::Tick => {
+                let now = self.core.now().mono_ms;
+                if now >= self.next_period {
+                    self.next_period = now + self.period;
+                    inputs.push(self.core.collect_touches());
+                }
+                inputs.push(Input::Tick);
+            }
+        }
+    }
+
+    // The quorum port.
+
+    /// Cuts packets out of what a link has brought, as far as it may be read.
+    fn read_link(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let id = LinkId(conn);
+        let mut wrong = None;
+        while !link.held && !link.receiving {
+            if let Some(receiver) = &mut link.receiver {
+                match receiver.take(&mut link.input) {
+                    Ok(None) => return,
+                    Ok(Some(db)) => {
+                        let zxid = receiver.zxid();
+                        link.receiver = None;
+                        link.receiving = true;
+                        let incoming = Incoming::Received { conn, zxid, db };
+                        out.push(Effect::Later { disk: true, incoming });
+                        return;
+                    }
+                    Err(error) => {
+                        wrong = Some(error.to_string());
+                        break;
+                    }
+                }
+            }
+            if link.leads {
+                match take::<FromLearner>(&mut link.input, MAX_PACKET) {
+                    Ok(Some(packet)) => {
+                        inputs.push(Input::Quorum(QuorumInput::FromLearner { link: id, packet }));
+                    }
+                    Ok(None) => return,
+                    Err(error) => wrong = Some(error.to_string()),
+                }
+            } else {
+                match take::<FromLeader>(&mut link.input, MAX_PACKET) {
+                    Ok(Some(packet)) => {
+                        if let FromLeader::Snap(zxid) = packet {
+                            let Files { disk, dirs, owners, .. } = &self.files;
+                            match Receiver::new(disk.clone(), dirs, *owners, id, zxid) {
+                                Ok(receiver) => link.receiver = Some(receiver),
+                                Err(error) => wrong = Some(error.to_string()),
+                            }
+                        }
+                        if let FromLeader::Ping(_) = packet {
+                            inputs.push(self.core.collect_touches());
+                        }
+                        inputs.push(Input::Quorum(QuorumInput::FromLeader { link: id, packet }));
+                    }
+                    Ok(None) => return,
+                    Err(error) => wrong = Some(error.to_string()),
+                }
+            }
+            if wrong.is_some() {
+                break;
+            }
+        }
+        if let Some(wrong) = wrong {
+            tracing::info!("link {conn} ends: {wrong}");
+            self.links.remove(&conn);
+            inputs.push(Input::Quorum(QuorumInput::Closed(id)));
+            out.push(Effect::Close(conn));
+        }
+    }
+
+    fn feed(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let Some(feeder) = &mut link.feeder else { return };
+        let id = LinkId(conn);
+        let mut piece = BytesMut::new();
+        let fed = feeder.next(&mut piece);
+        if !piece.is_empty() {
+            out.push(Effect::Send(conn, piece.freeze()));
+        }
+        match fed {
+            Ok(Fed::More) => {
+                out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
+                return;
+            }
+            Ok(Fed::Upto(upto)) => inputs.push(Input::Quorum(QuorumInput::Fed { link: id, upto })),
+            Ok(Fed::Located(found)) => inputs.push(Input::Quorum(QuorumInput::Located { link: id, found })),
+            Err(why) => inputs.push(Input::Quorum(QuorumInput::FeedFailed { link: id, why })),
+        }
+        link.feeder = None;
+    }
+
+    /// Bytes may wait for this link without limit: it is fed out of files.
+    pub fn is_feeding(&self, conn: u64) -> bool {
+        self.links.get(&conn).is_some_and(|link| link.feeder.is_some())
+    }
+
+    // The client port.
+
+    fn on_message(&mut self, conn: u64, message: ToServer, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match message {
+            ToServer::Connect(connect) => inputs.push(Input::Connect { conn: ConnId(conn), connect }),
+            ToServer::Request { xid, op, body } => {
+                if let Some(session) = client.session {
+                    self.core.mailboxes[0].touch(session);
+                }
+                client.pending.push_back((xid, op, body));
+                self.serve(conn, inputs, out);
+            }
+        }
+    }
+
+    /// Works off a connection's requests: a read waits for the session's own writes, and for the lease.
+    fn serve(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Some(session) = client.session.filter(|_| !client.ending) else { return };
+        let auth: Arc<[Id<Bytes>]> = Arc::new([]);
+        let mut bytes = BytesMut::new();
+        while let Some((xid, op, body)) = client.pending.front().cloned() {
+            if is_read(op) {
+                if client.in_flight > 0 || !self.core.may_read() {
+                    break;
+                }
+                let xid = if op == Op::Ping { -2 } else { xid };
+                let reader = ReadContext { conn: ConnId(conn), session, auth: &auth, rules: &self.rules };
+                serve_read(&self.core.db.read(), reader, xid, op, &body, &mut bytes);
+            } else {
+                client.in_flight += 1;
+                let request = Request { session, cxid: xid, op, body, auth: auth.clone() };
+                inputs.push(Input::Request { conn: ConnId(conn), request });
+            }
+            client.pending.pop_front();
+        }
+        if !bytes.is_empty() {
+            out.push(Effect::Send(conn, bytes.freeze()));
+        }
+    }
+
+    fn client_gone(&mut self, conn: u64, inputs: &mut Vec<Input>) {
+        let Some(client) = self.clients.remove(&conn) else { return };
+        self.core.db.read().watches.lock().remove_watcher(ConnId(conn));
+        if let Some(session) = client.session {
+            inputs.push(Input::Disconnected { conn: ConnId(conn), session });
+        }
+    }
+
+    fn read_mail(&mut self, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) -> bool {
+        let mut mail = std::mem::take(&mut self.mail);
+        {
+            let _reading = self.core.db.read();
+            self.core.mailboxes[0].take(&mut mail);
+        }
+        let any = !mail.messages.is_empty();
+        for message in mail.messages.drain(..) {
+            let bytes = mail.bytes.split_to(message.len).freeze();
+            let conn = message.conn.0;
+            let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.ending) else { continue };
+            if !bytes.is_empty() {
+                out.push(Effect::Send(conn, bytes));
+            }
+            match message.message {
+                ClientMessage::Established { session, .. } => client.session = Some(session),
+                ClientMessage::Reply => client.in_flight -= 1,
+                ClientMessage::LastReply => {
+                    client.in_flight -= 1;
+                    client.ending = true;
+                }
+                ClientMessage::Event => {}
+                ClientMessage::Close(_) => client.ending = true,
+            }
+            if client.ending {
+                out.push(Effect::Close(conn));
+                self.client_gone(conn, inputs);
+            } else {
+                self.serve(conn, inputs, out);
+            }
+        }
+        mail.bytes.clear();
+        self.mail = mail;
+        any
+    }
+
+    // Snapshots.
+
+    fn snapshot_step(&mut self, out: &mut Vec<Effect>) {
+        let Some(Job { job, written }) = &mut self.snapshot else { return };
+        let failed = if *written {
+            false
+        } else {
+            match job.slice(&mut self.core.db.write(), self.slice) {
+                None => true,
+                Some(slice) => match job.write(&slice) {
+                    Ok(done) => {
+                        *written = done;
+                        false
+                    }
+                    Err(_) => true,
+                },
+            }
+        };
+        if failed {
+            self.core.db.write().tree.abandon_snapshot();
+            self.snapshot = None;
+        } else if *written && job.may_finish(self.core.durable()) {
+            let Some(Job { job, .. }) = self.snapshot.take() else { return };
+            if job.finish().is_err() {
+                self.core.db.write().tree.abandon_snapshot();
+            }
+        } else {
+            out.push(Effect::Later { disk: true, incoming: Incoming::Snapshot });
+        }
+    }
+
+    // What the core wants done.
+
+    fn settle(&mut self, out: &mut Vec<Effect>) {
+        let mut inputs = Vec::new();
+        loop {
+            let carried = std::mem::take(&mut *self.carried.0.lock());
+            let mut any = !carried.is_empty();
+            for carry in carried {
+                self.carry(carry, &mut inputs, out);
+            }
+            any |= self.read_mail(&mut inputs, out);
+            self.core.submit(&mut inputs, None);
+            if !any {
+                break;
+            }
+        }
+        // Reads may have waited for a lease.
+        let waiting = self.clients.iter().filter(|(_, client)| !client.pending.is_empty());
+        for conn in waiting.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.serve(conn, &mut inputs, out);
+        }
+        if !inputs.is_empty() {
+            self.core.submit(&mut inputs, None);
+            return self.settle(out);
+        }
+        self.start_disk(out);
+        if self.snapshot.is_none() && self.core.snapshots.take_due() {
+            let Files { disk, dirs, .. } = &self.files;
+            let begun = SnapshotJob::begin(&mut self.core.db.write(), disk, dirs);
+            if let Ok(job) = begun {
+                self.snapshot = Some(Job { job, written: false });
+                out.push(Effect::Later { disk: true, incoming: Incoming::Snapshot });
+            }
+        }
+    }
+
+    fn start_disk(&mut self, out: &mut Vec<Effect>) {
+        if self.disk_busy || self.failed.is_some() {
+            return;
+        }
+        let mut ops = self.core.log.take_now();
+        if ops.is_empty() {
+            return;
+        }
+        for op in &ops {
+            if let DiskOp::Append(entry) = op {
+                self.appended.push((entry.zxid.0, entry.body.clone()));
+            }
+        }
+        match self.journal.perform(&mut ops) {
+            Ok(performed) => {
+                self.disk_busy = true;
+                out.push(Effect::Later { disk: true, incoming: Incoming::DiskDone(performed) });
+            }
+            Err(error) => self.failed = Some(error.to_string()),
+        }
+    }
+
+    fn carry(&mut self, carry: Carry, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        match carry {
+            Carry::Election(ElectionOutput::Dial { to, .. }) => {
+                out.push(Effect::Dial { port: Port::Election, to });
+            }
+            Carry::Election(ElectionOutput::Write { conn, bytes }) => out.push(Effect::Send(conn.0, bytes)),
+            Carry::Election(ElectionOutput::Close { conn, .. }) => {
+                out.push(Effect::Close(conn.0));
+                inputs.push(Input::Election(ElectionInput::Closed(conn)));
+            }
+            Carry::DialLeader(to) => out.push(Effect::Dial { port: Port::Quorum, to }),
+            Carry::Listen(listen) => self.listens_for_learners = listen.quorum.is_some(),
+            Carry::Send(conn, bytes) => out.push(Effect::Send(conn, bytes)),
+            Carry::Link(conn, LinkAction::Hold(on)) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.held = on;
+                    self.read_link(conn, inputs, out);
+                }
+            }
+            Carry::Link(conn, LinkAction::Close(why)) => {
+                tracing::info!("link {conn} is closed: {why}");
+                if self.links.remove(&conn).is_some() {
+                    out.push(Effect::Close(conn));
+                    inputs.push(Input::Quorum(QuorumInput::Closed(LinkId(conn))));
+                }
+            }
+            Carry::Link(conn, LinkAction::Feed(feed)) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.feeder = Some(Feeder::new(self.files.clone(), feed));
+                    out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
+                }
+            }
+            Carry::Link(_, LinkAction::Send { .. }) => unreachable!("taken above"),
+        }
+    }
+}
+
+impl Link {
+    fn new(leads: bool) -> Self {
+        Self {
+            leads,
+            input: BytesMut::new(),
+            held: false,
+            receiver: None,
+            receiving: false,
+            feeder: None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What servers are seen to do, as it happens: who leads which epoch, what is committed, and that trees agree.
+
+use super::model::{LogFile, Txn};
+use super::node::Process;
+use crate::replica::Mode;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Reads a server's log files.
+type Logs<'a> = dyn Fn() -> Vec<LogFile> + 'a;
+
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The one body that each zxid may ever have had.
+    bodies: BTreeMap<i64, Bytes>,
+    pub committed: BTreeMap<i64, Vec<u8>>,
+    /// Which server led an epoch, and in which of its lives.
+    leaders: BTreeMap<i64, (usize, u64)>,
+    digests: BTreeMap<i64, (u64, usize)>,
+    pub elections: u64,
+}
+
+impl Observed {
+    /// A server handed this to its log.
+    pub fn appended(&mut self, server: usize, zxid: i64, body: Bytes) -> Result<(), String> {
+        match self.bodies.get(&zxid) {
+            Some(known) if *known == body => Ok(()),
+            Some(known) => Err(format!(
+                "integrity: server {} logs another transaction {zxid:#x}: {:?}, where {:?} was logged",
+                server + 1,
+                Txn::read(&body),
+                Txn::read(known)
+            )),
+            None => {
+                self.bodies.insert(zxid, body);
+                Ok(())
+            }
+        }
+    }
+
+    /// To be called whenever a server that serves may have moved.
+    pub fn look(&mut self, server: usize, life: u64, process: &Process, logs: &Logs<'_>) -> Result<(), String> {
+        let mode = process.mode();
+        if mode == Mode::NotServing {
+            return Ok(());
+        }
+        let (last, digest) = {
+            let db = process.core.db.read();
+            (db.last_zxid.0, db.tree.digest())
+        };
+        if mode == Mode::Leader {
+            let epoch = process.core.with_status(|status| status.epoch.0);
+            match self.leaders.get(&epoch) {
+                None => self.established(server, life, epoch, &logs())?,
+                Some(known) if *known == (server, life) => {}
+                Some((other, _)) => {
+                    return Err(format!(
+                        "leadership: servers {} and {} lead epoch {epoch}",
+                        server + 1,
+                        other + 1
+                    ));
+                }
+            }
+        }
+        self.reached(server, last)?;
+        match self.digests.get(&last) {
+            None => {
+                self.digests.insert(last, (digest, server));
+            }
+            Some((known, _)) if *known == digest => {}
+            Some((known, other)) => {
+                return Err(format!(
+                    "consistency: at {last:#x} server {} has digest {digest:#x}, server {} had {known:#x}",
+                    server + 1,
+                    other + 1
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// All that a leader has in its log when its epoch opens is committed then.
+    fn established(&mut self, server: usize, life: u64, epoch: i64, logs: &[LogFile]) -> Result<(), String> {
+        self.elections += 1;
+        self.leaders.insert(epoch, (server, life));
+        let older = |zxid: i64| zxid >> 32 < epoch;
+        let mut log: BTreeMap<i64, &[u8]> = BTreeMap::new();
+        for file in logs {
+            log.extend(file.records.iter().filter(|(zxid, _)| older(*zxid)).map(|(z, b)| (*z, &b[..])));
+        }
+        let Some(first) = log.keys().next().copied() else { return Ok(()) };
+        for (zxid, _) in self.committed.range(first..) {
+            if !log.contains_key(zxid) {
+                return Err(format!(
+                    "agreement: server {} leads epoch {epoch} without transaction {zxid:#x}, which was committed",
+                    server + 1
+                ));
+            }
+        }
+        for (zxid, body) in log {
+            self.commit(zxid, body)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, zxid: i64, body: &[u8]) -> Result<(), String> {
+        match self.committed.get(&zxid) {
+            Some(known) if known == body => Ok(()),
+            Some(_) => Err(format!("agreement: two transactions {zxid:#x} were committed")),
+            None => {
+                self.committed.insert(zxid, body.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    /// A server that serves has applied everything up to here.
+    fn reached(&mut self, server: usize, last: i64) -> Result<(), String> {
+        let epoch = last >> 32;
+        let known = self.committed.range(..=last).next_back().map_or(0, |(zxid, _)| *zxid);
+        let from = if known >> 32 == epoch { known + 1 } else { (epoch << 32) + 1 };
+        for zxid in from..=last {
+            let Some(body) = self.bodies.get(&zxid).cloned() else {
+                return Err(format!(
+                    "integrity: server {} stands at {last:#x}, and nobody logged {zxid:#x}",
+                    server + 1
+                ));
+            };
+            self.commit(zxid, &body)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! What a seed draws before anything happens: the ensemble, its settings, and which faults come how often. Each seed has
+//! a mixture of its own, so that rare ones meet.
+
+use super::random::Random;
+
+/// Faults in the whole ensemble, in thousandths of a second's chance each.
+#[derive(Debug, Clone, Default)]
+pub struct Rates {
+    pub kill: u64,
+    pub power: u64,
+    /// Everybody loses power at once.
+    pub blackout: u64,
+    pub pause: u64,
+    pub partition: u64,
+    pub one_way: u64,
+    pub cut: u64,
+    pub wipe: u64,
+    /// A bit of a file flips.
+    pub flip: u64,
+    /// The process ends at some operation of the disk.
+    pub stop_at_op: u64,
+    pub sync_error: u64,
+    pub disk_full: u64,
+    pub reconfig: u64,
+    pub cut_client: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub voters: usize,
+    pub observers: usize,
+    /// Servers that only a reconfiguration can bring in.
+    pub spares: usize,
+    /// Hierarchical groups of the voters.
+    pub groups: bool,
+    pub clients: usize,
+    /// How long faults happen, in milliseconds.
+    pub unsafe_ms: u64,
+    pub tick_ms: u64,
+    pub init_limit: u64,
+    pub sync_limit: u64,
+    /// Microseconds.
+    pub latency: (u64, u64),
+    pub disk_latency: (u64, u64),
+    /// Now and then a packet or a sync takes this much longer.
+    pub spike: u64,
+    pub pipeline: usize,
+    pub think_us: (u64, u64),
+    pub snap_count: u64,
+    pub history_entries: usize,
+    pub history_bytes: usize,
+    pub force_snapshot_sync: bool,
+    pub disk_sync: bool,
+    pub reconfig: bool,
+    /// Per mille by which a clock may run fast or slow.
+    pub drift: u64,
+    pub session_ms: i32,
+    /// Events that a server takes in one batch.
+    pub batch: usize,
+    pub max_unlogged: usize,
+    pub max_queued: usize,
+    /// Bytes of a file that are sent to a learner at once, and znodes' places that a snapshot shows at once.
+    pub feed_piece: usize,
+    pub slice: usize,
+    pub rates: Rates,
+}
+
+impl Options {
+    pub fn draw(random: &mut Random) -> Self {
+        let voters = *random.pick(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]);
+        let reconfig = random.permille(300);
+        let slow = random.permille(200);
+        let mut rates = Rates::default();
+        let rate = |often: u64, up_to: u64, random: &mut Random| {
+            if random.permille(often) { random.between(1, up_to) } else { 0 }
+        };
+        rates.kill = rate(500, 1500, random);
+        rates.power = rate(500, 1500, random);
+        rates.blackout = rate(150, 500, random);
+        rates.pause = rate(300, 1000, random);
+        rates.partition = rate(400, 1000, random);
+        rates.one_way = rate(300, 1000, random);
+        rates.cut = rate(400, 3000, random);
+        rates.wipe = rate(150, 200, random);
+        rates.flip = rate(100, 200, random);
+        rates.stop_at_op = rate(400, 2000, random);
+        rates.sync_error = rate(150, 500, random);
+        rates.disk_full = rate(100, 300, random);
+        rates.cut_client = rate(300, 2000, random);
+        rates.reconfig = if reconfig { random.between(200, 1500) } else { 0 };
+        Self {
+            voters,
+            observers: *random.pick(&[0, 0, 0, 1, 2]),
+            spares: if reconfig { random.between(0, 2) as usize } else { 0 },
+            groups: voters >= 3 && !reconfig && random.permille(100),
+            clients: random.between(1, 4) as usize,
+            unsafe_ms: random.between(2000, 7000),
+            tick_ms: 100,
+            init_limit: random.between(5, 10),
+            sync_limit: random.between(3, 6),
+            latency: if slow { (500, 30_000) } else { (50, *random.pick(&[300, 2000, 8000])) },
+            disk_latency: (20, *random.pick(&[200, 2000, 20_000])),
+            spike: *random.pick(&[0, 0, 20_000, 150_000]),
+            pipeline: *random.pick(&[1, 1, 3, 8]),
+            think_us: (0, *random.pick(&[500, 5000, 40_000])),
+            snap_count: *random.pick(&[3, 8, 30, 1000]),
+            history_entries: *random.pick(&[1, 3, 20, 500]),
+            history_bytes: *random.pick(&[0, 200, 2000, 1 << 20]),
+            force_snapshot_sync: random.permille(80),
+            disk_sync: random.permille(800),
+            reconfig,
+            drift: *random.pick(&[0, 0, 10, 50]),
+            session_ms: *random.pick(&[400, 1000, 2000]),
+            batch: *random.pick(&[1, 1, 4, 16]),
+            max_unlogged: *random.pick(&[500, 5000, 1 << 20]),
+            max_queued: *random.pick(&[20_000, 1 << 20]),
+            feed_piece: *random.pick(&[100, 1000, 1 << 18]),
+            slice: *random.pick(&[1, 5, 1000]),
+            rates,
+        }
+    }
+
+    /// The ensemble that all servers begin with, as lines of `zoo.cfg`.
+    pub fn servers_text(&self) -> String {
+        let mut text = String::new();
+        for id in 1..=self.voters + self.observers {
+            let role = if id <= self.voters { "participant" } else { "observer" };
+            text.push_str(&format!("server.{id}=s{id}:1:2:{role}\n"));
+        }
+        if self.groups {
+            // Three groups, of unequal weight.
+            let mut groups = vec![Vec::new(); 3];
+            (1..=self.voters).for_each(|id| groups[id % 3].push(id.to_string()));
+            for (group, ids) in groups.iter().enumerate() {
+                text.push_str(&format!("group.{}={}\n", group + 1, ids.join(":")));
+            }
+            (1..=self.voters).for_each(|id| text.push_str(&format!("weight.{id}={}\n", 1 + id % 2)));
+        }
+        text
+    }
+
+    /// Servers of every kind.
+    pub fn servers(&self) -> usize {
+        self.voters + self.observers + self.spares
+    }
+
+    pub fn init_ms(&self) -> u64 {
+        self.init_limit * self.tick_ms
+    }
+}

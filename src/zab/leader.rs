@@ -115,10 +115,7 @@ pub struct Leader {
 impl Leader {
     /// Everything in the log counts as history of this leader: it is delivered.
     pub(super) fn begin(now: u64, server: &mut Server, out: &mut Outputs) -> Self {
-        for entry in std::mem::take(&mut server.tail) {
-            server.history.push(entry.logged());
-            out.events.push_back(Event::Deliver(entry));
-        }
+        server.deliver_tail(out);
         let mut leader = Self::new(now, server);
         leader.epoch = Epoch(server.accepted.0 + 1);
         leader.connecting.insert(server.me());

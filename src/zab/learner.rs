@@ -218,7 +218,7 @@ impl Learner {
     ) -> Result<(), Misbehaved> {
         match packet {
             FromLeader::LeaderInfo { epoch, .. } => self.on_leader_info(epoch, server, out),
-            FromLeader::Diff(_) => self.open("DIFF").map(|()| self.stage = Stage::Syncing),
+            FromLeader::Diff(_) => self.on_diff(server, out),
             FromLeader::Trunc(to) => self.on_trunc(to, server, out),
             FromLeader::Snap(zxid) => self.open("SNAP").map(|()| self.stage = Stage::Receiving(zxid)),
             FromLeader::Proposal { body, .. } if self.observer && self.is_live() => {
@@ -302,6 +302,14 @@ impl Learner {
 
     fn open(&self, packet: &str) -> Result<(), Misbehaved> {
         self.require(Stage::Accepted, packet)
+    }
+
+    /// The leader's history has all that is in this server's log.
+    fn on_diff(&mut self, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+        self.open("DIFF")?;
+        self.stage = Stage::Syncing;
+        server.deliver_tail(out);
+        Ok(())
     }
 
     fn on_trunc(&mut self, to: Zxid, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
@@ -472,9 +480,11 @@ impl Learner {
                 let current = server.current;
                 self.ack_epoch(Some(current), server, out);
             }
-            (Stage::Truncating, DiskDone::Truncated(_)) | (Stage::Installing, DiskDone::Installed(_)) => {
+            (Stage::Truncating, DiskDone::Truncated(_)) => {
                 self.stage = Stage::Syncing;
+                server.deliver_tail(out);
             }
+            (Stage::Installing, DiskDone::Installed(_)) => self.stage = Stage::Syncing,
             (Stage::Truncating, DiskDone::Unmendable) => self.stage = Stage::Wiping,
             (Stage::Wiping, DiskDone::Wiped) => {
                 self.lose("the log can't be cut there; this server takes everything anew".into(), out);

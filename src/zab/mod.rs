@@ -272,6 +272,15 @@ impl Server {
         self.tail.clear();
     }
 
+    /// What is in the log and was not known to be committed belongs to the leader's history: its COMMIT came in an
+    /// earlier term, or never. Clients see it only once this server is up to date.
+    fn deliver_tail(&mut self, out: &mut Outputs) {
+        for entry in std::mem::take(&mut self.tail) {
+            self.history.push(entry.logged());
+            out.events.push_back(Event::Deliver(entry));
+        }
+    }
+
     /// A newer configuration was proposed: elections and proposals need its quorum too from now on.
     fn see(&mut self, next: Ensemble, out: &mut Outputs) {
         if !self.settings.reconfig_enabled || next.version() <= self.view.last_seen.version() {

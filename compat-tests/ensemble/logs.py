@@ -121,9 +121,7 @@ def decode(body):
 class Archive:
     """Keeps every log file that a server ever had: by hard links, so that a file that it removes can still be read."""
 
-    def __init__(self, directory):
-        self.dir = pathlib.Path(directory)
-        self.dir.mkdir(parents=True, exist_ok=True)
+    def __init__(self):
         # Server and inode of each file, with its generation: files that went at the same time.
         self.known = {}
         self.generation = 0
@@ -139,7 +137,10 @@ class Archive:
                     key = member.sid, inode
                     present.add(key)
                     if key not in self.known:
-                        link = self.dir / f"{member.sid}-{inode}-{path.name}"
+                        # On the same disk.
+                        kept = member.data / "archive"
+                        kept.mkdir(exist_ok=True)
+                        link = kept / f"{inode}-{path.name}"
                         os.link(path, link)
                         self.known[key] = [link, None]
                 except FileNotFoundError:

@@ -28,10 +28,10 @@ def test_the_leader_is_killed_under_load(size):
     chance = random.Random(f"{SEED}/{size}")
     kills = []
     with Ensemble("z" * size, SETTINGS) as ensemble:
-        archive = Archive(ensemble.dir / "archive")
+        archive = Archive()
         set_up(ensemble[1])
         mix = {**WRITES, "get": 3}
-        with Load(ensemble, 4, SEED, rate=150, timeouts=(10_000, 15_000), mix=mix, end_sessions=False) as load:
+        with Load(ensemble, 4, SEED, rate=300, timeouts=(10_000, 15_000), mix=mix, end_sessions=False) as load:
             for _ in range(KILLS):
                 # The moment of the kill is what is random here: nothing to await.
                 threading.Event().wait(chance.uniform(0.05, 0.3))

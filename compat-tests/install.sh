@@ -13,6 +13,7 @@ need python3 python3
 need mkfs.ext4 e2fsprogs
 need mount mount
 need nft nftables
+need setpriv util-linux
 need nsenter util-linux
 need ip iproute2
 [ -e /usr/include/zookeeper/zookeeper.h ] || packages+=(libzookeeper-mt-dev)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. Order: from the bottom up.
-const MAY_NAME: [(&str, &[&str]); 17] = [
+const MAY_NAME: [(&str, &[&str]); 18] = [
     ("jute", &[]),
     ("model", &[]),
     ("wire", &["jute", "model"]),
@@ -37,6 +37,24 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
             "core",
             "peer",
             "client_port",
+        ],
+    ),
+    (
+        "sim",
+        &[
+            "jute",
+            "model",
+            "wire",
+            "config",
+            "ensemble",
+            "tree",
+            "request",
+            "election",
+            "replica",
+            "storage",
+            "figures",
+            "core",
+            "server",
         ],
     ),
 ];

@@ -34,6 +34,16 @@ def test_a_sender_of_single_bytes_is_served(server):
         assert session.reply()[::2] == (7, 0)
 
 
+def test_a_null_in_an_auth_packet_is_refused_or_ends_the_connection(server):
+    null = struct.pack(">i", -1)
+    with Session(server.port) as session:
+        assert session.call(100, struct.pack(">i", 0) + null + buffer(b"x"), xid=-4)[1] == -115, "no scheme"
+        assert session.is_closed()
+    with Session(server.port) as session:
+        session.push(102, null)
+        assert session.is_closed(), "no SASL token"
+
+
 @pytest.mark.parametrize("xid", [0, -5, 2**31 - 1, -2**31])
 def test_any_xid_is_echoed(server, xid):
     with Session(server.port) as session:

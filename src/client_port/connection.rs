@@ -279,7 +279,8 @@ impl Connection {
                 if !self.in_flight.is_empty() {
                     return false;
                 }
-                if SaslRequest::decode(&mut Reader::new(body)).is_err() {
+                // Java stumbles over a null token too, and closes.
+                if !SaslRequest::decode(&mut Reader::new(body)).is_ok_and(|sasl| sasl.token.is_some()) {
                     self.broken = Some("a SASL packet that does not decode");
                     return true;
                 }
@@ -373,9 +374,9 @@ impl Connection {
         };
         let address = self.info.peer.ip();
         // Java stumbles over a null here, and refuses.
-        let ids = match packet.auth {
-            None if packet.scheme == b"digest" => None,
-            data => auth::ids_for(packet.scheme, data.unwrap_or_default(), address, &cx.port.rules),
+        let ids = match (packet.scheme, packet.auth) {
+            (None, _) | (Some(b"digest"), None) => None,
+            (Some(scheme), data) => auth::ids_for(scheme, data.unwrap_or_default(), address, &cx.port.rules),
         };
         match ids {
             Some(ids) => {

@@ -204,4 +204,12 @@ pub mod records {
     use bytes::{BufMut, BytesMut};
 
     include!(concat!(env!("OUT_DIR"), "/records.rs"));
+
+    #[cfg(test)]
+    impl<B> From<Acl<B>> for AskedAcl<B> {
+        fn from(acl: Acl<B>) -> Self {
+            let Id { scheme, id } = acl.id;
+            Self { perms: acl.perms, id: AskedId { scheme: Some(scheme), id: Some(id) } }
+        }
+    }
 }

@@ -90,35 +90,38 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
 }
 
-fn acl() -> impl Strategy<Value = Acl<Vec<u8>>> {
-    (any::<i32>(), text(), text()).prop_map(|(perms, scheme, id)| Acl { perms, id: Id { scheme, id } })
+fn acl() -> impl Strategy<Value = AskedAcl<Vec<u8>>> {
+    let nullable = || prop::option::of(text());
+    (any::<i32>(), nullable(), nullable())
+        .prop_map(|(perms, scheme, id)| AskedAcl { perms, id: AskedId { scheme, id } })
 }
 
 /// The owned forms of a record made of borrowed ones.
-fn owned(acl: &Acl<&[u8]>) -> Acl<Vec<u8>> {
-    Acl { perms: acl.perms, id: Id { scheme: acl.id.scheme.to_vec(), id: acl.id.id.to_vec() } }
+fn owned(acl: &AskedAcl<&[u8]>) -> AskedAcl<Vec<u8>> {
+    let AskedId { scheme, id } = &acl.id;
+    AskedAcl { perms: acl.perms, id: AskedId { scheme: scheme.map(Vec::from), id: id.map(Vec::from) } }
 }
 
 proptest! {
     #[test]
     fn a_record_survives_its_encoding(
-        path in text(),
+        path in prop::option::of(text()),
         data in prop::option::of(text()),
-        acls in prop::collection::vec(acl(), 0..5),
+        acls in prop::option::of(prop::collection::vec(acl(), 0..5)),
         flags in any::<i32>(),
     ) {
-        let request = CreateRequest { path, data, acl: acls, flags };
+        let request = AskedCreate { path, data, acl: acls, flags };
         let bytes = encoded(|out| request.encode(out));
         prop_assert_eq!(bytes.len(), request.encoded_len());
         let mut from = Reader::new(&bytes);
-        let again = CreateRequest::decode(&mut from).unwrap();
+        let again = AskedCreate::decode(&mut from).unwrap();
         prop_assert_eq!(from.remaining(), 0);
-        prop_assert_eq!(again.path, &request.path[..]);
+        prop_assert_eq!(again.path, request.path.as_deref());
         prop_assert_eq!(again.data, request.data.as_deref());
-        prop_assert_eq!(again.acl.iter().map(owned).collect::<Vec<_>>(), request.acl);
+        prop_assert_eq!(again.acl.map(|list| list.iter().map(owned).collect::<Vec<_>>()), request.acl);
         // Cut anywhere, it is truncated and never something else.
         for cut in 0..bytes.len() {
-            let result = CreateRequest::decode(&mut Reader::new(&bytes[..cut]));
+            let result = AskedCreate::decode(&mut Reader::new(&bytes[..cut]));
             let truncated = matches!(result, Err(DecodeError::Truncated { .. }));
             prop_assert!(truncated, "cut at {}", cut);
         }

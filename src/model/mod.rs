@@ -5,6 +5,7 @@ mod ids;
 mod op;
 pub mod owner;
 pub mod path;
+pub mod text;
 
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};

@@ -4,7 +4,7 @@ use super::clients::{Hello, refuse};
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
 use crate::jute::SharedReader;
 use crate::jute::records::{CreateSessionTxn, Id, SyncRequest, SyncResponse};
-use crate::model::{ConnId, ErrorCode, LinkId, Op, SessionId, Zxid};
+use crate::model::{ConnId, ErrorCode, LinkId, Op, SessionId, Zxid, text};
 use crate::request::{Preparer, Request, reconfig, write_reply};
 use crate::session::{Home, SessionTracker};
 use crate::tree::{Applied, Database};
@@ -12,7 +12,7 @@ use crate::wire::quorum::Forwarded;
 use crate::wire::txn::{Txn, TxnBody};
 use crate::zab::Entry;
 use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Leading {
     /// Who waits for which proposal, in their order. Those of nobody here are not in it.
     origins: VecDeque<(Zxid, Origin)>,
     syncs: VecDeque<PendingSync>,
+    /// How many messages of a connection wait for an older `sync` of its.
+    held: HashMap<ConnId, usize>,
     removals: VecDeque<Vec<u8>>,
     next_container_check: u64,
     /// Sessions that own ephemerals but are in no session table: closed first of all.
@@ -49,9 +51,10 @@ struct PendingSync {
     after: Zxid,
     conn: ConnId,
     xid: i32,
-    path: Option<Bytes>,
-    /// Replies to later requests of the same connection: they keep their order.
-    behind: Vec<(ClientMessage, Bytes)>,
+    path: Result<Option<Bytes>, ErrorCode>,
+    /// Replies to later requests of the same connection, and events that are newer: order is kept, and zxids never go
+    /// back.
+    behind: Vec<(Zxid, ClientMessage, Bytes)>,
 }
 
 impl Leading {
@@ -76,9 +79,38 @@ impl Leading {
         self.origins.len() + self.syncs.len()
     }
 
-    /// The `sync` of the same connection behind which a reply to a write of `zxid` belongs.
-    fn sync_before(&mut self, conn: ConnId, zxid: Zxid) -> Option<&mut PendingSync> {
-        self.syncs.iter_mut().rev().find(|sync| sync.conn == conn && sync.after < zxid)
+    /// Keeps what a connection is told of `zxid` behind the `sync` that comes before. False: there is none.
+    fn keep(&mut self, conn: ConnId, zxid: Zxid, write: impl FnOnce(&mut Outputs)) -> bool {
+        let mut syncs = self.syncs.iter_mut().rev();
+        let Some(sync) = syncs.find(|sync| sync.conn == conn && sync.after < zxid) else { return false };
+        let mut aside = Outputs::default();
+        write(&mut aside);
+        *self.held.entry(conn).or_default() += aside.client.len();
+        for output in aside.client {
+            sync.behind.push((zxid, output.message, aside.bytes.split_to(output.len).freeze()));
+        }
+        true
+    }
+
+    /// Whether an event has to wait for older answers of its connection.
+    pub fn holds(&self, conn: ConnId) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&conn)
+    }
+
+    /// Keeps an event behind what its connection has been answered by then.
+    pub fn hold(&mut self, conn: ConnId, zxid: Zxid, event: &Bytes) {
+        self.keep(conn, zxid, |out| {
+            out.client(conn, ClientMessage::Event, |to| to.extend_from_slice(event));
+        });
+    }
+
+    fn let_go(&mut self, conn: ConnId, count: usize) {
+        if let Some(held) = self.held.get_mut(&conn) {
+            *held -= count;
+            if *held == 0 {
+                self.held.remove(&conn);
+            }
+        }
     }
 }
 
@@ -109,6 +141,7 @@ impl Replica {
             preparer: Preparer::new(self.settings.rules.clone(), db.tree.digest()),
             origins: VecDeque::new(),
             syncs: VecDeque::new(),
+            held: HashMap::new(),
             removals: VecDeque::new(),
             next_container_check: now.mono_ms + self.settings.container_check_ms,
             orphans: owners.filter(|session| !db.sessions.contains_key(session)).collect(),
@@ -206,7 +239,7 @@ impl Replica {
         }
         let cxid = request.cxid;
         match request.op {
-            Op::Sync => self.on_sync(db, conn, &request, out),
+            Op::Sync => self.on_sync(conn, &request, out),
             Op::CloseSession => {
                 let origin = Some(Origin::CloseSession { conn, cxid });
                 self.close_session(now, db, request.session, cxid, origin, out);
@@ -354,24 +387,30 @@ impl Replica {
 
     // sync.
 
-    /// The path is echoed unchecked.
-    fn on_sync(&mut self, db: &Database, conn: ConnId, request: &Request, out: &mut Outputs) {
-        let Ok(sync) = SyncRequest::decode(&mut SharedReader::new(request.body.clone())) else {
-            return out.fail(conn, request.cxid, db.last_zxid, ErrorCode::MarshallingError);
-        };
+    fn on_sync(&mut self, conn: ConnId, request: &Request, out: &mut Outputs) {
         let Some((leader, server)) = self.zab.leader_mut() else { return };
         let after = leader.last_proposed();
         leader.sync_for_myself(server, &mut out.zab);
-        let sync = PendingSync { after, conn, xid: request.cxid, path: sync.path, behind: Vec::new() };
+        let path = sync_path(&request.body);
+        let sync = PendingSync { after, conn, xid: request.cxid, path, behind: Vec::new() };
         self.leading().syncs.push_back(sync);
     }
 
     pub(super) fn sync_confirmed(&mut self, db: &Database, out: &mut Outputs) {
         let Serving::Leading(leading) = &mut self.serving else { return };
         let Some(sync) = leading.syncs.pop_front() else { return };
-        write_sync(out, sync.conn, sync.xid, db.last_zxid, sync.path);
-        for (message, bytes) in sync.behind {
-            out.client(sync.conn, message, |to| to.extend_from_slice(&bytes));
+        let conn = sync.conn;
+        let mut last = db.last_zxid;
+        if leading.holds(conn) {
+            let later = leading.syncs.iter().filter(|later| later.conn == conn);
+            let held = sync.behind.iter().chain(later.flat_map(|later| &later.behind));
+            // What stands behind is older than the database by now.
+            last = held.map(|(zxid, ..)| Zxid(zxid.0 - 1)).min().map_or(last, |before| last.min(before));
+            leading.let_go(conn, sync.behind.len());
+        }
+        write_sync(out, conn, sync.xid, last, sync.path);
+        for (_, message, bytes) in sync.behind {
+            out.client(conn, message, |to| to.extend_from_slice(&bytes));
         }
     }
 
@@ -408,15 +447,14 @@ impl Replica {
 
     /// Lets a reply out, or keeps it behind an older `sync` of its connection.
     fn in_order(&mut self, conn: ConnId, zxid: Zxid, out: &mut Outputs, write: impl FnOnce(&mut Outputs)) {
-        let leading = self.leading();
-        if leading.syncs.is_empty() {
-            return write(out);
-        }
-        let Some(sync) = leading.sync_before(conn, zxid) else { return write(out) };
-        let mut aside = Outputs::default();
-        write(&mut aside);
-        for output in aside.client {
-            sync.behind.push((output.message, aside.bytes.split_to(output.len).freeze()));
+        let mut write = Some(write);
+        let kept = self.leading().keep(conn, zxid, |out| {
+            if let Some(write) = write.take() {
+                write(out);
+            }
+        });
+        if !kept && let Some(write) = write {
+            write(out);
         }
     }
 
@@ -455,12 +493,29 @@ impl Replica {
     }
 }
 
+/// The path of a `sync`: it is echoed unchecked.
+pub(super) fn sync_path(body: &Bytes) -> Result<Option<Bytes>, ErrorCode> {
+    let sync = SyncRequest::decode(&mut SharedReader::new(body.clone()));
+    sync.map(|sync| sync.path).map_err(|_| ErrorCode::MarshallingError)
+}
+
 /// The answer to `sync`: the path as it came.
-pub(super) fn write_sync(out: &mut Outputs, conn: ConnId, xid: i32, zxid: Zxid, path: Option<Bytes>) {
-    out.client(conn, ClientMessage::Reply, |bytes| {
-        let body = |bytes: &mut BytesMut| SyncResponse { path }.encode(bytes);
-        write_reply(bytes, xid, zxid.0, Ok(body));
-    });
+pub(super) fn write_sync(
+    out: &mut Outputs,
+    conn: ConnId,
+    xid: i32,
+    zxid: Zxid,
+    path: Result<Option<Bytes>, ErrorCode>,
+) {
+    match path {
+        Err(code) => out.fail(conn, xid, zxid, code),
+        Ok(path) => out.client(conn, ClientMessage::Reply, |bytes| {
+            let body = |bytes: &mut BytesMut| {
+                SyncResponse { path: path.as_deref().map(text::as_java_reads) }.encode(bytes);
+            };
+            write_reply(bytes, xid, zxid.0, Ok(body));
+        }),
+    }
 }
 
 /// The answer to closeSession; the connection ends behind it.

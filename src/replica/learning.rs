@@ -2,10 +2,8 @@
 //! committed.
 
 use super::clients::{Hello, refuse};
-use super::leading::{last_reply, write_sync};
+use super::leading::{last_reply, sync_path, write_sync};
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
-use crate::jute::SharedReader;
-use crate::jute::records::SyncRequest;
 use crate::model::{ConnId, ErrorCode, Op, SessionId, Zxid};
 use crate::request::{Request, may_forward};
 use crate::tree::{Applied, Database};
@@ -23,6 +21,9 @@ pub(super) struct Learning {
     revalidations: HashMap<SessionId, VecDeque<Hello>>,
     /// The sessions of `sync`s under way: the leader answers them in order, and does not say which.
     syncs: VecDeque<SessionId>,
+    /// Connections with answers that wait for an older `sync` of theirs: events wait with them, so that zxids never go
+    /// back.
+    held: HashMap<ConnId, SessionId>,
     /// Sessions that were active since the last ping, with their timeouts.
     touched: BTreeMap<SessionId, i32>,
     count: usize,
@@ -33,7 +34,16 @@ struct Waiting {
     cxid: i32,
     what: What,
     /// The answer, while an older request of the session has none.
-    answer: Option<Vec<(ConnId, ClientMessage, Bytes)>>,
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// What came with a transaction.
+    Told(Zxid, Vec<(ConnId, ClientMessage, Bytes)>),
+    /// What is told with the zxid of the moment.
+    Synced,
+    Refused(ErrorCode),
 }
 
 #[derive(Debug)]
@@ -47,10 +57,14 @@ enum What {
     },
     Sync {
         conn: ConnId,
-        path: Option<Bytes>,
+        path: Result<Option<Bytes>, ErrorCode>,
     },
     /// Answered here; it only waits for its turn.
     Refused {
+        conn: ConnId,
+    },
+    /// Not asked for: it waits behind an answer that is older.
+    Event {
         conn: ConnId,
     },
 }
@@ -62,7 +76,8 @@ impl What {
             Self::Write { conn }
             | Self::CloseSession { conn }
             | Self::Sync { conn, .. }
-            | Self::Refused { conn } => *conn,
+            | Self::Refused { conn }
+            | Self::Event { conn } => *conn,
         }
     }
 
@@ -72,7 +87,7 @@ impl What {
             Self::Establish(_) => matches!(body, TxnBody::CreateSession(_)),
             Self::CloseSession { .. } => matches!(body, TxnBody::CloseSession(_)),
             Self::Write { .. } => !matches!(body, TxnBody::CreateSession(_) | TxnBody::CloseSession(_)),
-            Self::Sync { .. } | Self::Refused { .. } => false,
+            Self::Sync { .. } | Self::Refused { .. } | Self::Event { .. } => false,
         }
     }
 }
@@ -104,18 +119,61 @@ impl Learning {
         queue.iter_mut().find(|waiting| waiting.answer.is_none() && is_it(waiting))
     }
 
-    /// Lets out the answers of a session up to its oldest request without one.
-    fn release(&mut self, session: SessionId, out: &mut Outputs) {
+    /// Lets out the answers of a session up to its oldest request without one. `last` is where the database stands.
+    fn release(&mut self, session: SessionId, last: Zxid, out: &mut Outputs) {
         let Some(queue) = self.waiting.get_mut(&session) else { return };
         while let Some(waiting) = queue.pop_front_if(|waiting| waiting.answer.is_some()) {
             self.count -= 1;
-            for (conn, message, bytes) in waiting.answer.into_iter().flatten() {
-                out.client(conn, message, |to| to.extend_from_slice(&bytes));
+            let conn = waiting.what.conn();
+            // What stands behind is older than the database by now.
+            let now = || queue.iter().find_map(told_at).map_or(last, |next| last.min(Zxid(next.0 - 1)));
+            match waiting.answer {
+                Some(Answer::Told(_, told)) => {
+                    for (conn, message, bytes) in told {
+                        out.client(conn, message, |to| to.extend_from_slice(&bytes));
+                    }
+                }
+                Some(Answer::Synced) => {
+                    if let What::Sync { path, .. } = waiting.what {
+                        write_sync(out, conn, waiting.cxid, now(), path);
+                    }
+                }
+                Some(Answer::Refused(code)) => out.fail(conn, waiting.cxid, now(), code),
+                None => {}
             }
+        }
+        let held = queue.iter().find(|waiting| told_at(waiting).is_some()).map(|waiting| waiting.what.conn());
+        if let Some(conn) = held {
+            self.held.insert(conn, session);
+        } else if !self.held.is_empty() {
+            self.held.retain(|_, of| *of != session);
         }
         if queue.is_empty() {
             self.waiting.remove(&session);
         }
+    }
+
+    /// Whether an event has to wait for older answers of its connection.
+    pub fn holds(&self, conn: ConnId) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&conn)
+    }
+
+    /// Keeps an event behind what its connection has been answered by then.
+    pub fn hold(&mut self, conn: ConnId, zxid: Zxid, event: Bytes) {
+        let Some(queue) = self.held.get(&conn).and_then(|session| self.waiting.get_mut(session)) else { return };
+        let told = vec![(conn, ClientMessage::Event, event)];
+        let waiting = Waiting { cxid: 0, what: What::Event { conn }, answer: Some(Answer::Told(zxid, told)) };
+        let at = queue.iter().rposition(|waiting| told_at(waiting).is_some()).map_or(0, |last| last + 1);
+        queue.insert(at, waiting);
+        self.count += 1;
+    }
+}
+
+/// The transaction that an answer came with, where it did.
+fn told_at(waiting: &Waiting) -> Option<Zxid> {
+    match &waiting.answer {
+        Some(Answer::Told(zxid, _)) => Some(*zxid),
+        Some(Answer::Synced | Answer::Refused(_)) | None => None,
     }
 }
 
@@ -196,9 +254,7 @@ impl Replica {
         }
         let what = match op {
             Op::CloseSession => Ok(What::CloseSession { conn }),
-            Op::Sync => SyncRequest::decode(&mut SharedReader::new(body.clone()))
-                .map(|sync| What::Sync { conn, path: sync.path })
-                .map_err(|_| ErrorCode::MarshallingError),
+            Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
             _ => may_forward(op, &body).map(|()| What::Write { conn }),
         };
         let learning = self.learning();
@@ -214,11 +270,9 @@ impl Replica {
             }
             Err(code) => {
                 learning.wait(session, cxid, What::Refused { conn });
-                let last = db.last_zxid;
                 let refused = learning.find(session, |waiting| matches!(waiting.what, What::Refused { .. }));
-                let answer = aside(|out| out.fail(conn, cxid, last, code));
-                refused.expect("it was just put there").answer = Some(answer);
-                learning.release(session, out);
+                refused.expect("it was just put there").answer = Some(Answer::Refused(code));
+                learning.release(session, db.last_zxid, out);
             }
         }
     }
@@ -229,10 +283,8 @@ impl Replica {
         let Some(session) = learning.syncs.pop_front() else { return };
         let is_sync = |waiting: &Waiting| matches!(waiting.what, What::Sync { .. });
         let Some(waiting) = learning.find(session, is_sync) else { return };
-        let What::Sync { conn, path } = &mut waiting.what else { return };
-        let (conn, path, xid) = (*conn, path.take(), waiting.cxid);
-        waiting.answer = Some(aside(|out| write_sync(out, conn, xid, db.last_zxid, path)));
-        learning.release(session, out);
+        waiting.answer = Some(Answer::Synced);
+        learning.release(session, db.last_zxid, out);
     }
 
     // What was committed.
@@ -246,7 +298,7 @@ impl Replica {
         let mut established = None;
         let own = |waiting: &Waiting| waiting.cxid == cxid && waiting.what.is_answered_by(&entry.txn.body);
         if let Some(waiting) = learning.find(session, own) {
-            waiting.answer = Some(match &waiting.what {
+            let told = match &waiting.what {
                 What::Establish(hello) => {
                     established = Some(*hello);
                     Vec::new()
@@ -256,9 +308,10 @@ impl Replica {
                     aside(|out| last_reply(out, *conn, cxid, entry.zxid))
                 }
                 What::Write { conn } => aside(|out| answer(out, *conn, cxid, &entry, applied)),
-                What::Sync { .. } | What::Refused { .. } => Vec::new(),
-            });
-            learning.release(session, out);
+                What::Sync { .. } | What::Refused { .. } | What::Event { .. } => Vec::new(),
+            };
+            waiting.answer = Some(Answer::Told(entry.zxid, told));
+            learning.release(session, entry.zxid, out);
         }
         if let Some(hello) = established {
             self.learning().touch(session, hello.timeout_ms);

@@ -489,12 +489,23 @@ impl Replica {
         }
         self.events.clear();
         for event in self.watch_events.drain(..) {
-            let before = out.bytes.len();
-            out.client(event.conn, ClientMessage::Event, |bytes| {
-                write_event(bytes, zxid.0, event.kind, &event.path);
-            });
             out.tally.watch_events[event.kind as usize - 1] += 1;
-            out.tally.watch_bytes += (out.bytes.len() - before) as u64;
+            out.tally.watch_bytes += (EVENT_BYTES + event.path.len()) as u64;
+            let write = |bytes: &mut BytesMut| write_event(bytes, zxid.0, event.kind, &event.path);
+            let held = |write: &dyn Fn(&mut BytesMut)| {
+                let mut bytes = BytesMut::new();
+                write(&mut bytes);
+                bytes.freeze()
+            };
+            match &mut self.serving {
+                Serving::Leading(leading) if leading.holds(event.conn) => {
+                    leading.hold(event.conn, zxid, &held(&write));
+                }
+                Serving::Learning(learning) if learning.holds(event.conn) => {
+                    learning.hold(event.conn, zxid, held(&write));
+                }
+                _ => out.client(event.conn, ClientMessage::Event, write),
+            }
         }
     }
 
@@ -504,6 +515,9 @@ impl Replica {
         self.tick_clients(now, db, out);
     }
 }
+
+/// What an event's frame has beside the path.
+const EVENT_BYTES: usize = 32;
 
 /// The database of a snapshot, or of a shorter log, takes the place of the present one.
 fn replace(db: &mut Database, next: Option<Box<Database>>, zxid: Zxid, out: &mut Outputs) {

@@ -1,9 +1,9 @@
 //! Who may do what: the check of an ACL list against a connection's ids, and the fix-up of lists that clients give.
 
-use crate::jute::records::{Acl, Id};
-use crate::model::{ErrorCode, perms};
+use crate::jute::records::{Acl, AskedAcl, AskedId, Id};
+use crate::model::{ErrorCode, perms, text};
 use bytes::Bytes;
-use std::net::IpAddr;
+use std::borrow::Cow;
 
 /// Whether one of `ids` has `perm` in `list` (`ZooKeeperServer.checkACL`). An empty list allows all.
 pub fn permits(list: &[Acl<Bytes>], perm: i32, ids: &[Id<Bytes>]) -> bool {
@@ -29,56 +29,102 @@ fn matches(wanted: &Id<Bytes>, given: &Id<Bytes>) -> bool {
 fn ip_matches(wanted: &[u8], given: &[u8]) -> bool {
     let Some((net, bits)) = parse_net(wanted) else { return false };
     let Some((host, _)) = parse_net(given) else { return false };
-    let common = |net: &[u8], host: &[u8]| {
-        let whole = usize::from(bits / 8);
-        let rest = bits % 8;
-        net[..whole] == host[..whole] && (rest == 0 || (net[whole] ^ host[whole]) >> (8 - rest) == 0)
-    };
-    match (net, host) {
-        (IpAddr::V4(net), IpAddr::V4(host)) => common(&net.octets(), &host.octets()),
-        (IpAddr::V6(net), IpAddr::V6(host)) => common(&net.octets(), &host.octets()),
-        _ => false,
-    }
+    let (whole, rest) = (bits / 8, bits % 8);
+    net.len() == host.len()
+        && net[..whole] == host[..whole]
+        && (rest == 0 || (net[whole] ^ host[whole]) >> (8 - rest) == 0)
 }
 
-fn parse_net(text: &[u8]) -> Option<(IpAddr, u8)> {
+/// The bytes of an address and how many of its bits count. Read with Java's eyes (`IPAuthenticationProvider`): numbers
+/// may have a sign and zeros in front, and no IPv4 address stands inside an IPv6 one.
+fn parse_net(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     let text = std::str::from_utf8(text).ok()?;
     let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        Some((address, bits)) => (address, Some(bits)),
         None => (text, None),
     };
-    let address: IpAddr = address.parse().ok()?;
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(width);
+    let address = if address.contains(':') { parse_v6(address)? } else { parse_v4(address)? };
+    let width = address.len() * 8;
+    let bits = match bits {
+        Some(bits) => usize::try_from(bits.parse::<i32>().ok()?).ok()?,
+        None => width,
+    };
     (bits <= width).then_some((address, bits))
+}
+
+fn parse_v4(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.split('.').map(|part| u8::try_from(part.parse::<i32>().ok()?).ok());
+    bytes.collect::<Option<Vec<u8>>>().filter(|bytes| bytes.len() == 4)
+}
+
+fn parse_v6(text: &str) -> Option<Vec<u8>> {
+    let segments = |text: &str| -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for segment in text.split(':').filter(|_| !text.is_empty()) {
+            let value = i32::from_str_radix(segment, 16).ok().filter(|_| segment.len() <= 4)?;
+            bytes.extend((value as u16).to_be_bytes());
+        }
+        Some(bytes)
+    };
+    let parts: Vec<&str> = text.split("::").collect();
+    match parts[..] {
+        [whole] => segments(whole).filter(|bytes| bytes.len() == 16),
+        [front, back] => {
+            let (mut bytes, back) = (segments(front)?, segments(back)?);
+            let gap = 16_usize.checked_sub(bytes.len() + back.len()).filter(|gap| *gap > 0)?;
+            bytes.resize(bytes.len() + gap, 0);
+            bytes.extend(back);
+            Some(bytes)
+        }
+        _ => None,
+    }
 }
 
 /// Makes a client's list the one that is stored: duplicates dropped, `auth` expanded to the connection's
 /// authenticated ids, every id checked (`PrepRequestProcessor.fixupACL`). `digest` is false when that scheme is off.
-pub fn fix_up(list: &[Acl<Bytes>], ids: &[Id<Bytes>], digest: bool) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
+pub fn fix_up(
+    list: &[AskedAcl<Bytes>],
+    ids: &[Id<Bytes>],
+    digest: bool,
+) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
     let mut fixed: Vec<Acl<Bytes>> = Vec::with_capacity(list.len());
-    let mut seen: Vec<&Acl<Bytes>> = Vec::with_capacity(list.len());
-    for acl in list {
-        if seen.contains(&acl) {
-            continue;
-        }
-        seen.push(acl);
-        match &acl.id.scheme[..] {
-            b"world" if acl.id.id == "anyone" => fixed.push(acl.clone()),
-            b"auth" => {
-                let before = fixed.len();
-                let own = ids.iter().filter(|id| id.scheme == "digest");
-                fixed.extend(own.map(|id| Acl { perms: acl.perms, id: id.clone() }));
-                if fixed.len() == before {
-                    return Err(ErrorCode::InvalidAcl);
-                }
-            }
-            b"digest" if digest && is_digest_id(&acl.id.id) => fixed.push(readable(acl)),
-            b"ip" if parse_net(&acl.id.id).is_some() => fixed.push(acl.clone()),
-            _ => return Err(ErrorCode::InvalidAcl),
+    let mut seen: Vec<AskedAcl<Bytes>> = Vec::with_capacity(list.len());
+    for asked in list {
+        let asked = AskedAcl { perms: asked.perms, id: readable(&asked.id) };
+        if !seen.contains(&asked) {
+            expand(&asked, ids, digest, &mut fixed)?;
+            seen.push(asked);
         }
     }
     if fixed.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed) }
+}
+
+/// Appends what one entry stands for. A missing id is told from a wrong one: Java stumbles over it.
+fn expand(
+    asked: &AskedAcl<Bytes>,
+    ids: &[Id<Bytes>],
+    digest: bool,
+    out: &mut Vec<Acl<Bytes>>,
+) -> Result<(), ErrorCode> {
+    let scheme = asked.id.scheme.clone().ok_or(ErrorCode::InvalidAcl)?;
+    let entry = |id: Id<Bytes>| Acl { perms: asked.perms, id };
+    if scheme == "auth" {
+        let before = out.len();
+        out.extend(ids.iter().filter(|id| id.scheme == "digest").cloned().map(entry));
+        return if out.len() == before { Err(ErrorCode::InvalidAcl) } else { Ok(()) };
+    }
+    let is_valid: fn(&[u8]) -> bool = match &scheme[..] {
+        b"world" => |id| id == b"anyone",
+        b"digest" if digest => is_digest_id,
+        b"ip" => |id| parse_net(id).is_some(),
+        _ => return Err(ErrorCode::InvalidAcl),
+    };
+    let id = asked.id.id.clone().ok_or(ErrorCode::MarshallingError)?;
+    if !is_valid(&id) {
+        return Err(ErrorCode::InvalidAcl);
+    }
+    out.push(entry(Id { scheme, id }));
+    Ok(())
 }
 
 /// Two parts around a colon, as `String.split(":")` counts them: empty parts at the end do not count.
@@ -90,29 +136,24 @@ fn is_digest_id(id: &[u8]) -> bool {
     parts.len() == 2
 }
 
-/// An id as Java's strings would hold and write it again: bad UTF-8 replaced, characters beyond the BMP as two
-/// surrogates of three bytes each.
-fn readable(acl: &Acl<Bytes>) -> Acl<Bytes> {
-    if acl.id.id.is_ascii() {
-        return acl.clone();
-    }
-    let text = String::from_utf8_lossy(&acl.id.id);
-    let mut out = Vec::with_capacity(text.len());
-    for c in text.chars() {
-        let mut units = [0; 2];
-        for unit in c.encode_utf16(&mut units) {
-            match *unit {
-                unit @ 0..0x80 => out.push(unit as u8),
-                unit @ 0x80..0x800 => out.extend([0xc0 | (unit >> 6) as u8, 0x80 | (unit & 0x3f) as u8]),
-                unit => out.extend([
-                    0xe0 | (unit >> 12) as u8,
-                    0x80 | (unit >> 6 & 0x3f) as u8,
-                    0x80 | (unit & 0x3f) as u8,
-                ]),
-            }
+/// The list as Java reads it back from what it wrote, which it does for a part of a multi before it applies it.
+pub fn read_again(list: &mut [Acl<Bytes>]) {
+    for acl in list {
+        if let Cow::Owned(text) = text::as_java_reads(&acl.id.id) {
+            acl.id.id = text.into();
         }
     }
-    Acl { perms: acl.perms, id: Id { scheme: acl.id.scheme.clone(), id: out.into() } }
+}
+
+/// The id as Java's strings hold it, and write it again.
+fn readable(asked: &AskedId<Bytes>) -> AskedId<Bytes> {
+    let read = |bytes: &Option<Bytes>| {
+        bytes.as_ref().map(|bytes| match text::as_java_reads(bytes) {
+            Cow::Borrowed(_) => bytes.clone(),
+            Cow::Owned(text) => text.into(),
+        })
+    };
+    AskedId { scheme: read(&asked.scheme), id: read(&asked.id) }
 }
 
 /// The list that a caller without ADMIN may see: what follows the first colon of a digest id becomes `x`.
@@ -159,7 +200,8 @@ mod tests {
     #[test]
     fn fix_up_refuses_what_java_refuses() {
         let own = [id("ip", "127.0.0.1"), id("digest", "u:hash")];
-        let ok = |list: &[Acl<Bytes>]| fix_up(list, &own, true);
+        let asked = |list: &[Acl<Bytes>]| list.iter().cloned().map(AskedAcl::from).collect::<Vec<_>>();
+        let ok = |list: &[Acl<Bytes>]| fix_up(&asked(list), &own, true);
         assert_eq!(ok(&[]), Err(ErrorCode::InvalidAcl));
         for bad in
             [("world", "me"), ("digest", "nocolon"), ("digest", "a:b:c"), ("ip", "300.1.1.1"), ("what", "x")]
@@ -171,6 +213,52 @@ mod tests {
         }
         let twice = [acl(31, "auth", ""), acl(31, "auth", "")];
         assert_eq!(ok(&twice), Ok(vec![acl(31, "digest", "u:hash")]));
-        assert_eq!(fix_up(&twice, &own[..1], true), Err(ErrorCode::InvalidAcl), "ip does not count");
+        assert_eq!(fix_up(&asked(&twice), &own[..1], true), Err(ErrorCode::InvalidAcl), "ip does not count");
+    }
+
+    #[test]
+    fn a_null_in_an_entry_is_refused_where_java_looks_at_it() {
+        let own = [id("digest", "u:hash")];
+        let asked = |scheme: Option<&'static str>| {
+            let scheme = scheme.map(|scheme| Bytes::from_static(scheme.as_bytes()));
+            fix_up(&[AskedAcl { perms: 31, id: AskedId { scheme, id: None } }], &own, true)
+        };
+        assert_eq!(asked(None), Err(ErrorCode::InvalidAcl));
+        assert_eq!(asked(Some("none")), Err(ErrorCode::InvalidAcl));
+        assert_eq!(asked(Some("auth")), Ok(vec![acl(31, "digest", "u:hash")]));
+        for scheme in ["world", "digest", "ip"] {
+            assert_eq!(asked(Some(scheme)), Err(ErrorCode::MarshallingError), "{scheme}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_as_java_reads_them() {
+        for good in
+            ["127.00.0.01", "+1.2.3.4/+8", "1.2.3.4/032", "1:2:3:4:5:6:7:8", "::", "1::", "1:2:3:4:5:6::7/0"]
+        {
+            assert!(parse_net(good.as_bytes()).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.256",
+            "1.2.3.-4",
+            "1.2.3.",
+            "1.2.3.4/",
+            "1.2.3.4/33",
+            "1.2.3.4/8/8",
+            ":",
+            ":::",
+            "1::2::3",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7::8",
+            "::ffff:1.2.3.4",
+            "12345::",
+            "g::",
+            "::/129",
+        ] {
+            assert!(parse_net(bad.as_bytes()).is_none(), "{bad}");
+        }
     }
 }

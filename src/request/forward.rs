@@ -4,48 +4,43 @@
 //! ensemble would hang. And a transaction that it makes of createTTL without a TTL mode stops every Java server.
 
 use crate::jute::records::{
-    CreateRequest, CreateTtlRequest, DeleteRequest, ReconfigRequest, SetAclRequest, SetDataRequest,
+    AskedCreate, AskedCreateTtl, AskedSetAcl, AskedSetData, DeleteRequest, ReconfigRequest,
 };
 use crate::jute::{DecodeError, Reader};
 use crate::model::{CreateMode, ErrorCode, Op};
-use crate::wire::multi::{self, Part};
+use crate::wire::multi;
 
 /// Whether a client's write may be forwarded, or the error to answer it with.
 pub fn may_forward(op: Op, body: &[u8]) -> Result<(), ErrorCode> {
     let from = &mut Reader::new(body);
     let decoded = |result: Result<(), DecodeError>| result.map_err(|_| ErrorCode::MarshallingError);
     match op {
-        Op::Create | Op::Create2 | Op::CreateContainer => decoded(CreateRequest::decode(from).map(drop)),
+        Op::Create | Op::Create2 | Op::CreateContainer => decoded(AskedCreate::decode(from).map(drop)),
         Op::CreateTtl => {
-            let request = CreateTtlRequest::decode(from).map_err(|_| ErrorCode::MarshallingError)?;
-            ttl_mode(&request)
+            let request = AskedCreateTtl::decode(from).map_err(|_| ErrorCode::MarshallingError)?;
+            match CreateMode::from_flags(request.flags) {
+                Some(mode) if !mode.is_ttl() && request.ttl == -1 => Err(ErrorCode::BadArguments),
+                _ => Ok(()),
+            }
         }
         Op::Delete => decoded(DeleteRequest::decode(from).map(drop)),
-        Op::SetData => decoded(SetDataRequest::decode(from).map(drop)),
-        Op::SetAcl => decoded(SetAclRequest::decode(from).map(drop)),
+        Op::SetData => decoded(AskedSetData::decode(from).map(drop)),
+        Op::SetAcl => decoded(AskedSetAcl::decode(from).map(drop)),
         Op::Reconfig => decoded(ReconfigRequest::decode(from).map(drop)),
         Op::Multi => {
             let parts = multi::decode(from).map_err(|_| ErrorCode::MarshallingError)?;
-            parts.iter().try_for_each(|part| match part {
-                Part::CreateTtl(request) => ttl_mode(request),
-                part if part.is_read() => Err(ErrorCode::MarshallingError),
-                _ => Ok(()),
-            })
+            // Java looks at all paths before it prepares the first part.
+            let stumbles = parts.iter().any(|part| part.is_read() || part.path().is_none());
+            if stumbles { Err(ErrorCode::MarshallingError) } else { Ok(()) }
         }
         _ => Err(ErrorCode::Unimplemented),
-    }
-}
-
-fn ttl_mode(request: &CreateTtlRequest<&[u8]>) -> Result<(), ErrorCode> {
-    match CreateMode::from_flags(request.flags) {
-        Some(mode) if !mode.is_ttl() && request.ttl == -1 => Err(ErrorCode::BadArguments),
-        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jute::records::CreateTtlRequest;
     use bytes::BytesMut;
 
     #[test]

@@ -5,10 +5,9 @@ use super::outstanding::{Change, Outstanding};
 use super::{Rules, acl};
 use crate::ensemble::Ensemble;
 use crate::jute::records::{
-    Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest,
-    CreateSessionTxn, CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id,
-    ReconfigRequest, SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted, TxnDigest,
-    TxnHeader,
+    Acl, AskedAcl, AskedAtVersion, AskedCreate, AskedCreateTtl, AskedSetAcl, AskedSetData, CheckVersionTxn,
+    CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn,
+    ErrorTxn, Id, ReconfigRequest, SetAclTxn, SetDataTxn, StatPersisted, TxnDigest, TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
@@ -208,11 +207,11 @@ impl Preparer {
         let auth = &request.auth;
         match request.op {
             Op::Create | Op::Create2 | Op::CreateContainer => {
-                let record = CreateRequest::decode(from).map_err(malformed)?;
+                let record = AskedCreate::decode(from).map_err(malformed)?;
                 self.create(tree, request.op, record, session, auth, at)
             }
             Op::CreateTtl => {
-                let record = CreateTtlRequest::decode(from).map_err(malformed)?;
+                let record = AskedCreateTtl::decode(from).map_err(malformed)?;
                 self.create_ttl(tree, record, session, auth, at)
             }
             Op::Delete => {
@@ -221,21 +220,22 @@ impl Preparer {
                 self.delete(tree, record, auth, at)
             }
             Op::SetData => {
-                let record = SetDataRequest::decode(from).map_err(malformed)?;
+                let record = AskedSetData::decode(from).map_err(malformed)?;
                 session?;
                 self.set_data(tree, record, auth, at)
             }
             Op::SetAcl => {
-                let record = SetAclRequest::decode(from).map_err(malformed)?;
+                let record = AskedSetAcl::decode(from).map_err(malformed)?;
                 session?;
                 self.set_acl(tree, record, auth, at)
             }
             Op::Multi => {
                 let parts = multi::decode(from).map_err(malformed)?;
-                if parts.iter().any(Part::is_read) {
+                // Java looks at all paths before it prepares the first part.
+                if parts.iter().any(|part| part.is_read() || part.path().is_none()) {
                     return Err(ErrorCode::MarshallingError);
                 }
-                Ok(self.multi(tree, parts, session, auth, at))
+                self.multi(tree, parts, session, auth, at)
             }
             Op::Reconfig => {
                 ReconfigRequest::decode(from).map_err(malformed)?;
@@ -257,27 +257,40 @@ impl Preparer {
         session: Result<(), ErrorCode>,
         auth: &[Id<Bytes>],
         at: At,
-    ) -> TxnBody {
+    ) -> Result<TxnBody, ErrorCode> {
         self.outstanding.begin();
         let digest_before = self.digest;
-        let mut failed = false;
+        let mut failed = None;
         let mut bodies = Vec::with_capacity(parts.len());
         for part in parts {
-            if failed {
+            if failed.is_some() {
                 bodies.push(error_txn(ErrorCode::RuntimeInconsistency));
                 continue;
             }
-            let body = self.part(tree, part, session, auth, at);
-            failed = body.is_err();
+            let mut body = self.part(tree, part, session, auth, at);
+            if let Ok(
+                TxnBody::Create(CreateTxn { acl, .. })
+                | TxnBody::Create2(CreateTxn { acl, .. })
+                | TxnBody::CreateContainer(CreateContainerTxn { acl, .. })
+                | TxnBody::CreateTtl(CreateTtlTxn { acl, .. }),
+            ) = &mut body
+            {
+                acl::read_again(acl);
+            }
+            failed = body.as_ref().err().copied();
             bodies.push(body.unwrap_or_else(error_txn));
         }
-        if failed {
+        if failed.is_some() {
             self.outstanding.roll_back();
             self.digest = digest_before;
         } else {
             self.outstanding.commit();
         }
-        TxnBody::Multi(bodies)
+        match failed {
+            // A part that Java stumbles over fails the whole request.
+            Some(ErrorCode::MarshallingError) => Err(ErrorCode::MarshallingError),
+            _ => Ok(TxnBody::Multi(bodies)),
+        }
     }
 
     fn part(
@@ -291,7 +304,10 @@ impl Preparer {
         match part {
             Part::Create { op, request } => self.create(tree, op, request, session, auth, at),
             Part::CreateTtl(request) => self.create_ttl(tree, request, session, auth, at),
-            Part::Delete(request) => session.and_then(|()| self.delete(tree, request, auth, at)),
+            Part::Delete(AskedAtVersion { path, version }) => {
+                let path = path.ok_or(ErrorCode::MarshallingError)?;
+                session.and_then(|()| self.delete(tree, DeleteRequest { path, version }, auth, at))
+            }
             Part::SetData(request) => session.and_then(|()| self.set_data(tree, request, auth, at)),
             Part::Check(request) => session.and_then(|()| self.check(tree, request, auth)),
             Part::GetData(_) | Part::GetChildren(_) => Err(ErrorCode::MarshallingError),
@@ -302,7 +318,7 @@ impl Preparer {
         &mut self,
         tree: &Tree,
         op: Op,
-        request: CreateRequest<Bytes>,
+        request: AskedCreate<Bytes>,
         session: Result<(), ErrorCode>,
         auth: &[Id<Bytes>],
         at: At,
@@ -316,8 +332,8 @@ impl Preparer {
             });
         }
         session?;
-        let acl = &request.acl;
-        let new = self.new_node(tree, request.path, mode, acl, request.data.as_ref(), auth)?;
+        let acl = request.acl.unwrap_or_default();
+        let new = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth)?;
         // The operation decides the record; the flags only say ephemeral and sequential.
         let owner = match op {
             Op::CreateContainer => Owner::Container,
@@ -342,7 +358,7 @@ impl Preparer {
     fn create_ttl(
         &mut self,
         tree: &Tree,
-        request: CreateTtlRequest<Bytes>,
+        request: AskedCreateTtl<Bytes>,
         session: Result<(), ErrorCode>,
         auth: &[Id<Bytes>],
         at: At,
@@ -357,8 +373,8 @@ impl Preparer {
             return Err(ErrorCode::BadArguments);
         }
         session?;
-        let acl = &request.acl;
-        let new = self.new_node(tree, request.path, mode, acl, request.data.as_ref(), auth)?;
+        let acl = request.acl.unwrap_or_default();
+        let new = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth)?;
         self.add_change(&new, request.data.as_deref(), Owner::Ttl(request.ttl), at);
         let NewZnode { path, acl, parent_cversion, .. } = new;
         let (data, ttl) = (request.data, request.ttl);
@@ -370,12 +386,14 @@ impl Preparer {
     fn new_node(
         &self,
         tree: &Tree,
-        wanted: Bytes,
+        wanted: Option<Bytes>,
         mode: CreateMode,
-        acl: &[Acl<Bytes>],
+        acl: &[AskedAcl<Bytes>],
         data: Option<&Bytes>,
         auth: &[Id<Bytes>],
     ) -> Result<NewZnode, ErrorCode> {
+        // Java stumbles over a null path only here.
+        let wanted = wanted.ok_or(ErrorCode::MarshallingError)?;
         if wanted.contains(&0) {
             return Err(ErrorCode::BadArguments);
         }
@@ -442,14 +460,12 @@ impl Preparer {
     fn set_data(
         &mut self,
         tree: &Tree,
-        request: SetDataRequest<Bytes>,
+        request: AskedSetData<Bytes>,
         auth: &[Id<Bytes>],
         at: At,
     ) -> Result<TxnBody, ErrorCode> {
-        let SetDataRequest { path, data, version } = request;
-        if !path::is_valid(&path) {
-            return Err(ErrorCode::BadArguments);
-        }
+        let AskedSetData { path, data, version } = request;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::WRITE, auth)?;
         let new_len = data.as_ref().map_or(0, Bytes::len);
@@ -475,15 +491,13 @@ impl Preparer {
     fn set_acl(
         &mut self,
         tree: &Tree,
-        request: SetAclRequest<Bytes>,
+        request: AskedSetAcl<Bytes>,
         auth: &[Id<Bytes>],
         at: At,
     ) -> Result<TxnBody, ErrorCode> {
-        let SetAclRequest { path, acl, version } = request;
-        if !path::is_valid(&path) {
-            return Err(ErrorCode::BadArguments);
-        }
-        let acl = acl::fix_up(&acl, auth, self.rules.digest_auth)?;
+        let AskedSetAcl { path, acl, version } = request;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
+        let acl = acl::fix_up(&acl.unwrap_or_default(), auth, self.rules.digest_auth)?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::ADMIN, auth)?;
         let mut stat = node.stat.expect("find() gives living znodes");
@@ -502,13 +516,11 @@ impl Preparer {
     fn check(
         &self,
         tree: &Tree,
-        request: CheckVersionRequest<Bytes>,
+        request: AskedAtVersion<Bytes>,
         auth: &[Id<Bytes>],
     ) -> Result<TxnBody, ErrorCode> {
-        let CheckVersionRequest { path, version } = request;
-        if !path::is_valid(&path) {
-            return Err(ErrorCode::BadArguments);
-        }
+        let AskedAtVersion { path, version } = request;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
         let node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::READ, auth)?;
         let version = check_version(node.stat.expect("find() gives living znodes").version, version)?;
@@ -530,9 +542,9 @@ impl Preparer {
         }
         let Some((_, limits, usage)) = tree.quota_for(path) else { return Ok(()) };
         let too_many =
-            count != 0 && limits.count_hard > -1 && usage.count.saturating_add(count) > limits.count_hard;
+            count != 0 && limits.count_hard() > -1 && usage.count.saturating_add(count) > limits.count_hard();
         let too_large =
-            bytes != 0 && limits.bytes_hard > -1 && usage.bytes.saturating_add(bytes) > limits.bytes_hard;
+            bytes != 0 && limits.bytes_hard() > -1 && usage.bytes.saturating_add(bytes) > limits.bytes_hard();
         if too_many || too_large { Err(ErrorCode::QuotaExceeded) } else { Ok(()) }
     }
 

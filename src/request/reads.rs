@@ -9,10 +9,11 @@ use crate::jute::records::{
     WatcherEvent, WatchesRequest, WhoAmIResponse,
 };
 use crate::jute::{DecodeError, Reader as Frame};
-use crate::model::{ConnId, ErrorCode, Op, SessionId, perms};
+use crate::model::{ConnId, ErrorCode, Op, SessionId, perms, text};
 use crate::tree::{Database, EventKind, NodeId, WatchKind, WatchMode};
 use crate::wire::multi::{self, Part};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// On whose behalf a read runs.
@@ -59,8 +60,11 @@ pub fn serve(db: &Database, reader: Reader<'_>, xid: i32, op: Op, body: &[u8], o
     ReplyHeader { xid, zxid: db.last_zxid.0, err: 0 }.encode(out);
     let body_at = out.len();
     if let Err(code) = answer(db, reader, op, body, out) {
-        out.truncate(body_at);
-        out[body_at - 4..].copy_from_slice(&code.code().to_be_bytes());
+        // A multiRead that fails half-way sends what it has, as Java's does.
+        if op != Op::MultiRead {
+            out.truncate(body_at);
+        }
+        out[body_at - 4..body_at].copy_from_slice(&code.code().to_be_bytes());
     }
     let len = (out.len() - start - 4) as i32;
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
@@ -103,16 +107,17 @@ fn answer(
     let from = &mut Frame::new(body);
     match op {
         Op::GetData => {
-            let request = GetDataRequest::decode(from).map_err(malformed)?;
-            get_data(db, reader, request.path, request.watch, out)
+            let GetDataRequest { path, watch } = GetDataRequest::decode(from).map_err(malformed)?;
+            get_data(db, reader, path.ok_or(ErrorCode::MarshallingError)?, watch, out)
         }
         Op::Exists => {
             let request = ExistsRequest::decode(from).map_err(malformed)?;
             exists(db, reader, request.path, request.watch, out)
         }
         Op::GetChildren | Op::GetChildren2 => {
-            let request = GetChildrenRequest::decode(from).map_err(malformed)?;
-            get_children(db, reader, request.path, request.watch, op == Op::GetChildren2, out)
+            let GetChildrenRequest { path, watch } = GetChildrenRequest::decode(from).map_err(malformed)?;
+            let path = path.ok_or(ErrorCode::MarshallingError)?;
+            get_children(db, reader, path, watch, op == Op::GetChildren2, out)
         }
         Op::Ping => Ok(()),
         Op::GetAcl => {
@@ -121,7 +126,8 @@ fn answer(
         }
         Op::CheckWatches | Op::RemoveWatches => {
             let request = WatchesRequest::decode(from).map_err(malformed)?;
-            named_watches(db, reader, request.path, request.kind, op == Op::RemoveWatches)
+            let path = watch_key(request.path);
+            named_watches(db, reader, &path, request.kind, op == Op::RemoveWatches)
         }
         Op::AddWatch => {
             let request = AddWatchRequest::decode(from).map_err(malformed)?;
@@ -130,7 +136,8 @@ fn answer(
                 1 => true,
                 _ => return Err(ErrorCode::MarshallingError),
             };
-            db.watches.lock().add_persistent(reader.conn, reader.auth, request.path, recursive);
+            let path = watch_key(request.path);
+            db.watches.lock().add_persistent(reader.conn, reader.auth, &path, recursive);
             ErrorResponse { err: 0 }.encode(out);
             Ok(())
         }
@@ -142,7 +149,9 @@ fn answer(
         Op::GetAllChildrenNumber => {
             let request = GetAllChildrenNumberRequest::decode(from).map_err(malformed)?;
             let id = readable(db, reader, request.path)?;
-            GetAllChildrenNumberResponse { total: db.tree.descendants(id) as i32 }.encode(out);
+            // Java counts by the beginnings of paths: below the empty one it finds the root's other name too.
+            let total = db.tree.descendants(id) + usize::from(request.path.is_empty());
+            GetAllChildrenNumberResponse { total: total as i32 }.encode(out);
             Ok(())
         }
         Op::MultiRead => multi_read(db, reader, from, out),
@@ -197,7 +206,8 @@ fn exists(
         return Err(ErrorCode::NoAuth);
     }
     if watch {
-        db.watches.lock().add(reader.conn, reader.auth, path, WatchKind::Data, WatchMode::Standard);
+        let path = watch_key(Some(path));
+        db.watches.lock().add(reader.conn, reader.auth, &path, WatchKind::Data, WatchMode::Standard);
     }
     StatResponse { stat: db.tree.stat(found?) }.encode(out);
     Ok(())
@@ -242,7 +252,11 @@ fn get_acl(db: &Database, reader: Reader<'_>, path: &[u8], out: &mut BytesMut) -
 }
 
 fn get_ephemerals(db: &Database, session: SessionId, prefix: &[u8], out: &mut BytesMut) {
-    let all = prefix.is_empty() || prefix == b"/";
+    // Java's `trim` takes everything up to the blank for one.
+    let is_blank = |byte: &u8| *byte <= b' ';
+    let from = prefix.iter().position(|byte| !is_blank(byte)).unwrap_or(prefix.len());
+    let to = prefix.iter().rposition(|byte| !is_blank(byte)).map_or(from, |at| at + 1);
+    let all = matches!(&prefix[from..to], b"" | b"/");
     let own: Vec<_> = db.tree.ephemerals_of(session).filter(|path| all || path.starts_with(prefix)).collect();
     crate::jute::records::GetEphemeralsResponse { ephemerals: own }.encode(out);
 }
@@ -265,16 +279,14 @@ fn multi_read(
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
     let parts = multi::decode(from).map_err(malformed)?;
-    if parts.iter().any(|part| !part.is_read()) {
-        return Err(ErrorCode::MarshallingError);
-    }
-    for part in parts {
-        let (op, path) = match &part {
+    let done = parts.into_iter().try_for_each(|part| {
+        let (op, path) = match part {
             Part::GetData(request) => (Op::GetData, request.path),
             Part::GetChildren(request) => (Op::GetChildren, request.path),
-            _ => unreachable!("only reads are left"),
+            // A write, or a null path: the request fails here, behind the results so far.
+            _ => return Err(ErrorCode::MarshallingError),
         };
-        match readable(db, reader, path) {
+        match readable(db, reader, path.ok_or(ErrorCode::MarshallingError)?) {
             Ok(id) => {
                 multi::write_result_header(op.code(), 0, out);
                 if op == Op::GetData {
@@ -285,9 +297,10 @@ fn multi_read(
             }
             Err(code) => multi::write_error(code.code(), out),
         }
-    }
+        Ok(())
+    });
     multi::write_end(out);
-    Ok(())
+    done
 }
 
 const STANDARD: u8 = WatchMode::Standard as u8;
@@ -324,7 +337,7 @@ fn named_watches(
 
 /// Takes up the watches of a reconnected client and sends what it missed. Unlike Java, what it missed is told only of
 /// znodes that it may read: there any client could learn of any path this way. The watch stays, as its events are
-/// filtered when they fire.
+/// filtered when they fire. Java stumbles over a null only when it comes to it: what stands before has its effect.
 fn set_watches(
     db: &Database,
     reader: Reader<'_>,
@@ -342,44 +355,57 @@ fn set_watches(
             data: old.data,
             exist: old.exist,
             child: old.child,
-            persistent: Vec::new(),
-            persistent_recursive: Vec::new(),
+            persistent: Some(Vec::new()),
+            persistent_recursive: Some(Vec::new()),
         }
     };
+    const NULL: ErrorCode = ErrorCode::MarshallingError;
     let since = lists.relative_zxid;
     let mut watches = db.watches.lock();
-    let mut add = |path: &[u8], kind| watches.add(reader.conn, reader.auth, path, kind, WatchMode::Standard);
-    for path in lists.data {
+    let mut add = |path: &[u8], kind| {
+        let path = watch_key(Some(path));
+        watches.add(reader.conn, reader.auth, &path, kind, WatchMode::Standard);
+    };
+    let mut tell = |kind, path| write_event(out, -1, kind, &text::as_java_reads(path));
+    for path in lists.data.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match readable(db, reader, path) {
             Err(ErrorCode::NoAuth) => add(path, WatchKind::Data),
-            Err(_) => write_event(out, -1, EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).mzxid > since => write_event(out, -1, EventKind::DataChanged, path),
+            Err(_) => tell(EventKind::Deleted, path),
+            Ok(id) if db.tree.stat(id).mzxid > since => tell(EventKind::DataChanged, path),
             Ok(_) => add(path, WatchKind::Data),
         }
     }
-    for path in lists.exist {
+    for path in lists.exist.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match readable(db, reader, path) {
             Err(_) => add(path, WatchKind::Data),
-            Ok(_) => write_event(out, -1, EventKind::Created, path),
+            Ok(_) => tell(EventKind::Created, path),
         }
     }
-    for path in lists.child {
+    for path in lists.child.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match readable(db, reader, path) {
             Err(ErrorCode::NoAuth) => add(path, WatchKind::Child),
-            Err(_) => write_event(out, -1, EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).pzxid > since => {
-                write_event(out, -1, EventKind::ChildrenChanged, path)
-            }
+            Err(_) => tell(EventKind::Deleted, path),
+            Ok(id) if db.tree.stat(id).pzxid > since => tell(EventKind::ChildrenChanged, path),
             Ok(_) => add(path, WatchKind::Child),
         }
     }
-    for path in lists.persistent {
-        watches.add_persistent(reader.conn, reader.auth, path, false);
+    for path in lists.persistent.ok_or(NULL)? {
+        watches.add_persistent(reader.conn, reader.auth, &watch_key(path), false);
     }
-    for path in lists.persistent_recursive {
-        watches.add_persistent(reader.conn, reader.auth, path, true);
+    for path in lists.persistent_recursive.ok_or(NULL)? {
+        watches.add_persistent(reader.conn, reader.auth, &watch_key(path), true);
     }
     Ok(())
+}
+
+/// The path that a watch stands on, which need not be one of a znode: Java's string of it. Null is a key too.
+fn watch_key(path: Option<&[u8]>) -> Cow<'_, [u8]> {
+    // No string has these bytes.
+    const NULL: &[u8] = b"\xff";
+    path.map_or(Cow::Borrowed(NULL), text::as_java_reads)
 }
 
 fn malformed(_: DecodeError) -> ErrorCode {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::jute::records::*;
+use crate::jute::{Reader as Frame, Source};
 use crate::model::owner::OwnerRules;
 use crate::model::{ErrorCode, Op, SessionId, Zxid};
 use crate::tree::{Database, open_entry};
@@ -63,6 +64,24 @@ impl Server {
             }
             .encode(out);
         })
+    }
+
+    /// What a read is answered with: events and reply, frame by frame, each with its header and its body.
+    fn read(&self, op: Op, body: impl FnOnce(&mut BytesMut)) -> Vec<(ReplyHeader, Vec<u8>)> {
+        let (mut bytes, mut out) = (BytesMut::new(), BytesMut::new());
+        body(&mut bytes);
+        let (auth, rules) = (Arc::new([]) as Arc<[Id<Bytes>]>, self.preparer.rules().clone());
+        let conn = crate::model::ConnId(1);
+        let reader = ReadContext { conn, session: SESSION, auth: &auth, rules: &rules };
+        serve_read(&self.db, reader, 7, op, &bytes, &mut out);
+        let mut frames = Vec::new();
+        let mut rest = Frame::new(&out);
+        while let Ok(Some(frame)) = rest.buffer() {
+            let mut from = Frame::new(frame);
+            let header = ReplyHeader::decode(&mut from).unwrap();
+            frames.push((header, frame[ReplyHeader::MIN_LEN..].to_vec()));
+        }
+        frames
     }
 }
 
@@ -206,6 +225,177 @@ fn the_poison_create_is_refused() {
     }
 }
 
+#[test]
+fn a_null_path_is_refused_where_java_looks_at_it() {
+    let mut server = Server::new();
+    let mut create = |flags| {
+        let txn = server.prepare(Op::Create, |out| {
+            let acl = Some(vec![open_entry().into()]);
+            AskedCreate::<Bytes> { path: None, data: None, acl, flags }.encode(out);
+        });
+        error_of(&txn)
+    };
+    assert_eq!(create(7), Some(ErrorCode::BadArguments), "the flags come first");
+    assert_eq!(create(0), Some(ErrorCode::MarshallingError));
+    let set = server
+        .prepare(Op::SetData, |out| AskedSetData::<&[u8]> { path: None, data: None, version: 0 }.encode(out));
+    assert_eq!(error_of(&set), Some(ErrorCode::BadArguments));
+    let set_acl = server
+        .prepare(Op::SetAcl, |out| AskedSetAcl::<&[u8]> { path: None, acl: None, version: 0 }.encode(out));
+    assert_eq!(error_of(&set_acl), Some(ErrorCode::BadArguments));
+}
+
+#[test]
+fn a_null_path_in_a_part_fails_the_whole_multi() {
+    let mut server = Server::new();
+    let multi = server.prepare(Op::Multi, |out| {
+        for path in [Some(&b"/none"[..]), None] {
+            MultiHeader { op: Op::Delete.code(), done: false, err: -1 }.encode(out);
+            AskedAtVersion { path, version: -1 }.encode(out);
+        }
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    });
+    assert_eq!(error_of(&multi), Some(ErrorCode::MarshallingError));
+}
+
+#[test]
+fn a_part_that_java_stumbles_over_fails_the_whole_multi() {
+    let mut server = Server::new();
+    let part = |out: &mut BytesMut, path: &'static [u8], id: Option<&'static [u8]>| {
+        MultiHeader { op: Op::Create.code(), done: false, err: -1 }.encode(out);
+        let acl = AskedAcl { perms: 31, id: AskedId { scheme: Some(&b"world"[..]), id } };
+        AskedCreate { path: Some(path), data: None, acl: Some(vec![acl]), flags: 0 }.encode(out);
+    };
+    let before = server.preparer.has_outstanding();
+    let multi = server.prepare(Op::Multi, |out| {
+        part(out, b"/a", Some(b"anyone"));
+        part(out, b"/b", None);
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    });
+    assert_eq!(error_of(&multi), Some(ErrorCode::MarshallingError));
+    assert_eq!(server.preparer.has_outstanding(), before, "nothing of it is left");
+}
+
+#[test]
+fn an_id_in_a_multi_is_what_java_reads_of_what_it_wrote() {
+    let mut server = Server::new();
+    let write = |out: &mut BytesMut| {
+        let id = AskedId { scheme: Some(&b"digest"[..]), id: Some("u:\u{1f600}".as_bytes()) };
+        let acl = Some(vec![AskedAcl { perms: 31, id }]);
+        AskedCreate { path: Some(&b"/a"[..]), data: None, acl, flags: 0 }.encode(out);
+    };
+    let alone = server.prepare(Op::Create, write);
+    let TxnBody::Create(alone) = &alone.body else { panic!("{alone:?}") };
+    assert_eq!(alone.acl[0].id.id, &b"u:\xed\xa0\xbd\xed\xb8\x80"[..]);
+    let mut server = Server::new();
+    let multi = server.prepare(Op::Multi, |out| {
+        MultiHeader { op: Op::Create.code(), done: false, err: -1 }.encode(out);
+        write(out);
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    });
+    let TxnBody::Multi(parts) = &multi.body else { panic!("{multi:?}") };
+    let TxnBody::Create(part) = &parts[0] else { panic!("{parts:?}") };
+    assert_eq!(part.acl[0].id.id, "u:\u{fffd}\u{fffd}".as_bytes());
+}
+
+#[test]
+fn a_multi_read_that_fails_half_way_sends_what_it_has() {
+    let server = Server::new();
+    let part = |out: &mut BytesMut, path: Option<&[u8]>| {
+        MultiHeader { op: Op::GetData.code(), done: false, err: -1 }.encode(out);
+        GetDataRequest { path, watch: false }.encode(out);
+    };
+    let end = |out: &mut BytesMut| MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    let read = |body: &dyn Fn(&mut BytesMut)| server.read(Op::MultiRead, body).remove(0);
+    let mut expected = BytesMut::new();
+    crate::wire::multi::write_error(ErrorCode::NoNode.code(), &mut expected);
+    end(&mut expected);
+    let (header, body) = read(&|out| {
+        part(out, Some(b"/none"));
+        part(out, None);
+        part(out, Some(b"/"));
+        end(out);
+    });
+    assert_eq!((header.err, body), (-5, expected.to_vec()));
+    let (header, body) = read(&|out| {
+        MultiHeader { op: Op::Delete.code(), done: false, err: -1 }.encode(out);
+        DeleteRequest { path: &b"/none"[..], version: -1 }.encode(out);
+        end(out);
+    });
+    assert_eq!((header.err, body.len()), (-5, MultiHeader::MIN_LEN), "a write: nothing but the end");
+    let (header, body) = read(&|out| {
+        MultiHeader { op: Op::Delete.code(), done: false, err: -1 }.encode(out);
+        AskedAtVersion::<&[u8]> { path: None, version: -1 }.encode(out);
+        end(out);
+    });
+    assert_eq!((header.err, body.len()), (-5, MultiHeader::MIN_LEN), "nor does its null path count");
+    let (header, body) = read(&|out| part(out, Some(b"/")));
+    assert_eq!((header.err, body), (-5, vec![]), "what does not decode has no results");
+}
+
+#[test]
+fn blanks_alone_ask_for_all_ephemerals() {
+    let mut server = Server::new();
+    let txn = server.create("/e", 1);
+    server.apply(&txn);
+    for (prefix, count) in [("", 1), ("/", 1), (" \t/\0 ", 1), ("\0", 1), ("/e", 1), (" /e", 0), ("/f", 0)] {
+        let reply = server.read(Op::GetEphemerals, |out| {
+            GetEphemeralsRequest { prefix: Some(prefix.as_bytes()) }.encode(out);
+        });
+        let found = GetEphemeralsResponse::decode(&mut Frame::new(&reply[0].1)).unwrap();
+        assert_eq!(found.ephemerals.len(), count, "{prefix:?}");
+    }
+}
+
+#[test]
+fn the_empty_path_counts_the_roots_other_name_too() {
+    let server = Server::new();
+    let count = |path: &'static [u8]| {
+        let reply =
+            server.read(Op::GetAllChildrenNumber, |out| GetAllChildrenNumberRequest { path }.encode(out));
+        GetAllChildrenNumberResponse::decode(&mut Frame::new(&reply[0].1)).unwrap().total
+    };
+    assert_eq!((count(b"/"), count(b"")), (3, 4));
+}
+
+#[test]
+fn watches_are_taken_up_as_far_as_no_null_stands_in_the_way() {
+    let server = Server::new();
+    let none = || Some(vec![]);
+    let told = |data, exist, persistent| {
+        let frames = server.read(Op::SetWatches2, |out| {
+            let (relative_zxid, child, persistent_recursive) = (0, none(), none());
+            SetWatches2 { relative_zxid, data, exist, child, persistent, persistent_recursive }.encode(out);
+        });
+        let reply = frames.last().unwrap().0;
+        assert_eq!(reply.xid, 7);
+        (frames.len() - 1, reply.err)
+    };
+    let gone = Some(&b"/gone"[..]);
+    assert_eq!(told(Some(vec![gone, None, gone]), none(), none()), (1, -5));
+    assert_eq!(told(Some(vec![gone]), None, none()), (1, -5));
+    assert_eq!(told(Some(vec![gone]), none(), Some(vec![None])), (1, 0), "nobody looks at these");
+}
+
+#[test]
+fn a_watch_stands_on_the_text_that_java_reads() {
+    let server = Server::new();
+    let add = |path| server.read(Op::AddWatch, |out| AddWatchRequest { path, mode: 0 }.encode(out))[0].0.err;
+    let check =
+        |path| server.read(Op::CheckWatches, |out| WatchesRequest { path, kind: 3 }.encode(out))[0].0.err;
+    assert_eq!((check(None), add(None), check(None)), (-121, 0, 0));
+    assert_eq!(
+        (check(Some(&b"/\xfe"[..])), add(Some(&b"/\xff"[..])), check(Some(&b"/\xfe"[..]))),
+        (-121, 0, 0)
+    );
+    let frames = server.read(Op::SetWatches, |out| {
+        let data = Some(vec![Some(&b"/\xff"[..])]);
+        SetWatches { relative_zxid: 0, data, exist: Some(vec![]), child: Some(vec![]) }.encode(out);
+    });
+    let event = WatcherEvent::decode(&mut Frame::new(&frames[0].1)).unwrap();
+    assert_eq!(event.path, "/\u{fffd}".as_bytes());
+}
+
 fn any_path() -> impl Strategy<Value = Bytes> {
     let known =
         prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);
@@ -226,7 +416,9 @@ proptest! {
         for (kind, path, version, flags) in steps {
             let acl = vec![open_entry()];
             let txn = match kind {
-                0 | 1 => server.prepare(Op::Create2, |out| CreateRequest { path, data: None, acl, flags }.encode(out)),
+                0 | 1 => server.prepare(Op::Create2, |out| {
+                    CreateRequest { path, data: None, acl, flags }.encode(out);
+                }),
                 2 => server.prepare(Op::Delete, |out| DeleteRequest { path, version }.encode(out)),
                 3 => server.prepare(Op::SetData, |out| {
                     SetDataRequest { path: path.clone(), data: Some(path), version }.encode(out);

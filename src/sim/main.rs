@@ -9,7 +9,7 @@ use std::time::Instant;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use zabra::figures::Figures;
-use zabra::sim::{self, Outcome, Report};
+use zabra::sim::{self, Outcome, Report, Tells};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,6 +23,9 @@ struct Args {
     /// Replay this seed alone, and tell what happens. RUST_LOG=zabra=debug tells more.
     #[arg(long, conflicts_with_all = ["seeds", "first", "jobs"])]
     seed: Option<u64>,
+    /// Of a replay: tell every packet too.
+    #[arg(long, requires = "seed")]
+    packets: bool,
     /// How many seeds to run.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
@@ -47,12 +50,12 @@ impl FormatTime for SimTime {
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.seed {
-        Some(seed) => replay(seed),
+        Some(seed) => replay(seed, if args.packets { Tells::Packets } else { Tells::Events }),
         None => run(&args),
     }
 }
 
-fn replay(seed: u64) -> ExitCode {
+fn replay(seed: u64, tells: Tells) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("zabra=info"));
     tracing_subscriber::fmt()
@@ -62,7 +65,7 @@ fn replay(seed: u64) -> ExitCode {
         .with_level(false)
         .with_ansi(false)
         .init();
-    let outcome = sim::run(seed, &Arc::new(Figures::new()), true);
+    let outcome = sim::run(seed, &Arc::new(Figures::new()), tells);
     println!("{:?}", outcome.report);
     match outcome.violation {
         None => ExitCode::SUCCESS,
@@ -128,7 +131,7 @@ fn work(next: &AtomicU64, end: u64, failed: &AtomicU64, bar: &ProgressBar) -> (R
             return (total, violations);
         }
         // A panic is a violation too, and has to name its seed.
-        let run = std::panic::AssertUnwindSafe(|| sim::run(seed, &figures, false));
+        let run = std::panic::AssertUnwindSafe(|| sim::run(seed, &figures, Tells::Nothing));
         let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| Outcome {
             seed,
             report: Report::default(),

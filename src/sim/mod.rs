@@ -13,12 +13,13 @@ mod node;
 mod observed;
 mod options;
 mod random;
+pub mod trace;
 mod world;
 
 pub use disk::{DiskFaults, SimDisk};
 pub use options::Options;
 pub use random::Random;
-pub use world::{Report, World, trace};
+pub use world::{Report, Tells, World};
 
 use crate::figures::Figures;
 use std::sync::Arc;
@@ -32,11 +33,11 @@ pub struct Outcome {
     pub violation: Option<String>,
 }
 
-/// Runs one seed to its end. `trace`: tells what happens on standard output.
-pub fn run(seed: u64, figures: &Arc<Figures>, trace: bool) -> Outcome {
+/// Runs one seed to its end.
+pub fn run(seed: u64, figures: &Arc<Figures>, tells: Tells) -> Outcome {
     let mut random = Random::new(seed);
     let options = Options::draw(&mut random);
-    let mut world = World::new(seed, options, random, figures.clone(), trace);
+    let mut world = World::new(seed, options, random, figures.clone(), tells);
     let violation = world.run().err();
     Outcome { seed, report: world.report(), violation }
 }

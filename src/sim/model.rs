@@ -272,6 +272,8 @@ impl Model {
             Some(_) => {}
         }
         self.nodes.remove(path);
+        // A parent that is made anew counts anew.
+        self.suffixes.remove(path);
         let parent_path = parent_of(path).ok_or("a path without /")?.to_string();
         if let Some(parent) = self.nodes.get_mut(&parent_path) {
             parent.children.remove(&path[path.rfind('/').unwrap_or(0) + 1..]);

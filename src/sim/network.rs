@@ -54,7 +54,10 @@ struct Conn {
 /// Something arrives at the other side.
 #[derive(Debug)]
 pub struct Arrival {
+    pub from: Host,
     pub to: Host,
+    /// Who sent it had dialed.
+    pub from_dialer: bool,
     pub port: Port,
     pub chunk: Chunk,
 }
@@ -93,9 +96,7 @@ impl Network {
         let mut due = Vec::new();
         for (key, conn) in &self.conns {
             for side in 0..2 {
-                if let Some((at, _)) = conn.ways[side].chunks.front() {
-                    due.push(((*at).max(now), *key, side));
-                }
+                due.extend(conn.ways[side].chunks.iter().map(|(at, _)| ((*at).max(now), *key, side)));
             }
         }
         due
@@ -161,7 +162,7 @@ impl Network {
         if !conn.open[0] && !conn.open[1] && conn.ways.iter().all(|way| way.chunks.is_empty()) {
             self.conns.remove(&key);
         }
-        is_open.then_some(Arrival { to, port, chunk })
+        is_open.then_some(Arrival { from, to, from_dialer: side == 0, port, chunk })
     }
 
     /// Breaks a connection: both sides hear of it, and what was under way is lost.

@@ -385,12 +385,14 @@ impl Process {
         let id = LinkId(conn);
         let mut piece = BytesMut::new();
         let fed = feeder.next(&mut piece);
+        tracing::debug!("link {conn} is fed {} bytes: {fed:?}", piece.len());
         if !piece.is_empty() {
             out.push(Effect::Send(conn, piece.freeze()));
         }
         match fed {
+            // Pieces are small here: reading them must not take so long that writes come in faster.
             Ok(Fed::More) => {
-                out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
+                out.push(Effect::Later { disk: false, incoming: Incoming::Feed(conn) });
                 return;
             }
             Ok(Fed::Upto(upto)) => inputs.push(Input::Quorum(QuorumInput::Fed { link: id, upto })),
@@ -408,6 +410,9 @@ impl Process {
     // The client port.
 
     fn on_message(&mut self, conn: u64, message: ToServer, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        if self.core.mailboxes[0].has_mail() {
+            self.read_mail(inputs, out);
+        }
         let Some(client) = self.clients.get_mut(&conn) else { return };
         match message {
             ToServer::Connect(connect) => inputs.push(Input::Connect { conn: ConnId(conn), connect }),
@@ -462,10 +467,17 @@ impl Process {
             self.core.mailboxes[0].take(&mut mail);
         }
         let any = !mail.messages.is_empty();
+        let mut heard = Vec::new();
         for message in mail.messages.drain(..) {
             let bytes = mail.bytes.split_to(message.len).freeze();
             let conn = message.conn.0;
-            let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.ending) else { continue };
+            let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.ending) else {
+                // It is gone. A session that was opened for it stays without a connection.
+                if let ClientMessage::Established { session, .. } = message.message {
+                    inputs.push(Input::Disconnected { conn: message.conn, session });
+                }
+                continue;
+            };
             if !bytes.is_empty() {
                 out.push(Effect::Send(conn, bytes));
             }
@@ -483,11 +495,15 @@ impl Process {
                 out.push(Effect::Close(conn));
                 self.client_gone(conn, inputs);
             } else {
-                self.serve(conn, inputs, out);
+                heard.push(conn);
             }
         }
         mail.bytes.clear();
         self.mail = mail;
+        // Reads come behind everything that was announced.
+        for conn in heard {
+            self.serve(conn, inputs, out);
+        }
         any
     }
 

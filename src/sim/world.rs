@@ -7,7 +7,7 @@ use super::model::{LogFile, Model};
 use super::network::{Arrival, Chunk, Due, Host, Network, Port, ToServer};
 use super::node::{DATA_DIR, Effect, Incoming, Process, lay_out};
 use super::observed::Observed;
-use super::{Options, Random, SimDisk};
+use super::{Options, Random, SimDisk, trace};
 use crate::core::Clock;
 use crate::ensemble::Ensemble;
 use crate::figures::Figures;
@@ -92,6 +92,15 @@ pub(super) struct Node {
     pub boots: u64,
 }
 
+/// What is told of a run on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    Nothing,
+    Events,
+    /// Every packet too.
+    Packets,
+}
+
 /// What happened in a run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Report {
@@ -131,13 +140,13 @@ pub struct World {
     pub(super) faults: Faults,
     figures: Arc<Figures>,
     seed: u64,
-    trace: bool,
+    tells: Tells,
     events: u64,
     servers_text: String,
 }
 
 impl World {
-    pub fn new(seed: u64, options: Options, mut random: Random, figures: Arc<Figures>, trace: bool) -> Self {
+    pub fn new(seed: u64, options: Options, mut random: Random, figures: Arc<Figures>, tells: Tells) -> Self {
         let network = Network::new(options.servers(), options.latency, options.spike);
         let servers_text = options.servers_text();
         let mut nodes = Vec::new();
@@ -145,8 +154,7 @@ impl World {
             let disk = SimDisk::default();
             let mut text = servers_text.clone();
             if index >= options.voters + options.observers {
-                let id = index + 1;
-                text.push_str(&format!("server.{id}=s{id}:1:2:observer\n"));
+                text.push_str(&own_line(index));
             }
             lay_out(&disk, index as i64 + 1, &text, &options);
             let drift = options.drift;
@@ -180,7 +188,7 @@ impl World {
             faults: Faults::default(),
             figures,
             seed,
-            trace,
+            tells,
             events: 0,
             servers_text,
         }
@@ -199,7 +207,7 @@ impl World {
     }
 
     pub(super) fn say(&self, what: impl FnOnce() -> String) {
-        if self.trace {
+        if self.tells != Tells::Nothing {
             println!("{:>10.3} ms  {}", self.now as f64 / 1000.0, what());
         }
     }
@@ -332,6 +340,18 @@ impl World {
                 self.boot_after(index, 1000);
                 Ok(())
             }
+            // A reconfiguration left it out. The operator who starts it all the same names it again, as an observer.
+            Err(StorageError::Refused(why)) if why.contains("there is no line") => {
+                self.say(|| format!("server {} is left out; it is told whom to ask", index + 1));
+                let mut servers = String::new();
+                for member in self.configuration().members() {
+                    servers.push_str(&format!("server.{}={member}\n", member.id));
+                }
+                servers.push_str(&own_line(index));
+                lay_out(&disk, index as i64 + 1, &servers, &self.options);
+                self.boot_after(index, 1000);
+                Ok(())
+            }
             // The fault that was set for a running server strikes one that starts.
             Err(error) if disk.has_stopped() || self.faults.is_disk_fault(&disk) => {
                 self.say(|| format!("server {} fails to start: {error}", index + 1));
@@ -419,7 +439,7 @@ impl World {
         node.running = false;
         let Some(process) = &mut node.process else { return Ok(()) };
         let mut effects = Vec::new();
-        if self.trace {
+        if self.tells != Tells::Nothing {
             trace::enter(index, self.now);
         }
         process.run(self.options.batch, &mut effects);
@@ -539,9 +559,11 @@ impl World {
     }
 
     fn arrive(&mut self, key: u64, side: usize) -> Result<(), String> {
-        let Some(Arrival { to, port, chunk }) = self.network.arrive(self.now, key, side) else {
-            return Ok(());
-        };
+        let Some(arrival) = self.network.arrive(self.now, key, side) else { return Ok(()) };
+        let Arrival { from, to, from_dialer, port, chunk } = arrival;
+        if self.tells == Tells::Packets {
+            self.say(|| trace::packet(key, from, to, port, from_dialer, &chunk));
+        }
         match to {
             Host::Server(index) => {
                 let life = self.nodes[index].life;
@@ -772,6 +794,12 @@ impl World {
     }
 }
 
+/// How a server names itself that is in no configuration yet.
+fn own_line(index: usize) -> String {
+    let id = index + 1;
+    format!("server.{id}=s{id}:1:2:observer\n")
+}
+
 /// The tree and the sessions of a server against the model's.
 fn compare(model: &Model, process: &Process) -> Result<(), String> {
     let db = process.core.db.read();
@@ -805,22 +833,4 @@ fn compare(model: &Model, process: &Process) -> Result<(), String> {
         return Err(format!("sessions {sessions:x?}, where the model has {:x?}", model.sessions));
     }
     Ok(())
-}
-
-/// Who is at work, for the lines that the server itself logs.
-pub mod trace {
-    use std::cell::Cell;
-
-    thread_local! {
-        static AT: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
-    }
-
-    pub(super) fn enter(server: usize, now: u64) {
-        AT.set((server, now));
-    }
-
-    /// The server that is at work, and the microseconds since the beginning.
-    pub fn at() -> (usize, u64) {
-        AT.get()
-    }
 }

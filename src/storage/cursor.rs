@@ -35,10 +35,9 @@ impl LogCursor {
     /// Goes to the place behind `zxid`, and tells what is there.
     pub fn seek(disk: Arc<dyn Disk>, dirs: &Dirs, zxid: i64) -> Result<(Self, Place), StorageError> {
         let logs = files(&*disk, &dirs.log, log_zxid)?;
-        let Some(first) = logs.iter().rposition(|(start, _)| *start <= zxid) else {
-            let cursor = Self { disk, files: Vec::new(), reader: None, last: zxid, ahead: None, bytes: 0 };
-            return Ok((cursor, Place::Unknown));
-        };
+        let first = logs.iter().rposition(|(start, _)| *start <= zxid).unwrap_or(0);
+        // What a snapshot shows may be in no log.
+        let is_shown = files(&*disk, &dirs.data, snapshot_zxid)?.iter().any(|(shown, _)| *shown == zxid);
         let files: Vec<_> = logs[first..].iter().rev().cloned().collect();
         let mut cursor = Self { disk, files, reader: None, last: i64::MIN, ahead: None, bytes: 0 };
         let place = loop {
@@ -50,7 +49,12 @@ impl LogCursor {
                 }
                 other => {
                     cursor.ahead = other;
+                    let next = cursor.ahead.as_ref().map(|record| record.zxid);
                     break match cursor.last {
+                        i64::MIN if is_shown && next.is_none_or(|next| follows(zxid, next)) => {
+                            cursor.last = zxid;
+                            Place::Within
+                        }
                         i64::MIN => Place::Unknown,
                         _ if zxid as u32 == 0 => Place::Within,
                         before => Place::Behind(before),

@@ -143,7 +143,7 @@ impl TxnLog {
 
     /// The next append opens a new segment.
     pub fn roll(&mut self) {
-        self.unsynced.extend(self.segment.take());
+        self.unsynced.extend(self.segment.take().filter(|segment| segment.dirty || segment.created));
     }
 
     /// Bytes in the open segment.

@@ -166,8 +166,10 @@ impl Database {
             zxid: header.zxid,
             time: header.time,
         };
-        let result = self.tree.create(&new, events);
-        self.with_stat(result)
+        match self.tree.create(&new, events) {
+            Ok(stat) => Applied { stat: Some(stat), ..Applied::default() },
+            Err(code) => failed(code),
+        }
     }
 
     fn close_session(&mut self, session: SessionId, listed: &[Bytes], zxid: i64, events: &mut Vec<Event>) {

@@ -270,8 +270,9 @@ impl Tree {
 
     // Changes, each as a transaction describes it.
 
-    /// Creates a znode. On `NodeExists` the znode's ACL is replaced all the same, as Java ≥ 3.9.4 does on replay.
-    pub fn create(&mut self, new: &NewNode<'_>, events: &mut Vec<Event>) -> Result<NodeId, ErrorCode> {
+    /// Creates a znode, and gives the stat that it begins with: a new quota's usage is written into it only then. On
+    /// `NodeExists` the znode's ACL is replaced all the same, as Java ≥ 3.9.4 does on replay.
+    pub fn create(&mut self, new: &NewNode<'_>, events: &mut Vec<Event>) -> Result<Stat, ErrorCode> {
         let parent_path = path::parent(new.path).ok_or(ErrorCode::BadArguments)?;
         let parent = self.find(parent_path).ok_or(ErrorCode::NoNode)?;
         if let Some(existing) = self.find(new.path) {
@@ -295,11 +296,12 @@ impl Tree {
             ephemeral_owner: new.owner,
         };
         let id = self.link(parent, new.path, new.data, &stat, acl);
+        let stat = self.stat(id);
         self.note_quota_node(new.path);
         self.count_quota(new.path, new.data.map_or(0, <[u8]>::len) as i64, 1);
         events.push(Event { kind: EventKind::Created, path: new.path.clone(), acl: self.acl(id).clone() });
         self.push_children_changed(new.path, parent, events);
-        Ok(id)
+        Ok(stat)
     }
 
     /// A replayed create found its znode already there: the parent's counters still have to reach the txn's values.

@@ -2,7 +2,7 @@
 
 use super::{NodeId, QUOTA, Tree};
 use crate::model::path;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const LIMIT_NODE: &[u8] = b"zookeeper_limits";
 pub(super) const STAT_NODE: &[u8] = b"zookeeper_stats";
@@ -43,16 +43,24 @@ pub(super) fn stat_path(quota_path: &[u8]) -> Vec<u8> {
 }
 
 /// The text of a limit or stats node. −1 stands for "no limit".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub count: i64,
     pub bytes: i64,
-    pub count_hard: i64,
-    pub bytes_hard: i64,
+    /// All other keys, hard limits among them: whatever stands there stays.
+    others: BTreeMap<String, i64>,
 }
 
 impl Limits {
-    const NONE: Limits = Limits { count: -1, bytes: -1, count_hard: -1, bytes_hard: -1 };
+    const NONE: Limits = Limits { count: -1, bytes: -1, others: BTreeMap::new() };
+
+    pub fn count_hard(&self) -> i64 {
+        self.others.get("countHardLimit").copied().unwrap_or(-1)
+    }
+
+    pub fn bytes_hard(&self) -> i64 {
+        self.others.get("byteHardLimit").copied().unwrap_or(-1)
+    }
 
     /// Reads `count=N,bytes=M=;byteHardLimit=X;countHardLimit=Y`. What does not parse counts as absent: a client may
     /// write any bytes into these znodes, and Java's exception here would stop its server.
@@ -62,29 +70,32 @@ impl Limits {
         for pair in text.split([',', ';']) {
             let mut parts = pair.split('=');
             let (Some(key), Some(value)) = (parts.next(), parts.next()) else { continue };
-            let value = value.parse().unwrap_or(-1);
-            match key {
-                "count" => limits.count = value,
-                "bytes" => limits.bytes = value,
-                "countHardLimit" => limits.count_hard = value,
-                "byteHardLimit" => limits.bytes_hard = value,
-                _ => {}
+            // Nothing between two '=' is "no limit"; nothing at the end is no value, as Java splits.
+            let value = match value {
+                "" if parts.all(str::is_empty) => continue,
+                "" => Ok(-1),
+                value => value.parse(),
+            };
+            match (key, value) {
+                ("count", value) => limits.count = value.unwrap_or(-1),
+                ("bytes", value) => limits.bytes = value.unwrap_or(-1),
+                (_, Ok(value)) => {
+                    limits.others.insert(key.to_string(), value);
+                }
+                (_, Err(_)) => {}
             }
         }
         limits
     }
 
-    fn text(self) -> String {
+    fn text(&self) -> String {
         let mut text = format!("count={},bytes={}", self.count, self.bytes);
-        if self.bytes_hard != -1 || self.count_hard != -1 {
+        if !self.others.is_empty() {
             // The stray '=' keeps old parsers from reading on.
             text.push('=');
-            if self.bytes_hard != -1 {
-                text.push_str(&format!(";byteHardLimit={}", self.bytes_hard));
-            }
-            if self.count_hard != -1 {
-                text.push_str(&format!(";countHardLimit={}", self.count_hard));
-            }
+        }
+        for (key, value) in &self.others {
+            text.push_str(&format!(";{key}={value}"));
         }
         text
     }
@@ -127,7 +138,7 @@ impl Tree {
         }
         let stat = stat_path(quota_path);
         if let Some(id) = self.find(&stat) {
-            self.write_usage(id, &stat, Limits { count, bytes, ..Limits::NONE });
+            self.write_usage(id, &stat, &Limits { count, bytes, ..Limits::NONE });
         }
     }
 
@@ -140,10 +151,10 @@ impl Tree {
         // The text is the clients' to write: any number may stand there.
         usage.count = usage.count.saturating_add(count);
         usage.bytes = usage.bytes.saturating_add(bytes);
-        self.write_usage(id, &stat, usage);
+        self.write_usage(id, &stat, &usage);
     }
 
-    fn write_usage(&mut self, id: NodeId, path: &[u8], usage: Limits) {
+    fn write_usage(&mut self, id: NodeId, path: &[u8], usage: &Limits) {
         self.replace_data(id, path, Some(usage.text().as_bytes()), |_| {});
     }
 }
@@ -154,9 +165,16 @@ mod tests {
 
     #[test]
     fn limits_survive_javas_text_form() {
-        for text in ["count=1,bytes=-1", "count=-1,bytes=5=;byteHardLimit=9;countHardLimit=3"] {
+        for text in [
+            "count=1,bytes=-1",
+            "count=-1,bytes=5=;byteHardLimit=9;countHardLimit=3",
+            "count=1,bytes=2=;byteHardLimit=-1;unknown=7",
+        ] {
             assert_eq!(Limits::parse(Some(text.as_bytes())).text(), text);
         }
+        let mixed = Limits::parse(Some(b"z=1;bytes=,countHardLimit=4,a==2;;count=3"));
+        assert_eq!(mixed.text(), "count=3,bytes=-1=;a=-1;countHardLimit=4;z=1");
+        assert_eq!((mixed.count_hard(), mixed.bytes_hard()), (4, -1));
         assert_eq!(Limits::parse(None), Limits::NONE);
         assert_eq!(Limits::parse(Some(b"count=x,\xff=,,;=")), Limits::NONE);
     }

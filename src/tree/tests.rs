@@ -189,6 +189,18 @@ fn quotas_count_below_their_path() {
 }
 
 #[test]
+fn the_stat_of_a_new_quotas_usage_is_that_of_the_text_it_came_with() {
+    let mut db = database();
+    for (at, path) in ["/zookeeper/quota/q", "/zookeeper/quota/q/zookeeper_limits"].into_iter().enumerate() {
+        apply(&mut db, at as i64 + 1, create(path, "count=1", at as i32 + 1));
+    }
+    let made = apply(&mut db, 3, create("/zookeeper/quota/q/zookeeper_stats", "count=0", 2));
+    assert_eq!(made.stat.unwrap().data_length, 7);
+    let usage = db.tree.find(b"/zookeeper/quota/q/zookeeper_stats").unwrap();
+    assert_eq!(db.tree.data(usage), Some(&b"count=0,bytes=0"[..]));
+}
+
+#[test]
 fn watches_fire_as_in_javas_table() {
     use crate::model::ConnId;
     let auth: std::sync::Arc<[crate::jute::records::Id<Bytes>]> = std::sync::Arc::new([]);

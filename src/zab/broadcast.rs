@@ -61,6 +61,11 @@ impl Broadcast {
         *acked = zxid.max(*acked);
     }
 
+    /// `server` begins anew: what it acknowledged it may have no more.
+    pub fn forget(&mut self, server: ServerId) {
+        self.acked.remove(&server);
+    }
+
     /// How far `server` has acknowledged.
     pub fn acked(&self, server: ServerId) -> Zxid {
         self.acked.get(&server).copied().unwrap_or(Zxid(i64::MIN))

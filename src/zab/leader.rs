@@ -417,6 +417,13 @@ impl Leader {
 
     /// Decides how the learner gets this leader's history, and begins.
     fn synchronize(&mut self, now: u64, id: LinkId, last: Zxid, server: &Server, out: &mut Outputs) {
+        // It may be told to cut off what it acknowledged on an earlier connection.
+        let sid = self.links[&id].sid;
+        self.broadcast.forget(sid);
+        let old = self.links.iter().filter(|(other, link)| **other != id && link.sid == sid);
+        for old in old.map(|(old, _)| *old).collect::<Vec<_>>() {
+            self.drop_link(old, "its server has connected anew", out);
+        }
         if server.settings.force_snapshot_sync || last == NO_DATA {
             return self.feed(now, id, Feed::Snapshot, server, out);
         }

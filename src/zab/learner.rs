@@ -304,7 +304,7 @@ impl Learner {
         self.require(Stage::Accepted, packet)
     }
 
-    /// The leader's history has all that is in this server's log.
+    /// What this server has is part of the leader's history, with what it had logged and not heard to be committed.
     fn on_diff(&mut self, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
         self.open("DIFF")?;
         self.stage = Stage::Syncing;
@@ -319,6 +319,7 @@ impl Learner {
         }
         self.stage = Stage::Truncating;
         server.tail.retain(|entry| entry.zxid <= to);
+        server.deliver_tail(out);
         let reload = to < server.history.end();
         server.history.truncate(to);
         server.log_end = to;
@@ -360,7 +361,7 @@ impl Learner {
         let last = server.log_end;
         // A Java leader's queue may begin before the snapshot that it sent ahead of it; and some leaders send an observer
         // the proposals that it will be informed of.
-        if zxid <= server.history.end() || server.tail.iter().any(|entry| entry.zxid == zxid) {
+        if zxid <= last {
             return Ok(());
         }
         let entry = Entry::decode(body)?;
@@ -480,11 +481,9 @@ impl Learner {
                 let current = server.current;
                 self.ack_epoch(Some(current), server, out);
             }
-            (Stage::Truncating, DiskDone::Truncated(_)) => {
+            (Stage::Truncating, DiskDone::Truncated(_)) | (Stage::Installing, DiskDone::Installed(_)) => {
                 self.stage = Stage::Syncing;
-                server.deliver_tail(out);
             }
-            (Stage::Installing, DiskDone::Installed(_)) => self.stage = Stage::Syncing,
             (Stage::Truncating, DiskDone::Unmendable) => self.stage = Stage::Wiping,
             (Stage::Wiping, DiskDone::Wiped) => {
                 self.lose("the log can't be cut there; this server takes everything anew".into(), out);

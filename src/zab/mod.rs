@@ -247,6 +247,14 @@ impl Server {
         }
     }
 
+    /// What is in the log turns out to be history of the leader.
+    fn deliver_tail(&mut self, out: &mut Outputs) {
+        for entry in std::mem::take(&mut self.tail) {
+            self.history.push(entry.logged());
+            out.events.push_back(Event::Deliver(entry));
+        }
+    }
+
     /// What this server would owe if it lost what it has now.
     fn owes(&self) -> Debt {
         let all = Debt::AtLeast(self.current, self.log_end);
@@ -270,15 +278,6 @@ impl Server {
         self.log_end = zxid;
         self.history.restart(zxid);
         self.tail.clear();
-    }
-
-    /// What is in the log and was not known to be committed belongs to the leader's history: its COMMIT came in an
-    /// earlier term, or never. Clients see it only once this server is up to date.
-    fn deliver_tail(&mut self, out: &mut Outputs) {
-        for entry in std::mem::take(&mut self.tail) {
-            self.history.push(entry.logged());
-            out.events.push_back(Event::Deliver(entry));
-        }
     }
 
     /// A newer configuration was proposed: elections and proposals need its quorum too from now on.

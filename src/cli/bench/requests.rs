@@ -74,13 +74,13 @@ impl Workload {
             let path = made.path(node);
             let read = match kind {
                 Kind::Exists => frame(Op::Exists, |out| {
-                    GetDataRequest { path: path.as_bytes(), watch: false }.encode(out)
+                    GetDataRequest { path: Some(path.as_bytes()), watch: false }.encode(out)
                 }),
                 Kind::Children => frame(Op::GetChildren, |out| {
-                    GetDataRequest { path: made.root.as_bytes(), watch: false }.encode(out);
+                    GetDataRequest { path: Some(made.root.as_bytes()), watch: false }.encode(out);
                 }),
                 _ => frame(Op::GetData, |out| {
-                    GetDataRequest { path: path.as_bytes(), watch: false }.encode(out)
+                    GetDataRequest { path: Some(path.as_bytes()), watch: false }.encode(out)
                 }),
             };
             let set = SetDataRequest { path: path.as_bytes(), data: Some(&made.data[..]), version: -1 };

@@ -130,9 +130,8 @@ def story(ensemble):
     follower.start()
     ensemble.wait_until_all_serve()
     leader = ensemble.leader()
-    from test_mixed import diverge
     observer.stop()
-    diverge(ensemble, leader)
+    ensemble.diverge(leader, ["/lost"])
     for member in ensemble:
         if member is not leader and member is not observer:
             member.start()

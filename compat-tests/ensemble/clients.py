@@ -118,6 +118,23 @@ def reconfig(session, joining=None, leaving=None, members=None, version=-1):
     return zxid, err, Fields(body).buffer().decode() if err == 0 else None
 
 
+def change(ensemble, **what):
+    """A reconfiguration, asked for until a leader says that it is in force."""
+    def once():
+        leader = ensemble.leader()
+        if leader is None:
+            return None
+        try:
+            with connect(leader) as session:
+                zxid, err, text = reconfig(session, **what)
+        except (OSError, Closed, struct.error):
+            # A leader that goes meanwhile: whoever leads next is asked again.
+            return None
+        assert err in (0, -13, -14, -112), NAMES.get(err, err)
+        return text
+    return ensemble.wait(f"reconfiguration {what}", once, 30)
+
+
 class Roaming:
     """A client with one session that goes on at the next living server, as a client library does."""
 
@@ -192,6 +209,6 @@ class Roaming:
 
 
 __all__ = [
-    "CONNECTION_LOSS", "Closed", "Fields", "Roaming", "Session", "assert_equal_trees", "buffer", "connect", "create",
+    "CONNECTION_LOSS", "Closed", "Fields", "Roaming", "Session", "assert_equal_trees", "buffer", "change", "connect", "create",
     "ok", "read_tree", "reconfig", "set_data", "sync", "ustring", "write",
 ]

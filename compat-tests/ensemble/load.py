@@ -96,14 +96,13 @@ class Worker:
             body += struct.pack(">i", len(paths)) + b"".join(map(ustring, paths))
         self.connection.send(self.request("watches", (), SET_WATCHES, body, xid=-8))
 
-    def lose(self):
+    def drop(self):
         """What has no answer never gets one."""
         for cxid, op, args, t0 in self.pending:
             self.history.append(("unknown", self.session_id, cxid, op, args, t0))
         self.pending.clear()
         self.connection.close()
         self.connection = None
-        self.at += 1
 
     def request(self, op, args, code, body, xid=None):
         """The frame of the next request; its answer is expected from now on."""
@@ -218,6 +217,16 @@ class Worker:
         self.watching.clear()
         self.created = [path for path in self.created if not path.startswith("/eph")]
 
+    def vanish(self, stop):
+        """Is not heard of any more, as if it had died; or comes back when it is too late."""
+        self.drop()
+        if self.random.random() < 0.5:
+            stop.wait(1.5 * self.timeout_ms / 1000)
+        else:
+            self.session_id, self.passwd = 0, bytes(16)
+            self.watching.clear()
+        self.created = [path for path in self.created if not path.startswith("/eph")]
+
     def run(self, stop, end_sessions=True):
         due = time.monotonic()
         while not stop.is_set():
@@ -242,15 +251,17 @@ class Worker:
                             raise
                 if end_sessions and self.random.random() < 0.002:
                     self.end_session()
+                elif end_sessions and self.timeout_ms < 10_000 and self.random.random() < 0.005:
+                    self.vanish(stop)
             except (OSError, Closed):
-                self.lose()
+                self.drop()
+                self.at += 1
         if self.connection is not None:
             try:
                 self.connection.socket.settimeout(5)
-                while self.pending:
-                    self.take()
+                self.end_session()
             except (OSError, Closed):
-                self.lose()
+                self.drop()
 
 
 WRITES = {"cas": 4, "seq": 2, "ephemeral": 1, "create": 2, "delete": 2, "multi": 1}

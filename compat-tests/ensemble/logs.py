@@ -122,39 +122,54 @@ class Archive:
     """Keeps every log file that a server ever had: by hard links, so that a file that it removes can still be read."""
 
     def __init__(self):
-        # Server and inode of each file, with its generation: files that went at the same time.
-        self.known = {}
-        self.generation = 0
+        # Of each server: its files by inode as [name's zxid, link, what became of it], and how often it began anew.
+        self.files = {}
+        self.generation = {}
 
     def collect(self, members):
         """To be called often, and before a server loses its disk."""
-        self.generation += 1
         for member in members:
-            present = set()
-            for path in log_files(member.files):
-                try:
-                    inode = path.stat().st_ino
-                    key = member.sid, inode
-                    present.add(key)
-                    if key not in self.known:
-                        # On the same disk.
-                        kept = member.data / "archive"
-                        kept.mkdir(exist_ok=True)
-                        link = kept / f"{inode}-{path.name}"
-                        os.link(path, link)
-                        self.known[key] = [link, None]
-                except FileNotFoundError:
-                    # It went between the listing and the link.
-                    continue
-            for key, entry in self.known.items():
-                if key[0] == member.sid and key not in present and entry[1] is None:
-                    entry[1] = self.generation
+            files = self.files.setdefault(member.sid, {})
+            present = self.link(member, files)
+            before = {inode: entry for inode, entry in files.items() if entry[2] == "there"}
+            kept = [entry[0] for inode, entry in before.items() if inode in present]
+            for inode, entry in before.items():
+                if inode not in present:
+                    # Purged from the beginning, cut from the end, or replaced as a whole.
+                    entry[2] = "there no more" if kept and entry[0] < max(kept) else "cut" if kept else "replaced"
+            if before and not kept:
+                self.generation[member.sid] = self.generation.get(member.sid, 0) + 1
+            generation = self.generation.get(member.sid, 0)
+            for inode in present - set(before):
+                files[inode][2:] = ["there", generation]
 
-    def histories(self):
-        """Per server and generation the transactions in the order of the files, the present ones last."""
+    def link(self, member, files):
+        present = set()
+        for path in log_files(member.files):
+            try:
+                inode = path.stat().st_ino
+                if inode not in files:
+                    # On the same disk.
+                    kept = member.data / "archive"
+                    kept.mkdir(exist_ok=True)
+                    link = kept / f"{inode}-{path.name}"
+                    os.link(path, link)
+                    files[inode] = [int(path.name.split(".")[1], 16), link, None, None]
+                present.add(inode)
+            except FileNotFoundError:
+                # It went between the listing and the link.
+                continue
+        return present
+
+    def histories(self, members):
+        """`(sid, is_present, records)`: the transactions of files that belong together, in their order. Those that `members` have
+        at the end are present."""
+        current = {member.sid for member in members}
         groups = {}
-        for (sid, _), (link, gone) in self.known.items():
-            groups.setdefault((sid, gone or 1 << 60), []).append(link)
-        for (sid, gone), links in sorted(groups.items()):
-            links.sort(key=lambda link: int(link.name.rsplit(".", 1)[1], 16))
-            yield sid, gone == 1 << 60, [record for link in links for record in records(link)]
+        for sid, files in self.files.items():
+            for inode, (zxid, link, fate, generation) in files.items():
+                key = (sid, generation, inode if fate == "cut" else 0)
+                groups.setdefault(key, []).append((zxid, link))
+        for (sid, generation, cut), links in sorted(groups.items()):
+            is_present = sid in current and not cut and generation == self.generation.get(sid, 0)
+            yield sid, is_present, [record for _, link in sorted(links) for record in records(link)]

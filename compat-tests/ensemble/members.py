@@ -1,4 +1,5 @@
 """An ensemble of real processes: 1 to 7 servers, each Zabra's binary or Java's 3.9.5, on one data directory each."""
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 
+import clients
 from harness.server import BINARY, JAVA_CLASSPATH
 
 # Quick to start, and small: there are up to seven at once.
@@ -38,6 +40,12 @@ SETTINGS = {
     "preAllocSize": "1024",
     "maxSessionTimeout": "60000",
     "skipACL": "yes",
+}
+# Java's words and ours.
+WAYS = {
+    "DIFF": r"Getting a diff from the leader|synchronizes this server by DIFF",
+    "TRUNC": r"Truncating log to get in sync|synchronizes this server by TRUNC",
+    "SNAP": r"Getting a snapshot from leader|synchronizes this server by SNAP",
 }
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -186,6 +194,12 @@ class Member:
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def ways(self, start=0):
+        """How its log says that it was synchronized, since `start`."""
+        text = self.log()[start:]
+        found = [(match.start(), name) for name, pattern in WAYS.items() for match in re.finditer(pattern, text)]
+        return [name for _, name in sorted(found)]
+
     def word(self, word, timeout=5):
         with self.ensemble.connect(self, timeout) as connection:
             connection.sendall(word.encode())
@@ -306,6 +320,27 @@ class Ensemble:
         self.wait(f"{self[sid]} leads", lambda: self[sid].mode() == "leader" and others[0].mode())
         others[1].start()
         self.wait_until_all_serve()
+
+    def come_back(self, member):
+        """Starts it, and tells how it was synchronized."""
+        start = len(member.log())
+        member.start()
+        self.wait_until_all_serve()
+        return member.ways(start)
+
+    def diverge(self, leader, paths):
+        """Kills all in such a way that the leader has logged `paths` and nobody else has."""
+        with clients.connect(leader) as session:
+            clients.ok(session, clients.CREATE, clients.create(f"{paths[0]}-before"))
+            for member in self:
+                if member is not leader:
+                    member.kill()
+            with contextlib.suppress(OSError):
+                for path in paths:
+                    session.push(clients.CREATE, clients.create(path))
+            lost = paths[-1].encode()
+            self.wait("the write is in its log", lambda: any(lost in path.read_bytes() for path in leader.files.glob("log.*")), 5)
+            leader.kill()
 
     def state(self, lines=25):
         text = []

@@ -1,12 +1,10 @@
 """Java 3.9.5 and Zabra in one ensemble: the wire of both peer ports, proved by those who speak it."""
-import os
-import re
 import struct
 import threading
 import time
 
 import pytest
-from clients import (CONNECTION_LOSS, Closed, Roaming, assert_equal_trees, buffer, connect, create, ok, read_tree, reconfig,
+from clients import (CONNECTION_LOSS, Closed, Roaming, assert_equal_trees, buffer, change, connect, create, ok, read_tree,
                      set_data, sync, ustring, write)
 from harness.wire import CHECK, CLOSE, CREATE, CREATE2, CREATE_CONTAINER, CREATE_TTL, DELETE, MULTI, SET, acl
 from members import Ensemble
@@ -165,25 +163,6 @@ def test_a_rolling_move_to_zabra_and_back_loses_nothing():
         print(f"{count} acknowledged writes are all there")
 
 
-def way(member, start):
-    """How its log says that it was synchronized, since `start`."""
-    text = member.log()[start:]
-    ways = {
-        "DIFF": r"Getting a diff from the leader|synchronizes this server by DIFF",
-        "TRUNC": r"Truncating log to get in sync|synchronizes this server by TRUNC",
-        "SNAP": r"Getting a snapshot from leader|synchronizes this server by SNAP",
-    }
-    found = [(match.start(), name) for name, pattern in ways.items() for match in re.finditer(pattern, text)]
-    return [name for _, name in sorted(found)]
-
-
-def come_back(ensemble, member):
-    start = len(member.log())
-    member.start()
-    ensemble.wait_until_all_serve()
-    return way(member, start)
-
-
 def lead_of(ensemble, java):
     """Has a server of that kind lead, and gives it with a follower of the other kind."""
     leader = ensemble.leader()
@@ -191,25 +170,6 @@ def lead_of(ensemble, java):
         leader = next(member for member in ensemble if member.java == java)
         ensemble.make_lead(leader.sid, some_write)
     return leader, next(member for member in ensemble if member.java != java)
-
-
-def diverge(ensemble, leader):
-    """Kills all in such a way that the leader has logged a write that nobody else has."""
-    others = [member for member in ensemble if member is not leader]
-    with connect(leader) as session:
-        ok(session, CREATE, create(f"/before-{next(COUNTER)}"))
-        for member in others:
-            member.kill()
-        try:
-            for _ in range(3):
-                session.push(CREATE, create(f"/lost-{next(COUNTER)}"))
-        except OSError:
-            pass
-        lost = f"/lost-{next(COUNTER) - 1}".encode()
-        logs = lambda: any(lost in path.read_bytes() for path in leader.files.glob("log.*"))  # noqa: E731
-        ensemble.wait("the write is in its log", logs, 5)
-        leader.kill()
-    return lost.decode()
 
 
 @pytest.mark.parametrize("java_leads", [True, False], ids=["java-leads", "zabra-leads"])
@@ -223,7 +183,7 @@ def test_a_follower_of_the_other_kind_is_synchronized_in_every_way(java_leads):
         follower.stop()
         for _ in range(5):
             some_write(leader)
-        assert come_back(ensemble, follower) == ["DIFF"]
+        assert ensemble.come_back(follower) == ["DIFF"]
         follower.stop()
         with connect(leader) as session:
             for _ in range(7):
@@ -232,7 +192,7 @@ def test_a_follower_of_the_other_kind_is_synchronized_in_every_way(java_leads):
                 for number in range(100):
                     assert session.reply()[2] == 0
             session.call(CLOSE)
-        assert come_back(ensemble, follower) == ["DIFF"], "beyond the committed transactions in memory"
+        assert ensemble.come_back(follower) == ["DIFF"], "beyond the committed transactions in memory"
         follower.stop()
         follower.wipe()
         if not java_leads:
@@ -241,19 +201,19 @@ def test_a_follower_of_the_other_kind_is_synchronized_in_every_way(java_leads):
             leader.start()
             third.start()
             ensemble.wait("the oldest log is purged", lambda: leader.mode() and not (leader.files / "log.100000001").exists())
-        assert come_back(ensemble, follower) == ["SNAP"]
+        assert ensemble.come_back(follower) == ["SNAP"]
         assert_agreement(ensemble)
         # A diverged tail: the follower was leader, and the other kind leads when it comes back.
         ensemble.make_lead(follower.sid, some_write)
-        lost = diverge(ensemble, follower)
+        ensemble.diverge(follower, ["/lost-1", "/lost-2", "/lost-3"])
         leader.start()
         third.start()
         # No write between: Java truncates only before its new epoch has a transaction.
         ensemble.wait("two serve", lambda: leader.mode() == "leader" and third.mode())
-        ways = come_back(ensemble, follower)
+        ways = ensemble.come_back(follower)
         assert ways == ["TRUNC"], ways
         assert_agreement(ensemble)
-        assert all(lost not in read_tree(member) for member in ensemble)
+        assert all("/lost-1" not in read_tree(member) for member in ensemble)
         print(f"{follower} by {leader}: DIFF from memory, DIFF from the log, SNAP, TRUNC")
 
 
@@ -320,44 +280,27 @@ def test_sessions_move_and_expire_across_kinds(java_leads):
 def test_reconfiguration_in_a_mixed_ensemble(java_leads):
     with Ensemble("jzz" if java_leads else "zjj", dynamic=True) as ensemble:
         leader, _ = lead_of(ensemble, java_leads)
-        client = Roaming(ensemble, timeout_ms=15_000)
-
-        def change(joining=None, leaving=None, members=None):
-            def once():
-                if client.connection is None:
-                    client.reconnect()
-                try:
-                    zxid, err, text = reconfig(client.connection, joining, leaving, members)
-                except (OSError, Closed):
-                    # Whether it is in force shows in the configuration.
-                    client.drop()
-                    client.at += 1
-                    return None
-                assert err in (0, -13, -14), err
-                return text if err == 0 else None
-            return ensemble.wait("the reconfiguration", once)
-
         # One of each kind joins: first as a learner that nobody knows, then as a member.
         for sid, java in ((4, True), (5, False)):
             joiner = ensemble.add(sid, java=java)
             joiner.set_up([ensemble[1], ensemble[2], ensemble[3], joiner])
             joiner.start()
             ensemble.wait(f"{joiner} follows", joiner.mode)
-            text = change(joining=joiner.line)
+            text = change(ensemble, joining=joiner.line)
             assert f"server.{sid}=" in text
             some_write(joiner)
         assert_agreement(ensemble)
         # An observer is made of a voter, and a voter of it again.
         ensemble[5].observer = True
-        change(joining=ensemble[5].line)
+        change(ensemble, joining=ensemble[5].line)
         ensemble.wait("5 observes", lambda: ensemble[5].mode() == "observer")
         assert_agreement(ensemble)
         ensemble[5].observer = False
-        change(joining=ensemble[5].line)
+        change(ensemble, joining=ensemble[5].line)
         ensemble.wait("5 follows", lambda: ensemble[5].mode() == "follower")
         # The leader leaves: another is designated.
         leader = ensemble.leader()
-        change(leaving=str(leader.sid))
+        change(ensemble, leaving=str(leader.sid))
         leader.stop()
         del ensemble.members[leader.sid]
         ensemble.wait_until_all_serve()
@@ -365,7 +308,7 @@ def test_reconfiguration_in_a_mixed_ensemble(java_leads):
         # All at once, back to three.
         rest = sorted(ensemble.members)[:3]
         gone = sorted(set(ensemble.members) - set(rest))
-        change(members="\n".join(ensemble[sid].line for sid in rest))
+        change(ensemble, members="\n".join(ensemble[sid].line for sid in rest))
         for sid in gone:
             ensemble[sid].stop()
             del ensemble.members[sid]
@@ -380,5 +323,4 @@ def test_reconfiguration_in_a_mixed_ensemble(java_leads):
             member.start()
         ensemble.wait_until_all_serve()
         assert_agreement(ensemble)
-        client.close()
         print(f"began with {'Java' if java_leads else 'Zabra'} leading: joined, observed, left, designated, replaced, restarted")

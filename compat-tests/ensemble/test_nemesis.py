@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 import pytest
-from clients import connect, reconfig
+from clients import change
 from load import Load, set_up
 from logs import Archive
 from members import Ensemble
@@ -26,6 +26,8 @@ SETTINGS = {
     "cnxTimeout": "500",
     "snapCount": "2000",
     "preAllocSize": "256",
+    # At each start, so that a server that lost everything can't be sent all of the log.
+    "autopurge.purgeInterval": "1",
 }
 # Its logs are kept for the checker.
 DISK_MB = 48 + int(SECONDS)
@@ -172,21 +174,9 @@ class Nemesis:
     def reconfigure(self):
         """A follower leaves and comes back."""
         member = self.follower()
-        self.change(leaving=str(member.sid))
+        change(self.ensemble, leaving=str(member.sid))
         self.pause(0, 0.5)
-        self.change(joining=member.line)
-
-    def change(self, **what):
-        def once():
-            leader = self.ensemble.leader()
-            if leader is None:
-                return False
-            try:
-                with connect(leader, timeout=5) as session:
-                    return reconfig(session, **what)[1] == 0
-            except Exception:  # noqa: BLE001 a leader that goes meanwhile: the next one is asked again
-                return False
-        self.ensemble.wait(f"reconfiguration {what}", once, 30)
+        change(self.ensemble, joining=member.line)
 
     FAULTS = [
         kill_the_leader, kill_a_follower, kill_all_at_once, kill_a_majority_one_by_one, stop_the_leader,
@@ -231,6 +221,7 @@ def test_faults_at_random(size):
                     except AssertionError as error:
                         raise AssertionError(f"SEED={SEED}, during {nemesis.now}: {error}") from None
                     histories = load.stop()
+                nemesis.ways = {member.sid: member.ways() for member in ensemble}
                 checker = verdict(ensemble, archive, histories, TICK_MS)
                 assert_none(checker, ensemble, f"SEED={SEED}")
         finally:
@@ -238,7 +229,8 @@ def test_faults_at_random(size):
     counts = checker.counts
     operations = counts["writes"] + counts["reads"] + counts["syncs"]
     print(f"{sum(nemesis.done.values())} faults of {len(Nemesis.FAULTS)} kinds: {dict(nemesis.done)}")
+    ways = Counter(way for member in ensemble for way in nemesis.ways[member.sid])
     slowest = sorted(nemesis.recoveries)[-3:]
     print(f"all serve again after {sorted(nemesis.recoveries)[len(nemesis.recoveries) // 2][0]:.2f} s (median), "
-          f"slowest {[(f'{took:.1f} s', fault) for took, fault in slowest]}")
+          f"slowest {[(f'{took:.1f} s', fault) for took, fault in slowest]}; synchronized by {dict(ways)}")
     print(f"{operations} operations checked, 0 violations: {dict(counts)}; {len(checker.expired)} sessions expired")

@@ -112,6 +112,22 @@ def digests(ensemble):
         assert member.mntr()["zk_digest_mismatches_count"] == "0", ensemble.state()
 
 
+def test_a_followers_memory_does_not_grow_with_every_transaction():
+    with Ensemble("zzz", SETTINGS) as ensemble:
+        with connect(ensemble.leader()) as session:
+            ok(session, CREATE, create("/node"))
+            grown = []
+            for _ in range(2):
+                before = {member: member.resident_kb() for member in ensemble}
+                # One at a time: each is a packet of its own.
+                for _ in range(2000):
+                    ok(session, SET, set_data("/node", b"x" * 50))
+                grown.append({str(member): member.resident_kb() - before[member] for member in ensemble})
+            session.call(CLOSE)
+        print(f"\n2000 small writes make the servers grow by {grown[1]} KB")
+        assert max(grown[1].values()) < 10_000, grown
+
+
 def test_a_follower_with_a_diverged_tail_returns_by_trunc():
     with Ensemble("zzz", SETTINGS) as ensemble:
         old = ensemble.leader()

@@ -192,7 +192,7 @@ def test_a_follower_of_the_other_kind_is_synchronized_in_every_way(java_leads):
                 for number in range(100):
                     assert session.reply()[2] == 0
             session.call(CLOSE)
-        assert ensemble.come_back(follower) == ["DIFF"], "beyond the committed transactions in memory"
+        assert ensemble.come_back(follower) == ["DIFF"], "from Java, beyond its committed transactions in memory"
         follower.stop()
         follower.wipe()
         if not java_leads:
@@ -214,7 +214,7 @@ def test_a_follower_of_the_other_kind_is_synchronized_in_every_way(java_leads):
         assert ways == ["TRUNC"], ways
         assert_agreement(ensemble)
         assert all("/lost-1" not in read_tree(member) for member in ensemble)
-        print(f"{follower} by {leader}: DIFF from memory, DIFF from the log, SNAP, TRUNC")
+        print(f"{follower} by {leader}: DIFF twice, SNAP, TRUNC")
 
 
 @pytest.mark.parametrize("java_leads", [True, False], ids=["java-leads", "zabra-leads"])

@@ -12,7 +12,10 @@ need mvn maven
 need python3 python3
 need mkfs.ext4 e2fsprogs
 need mount mount
+need nft nftables
 need setpriv util-linux
+need nsenter util-linux
+need ip iproute2
 [ -e /usr/include/zookeeper/zookeeper.h ] || packages+=(libzookeeper-mt-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
@@ -30,6 +33,6 @@ if ! .venv/bin/python -c 'import kazoo, pytest' 2>/dev/null; then
   python3 -m venv .venv
   .venv/bin/pip install --quiet --disable-pip-version-check kazoo pytest
 fi
-if [ ! -e java/target/lib/zookeeper-3.9.5.jar ]; then
+if [ ! -e java/target/lib/logback-classic-1.3.15.jar ]; then
   mvn --quiet --batch-mode -f java/pom.xml dependency:copy-dependencies -DoutputDirectory=target/lib
 fi

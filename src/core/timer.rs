@@ -44,6 +44,12 @@ impl Alarm {
         self.at.load(Ordering::SeqCst)
     }
 
+    /// The time that was set has come and is seen to. Whoever runs the replica next sets another: until then there is
+    /// nothing to be woken for, however long that takes.
+    fn take(&self) {
+        self.at.store(u64::MAX, Ordering::SeqCst);
+    }
+
     /// Sleeps until `latest`, or the time that was set if that comes first.
     fn sleep(&self, now: u64, latest: u64) {
         let mut lock = self.lock.lock();
@@ -71,7 +77,28 @@ pub fn run(core: &Arc<Core>, period: Duration) {
             next = now + period;
             inputs.push(core.collect_touches());
         }
+        core.alarm.take();
         inputs.push(Input::Tick);
         core.submit(&mut inputs, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// Otherwise ticks pile up while another thread runs the replica: the more there are the longer that takes, and the
+    /// more come.
+    #[test]
+    fn a_time_that_was_seen_to_wakes_nobody_again() {
+        let alarm = Alarm::default();
+        alarm.set(5);
+        let started = Instant::now();
+        alarm.sleep(10, 60_000);
+        assert!(started.elapsed() < Duration::from_secs(30), "the time had come");
+        alarm.take();
+        alarm.sleep(10, 30);
+        assert!(started.elapsed() >= Duration::from_millis(20), "there was nothing to wake for");
     }
 }

@@ -31,6 +31,9 @@ pub enum LinkEvent {
 
 /// Who asks to be called while a connection is so new (milliseconds) has not seen it yet.
 const JUST_CALLED_MS: u64 = 500;
+/// A server whose connection ended is called at once, and then so often, with so many milliseconds between at first.
+const RECALLS: u32 = 4;
+const RECALL_MS: u64 = 10;
 /// Connections that have not said who they are, at the most.
 const MAX_STRANGERS: usize = 64;
 
@@ -49,11 +52,19 @@ pub struct Links {
 struct Peer {
     live: Option<ElectionConn>,
     live_since: u64,
+    /// Its connection ended: whether it is there is found out.
+    recall: Option<Recall>,
     /// The newest message that has not left.
     waiting: Option<Bytes>,
     dialing: bool,
     /// Where it says it is, if it is in no configuration.
     given: Vec<(String, u16)>,
+}
+
+#[derive(Debug)]
+struct Recall {
+    at: u64,
+    left: u32,
 }
 
 #[derive(Debug)]
@@ -114,6 +125,7 @@ impl Links {
     pub fn on_dial_failed(&mut self, to: ServerId, events: &mut Vec<LinkEvent>) {
         let peer = self.peers.entry(to).or_default();
         peer.dialing = false;
+        peer.recall = None;
         if peer.live.is_none() {
             events.push(LinkEvent::Unreachable(to));
         }
@@ -230,18 +242,36 @@ impl Links {
         out.push(LinkOutput::Close { conn, why });
     }
 
-    /// The other side closed, or the connection broke. Whether it is still there shows when there is something to say.
-    pub fn on_closed(&mut self, conn: ElectionConn) {
-        self.forget(conn);
+    /// The other side closed, or the connection broke. Whether it is still there is found out at once: in an election
+    /// nobody waits for a server that refuses connections.
+    pub fn on_closed(&mut self, now: u64, conn: ElectionConn, out: &mut Vec<LinkOutput>) {
+        let Some(with) = self.forget(conn) else { return };
+        let peer = self.peers.entry(with).or_default();
+        peer.recall.get_or_insert(Recall { at: now, left: RECALLS });
+        self.recall(now, out);
     }
 
-    fn forget(&mut self, conn: ElectionConn) {
-        let with = self.conns.remove(&conn).and_then(|conn| conn.with);
-        if let Some(peer) = with.and_then(|with| self.peers.get_mut(&with))
-            && peer.live == Some(conn)
-        {
-            peer.live = None;
+    /// A server that is dying may still take a connection: it is called some times more, until one is refused or lasts.
+    fn recall(&mut self, now: u64, out: &mut Vec<LinkOutput>) {
+        let due = |peer: &Peer| peer.recall.as_ref().is_some_and(|recall| recall.at <= now);
+        let due: Vec<ServerId> = self.peers.iter().filter(|(_, peer)| due(peer)).map(|(id, _)| *id).collect();
+        for id in due {
+            let peer = self.peers.get_mut(&id).expect("it was just found");
+            let Some(Recall { left, .. }) = peer.recall.take() else { continue };
+            if peer.live.is_none() && left > 0 {
+                let at = now + (RECALL_MS << (RECALLS - left));
+                peer.recall = Some(Recall { at, left: left - 1 });
+                self.dial(id, out);
+            }
         }
+    }
+
+    /// Tells whose living connection it was, if it was one.
+    fn forget(&mut self, conn: ElectionConn) -> Option<ServerId> {
+        let with = self.conns.remove(&conn)?.with?;
+        let peer = self.peers.get_mut(&with).filter(|peer| peer.live == Some(conn))?;
+        peer.live = None;
+        Some(with)
     }
 
     pub fn on_tick(&mut self, now: u64, out: &mut Vec<LinkOutput>) {
@@ -249,6 +279,12 @@ impl Links {
         for conn in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.drop_conn(conn, "it did not say who it is", out);
         }
+        self.recall(now, out);
+    }
+
+    /// When [`Self::on_tick`] has to call somebody.
+    pub fn next_wake(&self) -> Option<u64> {
+        self.peers.values().filter_map(|peer| peer.recall.as_ref()).map(|recall| recall.at).min()
     }
 
     /// Connections to servers that are in no configuration any more end.

@@ -335,8 +335,44 @@ mod links {
         two.accept(8, &initial(3));
         assert_eq!(two.closed(), [7]);
         two.out.clear();
-        two.links.on_closed(ElectionConn(7));
+        two.links.on_closed(1000, ElectionConn(7), &mut two.out);
         assert_eq!(two.out, [], "the end of the old one changes nothing");
+    }
+
+    #[test]
+    fn whether_a_server_is_gone_is_found_out_when_its_connection_ends() {
+        let mut two = Two::new();
+        two.accept(7, &initial(3));
+        two.accept(8, &initial(1));
+        two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
+        two.out.clear();
+        two.links.on_closed(1000, ElectionConn(7), &mut two.out);
+        two.links.on_closed(1000, ElectionConn(9), &mut two.out);
+        assert_eq!(two.dialed(), [3, 1]);
+        two.links.on_dial_failed(ServerId(3), &mut two.events);
+        assert_eq!(two.events.last(), Some(&LinkEvent::Unreachable(ServerId(3))));
+    }
+
+    #[test]
+    fn a_dying_server_that_still_takes_a_connection_is_called_again_but_not_in_a_circle() {
+        let mut two = Two::new();
+        two.accept(8, &initial(1));
+        two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
+        two.out.clear();
+        let mut conn = 9;
+        for now in 1000..2000 {
+            two.links.on_closed(now, ElectionConn(conn), &mut two.out);
+            two.links.on_tick(now, &mut two.out);
+            if two.dialed().len() as u64 > conn - 9 {
+                conn += 1;
+                two.links.on_dialed(now, ServerId(1), ElectionConn(conn), &mut two.out, &mut two.events);
+            }
+        }
+        assert_eq!(two.dialed().len(), 4, "in one second");
+        two.out.clear();
+        two.links.on_dial_failed(ServerId(1), &mut two.events);
+        two.links.on_tick(3000, &mut two.out);
+        assert_eq!((two.dialed(), two.links.next_wake()), (vec![], None), "it is gone");
     }
 
     #[test]

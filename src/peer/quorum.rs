@@ -16,6 +16,9 @@ use tokio_util::codec::Decoder;
 
 /// Bytes read before what they hold is handed in.
 const READ: usize = 256 << 10;
+/// Memory is taken in pieces of this size, and another when so little is left of one.
+const PIECE: usize = 64 << 10;
+const MIN_ROOM: usize = 8 << 10;
 /// How long the log is waited for when it is behind what others have committed.
 const LOG_POLL: Duration = Duration::from_millis(20);
 /// How often people are told how a snapshot goes.
@@ -99,6 +102,14 @@ fn submit(core: &Arc<Core>, input: QuorumInput) {
     core.submit(&mut vec![Input::Quorum(input)], None);
 }
 
+/// Packets that are kept (a history of many) share this memory: a new piece for each read would keep all of it for the
+/// sake of a few bytes.
+fn make_room(input: &mut BytesMut) {
+    if input.capacity() - input.len() < MIN_ROOM {
+        input.reserve(PIECE);
+    }
+}
+
 /// Reads once. An error says why the link is over.
 async fn fill(link: &Link, input: &mut BytesMut) -> Result<(), String> {
     loop {
@@ -107,7 +118,7 @@ async fn fill(link: &Link, input: &mut BytesMut) -> Result<(), String> {
             () = link.ended.cancelled() => return Err("closed from here".into()),
             readable = link.socket.readable() => readable.map_err(|error| format!("reading failed: {error}"))?,
         }
-        input.reserve(READ.min(64 << 10));
+        make_room(input);
         match link.socket.try_read_buf(input) {
             Ok(0) => return Err("closed by the other side".into()),
             Ok(_) => return Ok(()),
@@ -153,6 +164,7 @@ async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
             match packets.decode(&mut input) {
                 Ok(Some(packet)) => {
                     let snapshot = if let FromLeader::Snap(zxid) = packet { Some(zxid) } else { None };
+                    tell_way(&packet);
                     if let FromLeader::Ping(_) = packet {
                         // The answer tells which sessions were heard from: as late as possible.
                         inputs.push(peers.core().collect_touches());
@@ -181,6 +193,20 @@ async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
         }
         peers.core().submit(&mut inputs, None);
     }
+}
+
+/// How this server is brought up to date.
+fn tell_way(packet: &FromLeader) {
+    let way = if let FromLeader::Diff(zxid) = packet {
+        ("DIFF", zxid)
+    } else if let FromLeader::Trunc(zxid) = packet {
+        ("TRUNC", zxid)
+    } else if let FromLeader::Snap(zxid) = packet {
+        ("SNAP", zxid)
+    } else {
+        return;
+    };
+    tracing::info!("the leader synchronizes this server by {} to {}", way.0, way.1);
 }
 
 /// Takes the snapshot behind SNAP, on a thread that may wait for the disk.
@@ -212,16 +238,22 @@ async fn receive(
             tracing::info!("took the leader's snapshot of {zxid}: {} bytes", receiver.bytes());
             return Ok((Input::Quorum(QuorumInput::Snapshot { link: link.id, zxid, db }), input));
         }
-        // Some more at once, so that the hand-over pays.
-        let start = input.len();
-        while input.len() - start < READ {
-            match tokio::time::timeout(peers.settings.stall_timeout, fill(link, &mut input)).await {
-                Ok(filled) => filled?,
-                Err(_) => return Err("the snapshot does not go on".into()),
-            }
-            if input.len() - start < 4096 {
-                break;
-            }
+        match tokio::time::timeout(peers.settings.stall_timeout, fill(link, &mut input)).await {
+            Ok(filled) => filled?,
+            Err(_) => return Err("the snapshot does not go on".into()),
+        }
+        take_what_is_there(link, &mut input);
+    }
+}
+
+/// Some more at once, so that the hand-over to another thread pays. It must not wait: this may have been the end.
+fn take_what_is_there(link: &Link, input: &mut BytesMut) {
+    let start = input.len();
+    while input.len() - start < READ {
+        make_room(input);
+        // The end of the stream and its errors are told by the next read that waits.
+        if !link.socket.try_read_buf(input).is_ok_and(|count| count > 0) {
+            return;
         }
     }
 }
@@ -232,7 +264,11 @@ pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: F
     link.feed_ends();
     let id = link.id;
     match outcome {
-        Ok(Fed::Upto(upto)) => submit(&core, QuorumInput::Fed { link: id, upto }),
+        Ok(Fed::Upto(upto)) => {
+            let what = if feed == Feed::Snapshot { "the newest snapshot" } else { "transactions of the log" };
+            tracing::info!("sent a learner {what}, to {upto}");
+            submit(&core, QuorumInput::Fed { link: id, upto });
+        }
         Ok(Fed::Located(found)) => submit(&core, QuorumInput::Located { link: id, found }),
         Ok(Fed::More) => unreachable!("more comes in turns"),
         Err(why) => {
@@ -275,5 +311,24 @@ async fn feed_all(core: &Arc<Core>, link: &Arc<Link>, files: Files, feed: Feed) 
         if room.is_err() || link.ended.is_cancelled() {
             return Err("it takes nothing of what it is sent".into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_are_kept_share_their_memory() {
+        let mut input = BytesMut::new();
+        let mut kept = Vec::new();
+        for _ in 0..1000 {
+            make_room(&mut input);
+            input.extend_from_slice(&[7; 100]);
+            kept.push(input.split_to(100).freeze());
+        }
+        let is_next = |pair: &[bytes::Bytes]| pair[1].as_ptr() == pair[0].as_ptr().wrapping_add(100);
+        let pieces = 1 + kept.windows(2).filter(|pair| !is_next(pair)).count();
+        assert!(pieces <= 2, "{pieces} pieces for 100 KB");
     }
 }

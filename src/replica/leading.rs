@@ -440,6 +440,10 @@ impl Replica {
         if ended {
             leading.sessions.remove(session);
         }
+        if let TxnBody::CreateSession(txn) = &entry.txn.body {
+            // A learner may have begun it anew while it was being closed: without this it would never end.
+            leading.sessions.track(now.mono_ms, session, txn.timeout);
+        }
         let mut answered = None;
         match origin {
             None => {}

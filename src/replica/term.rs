@@ -164,7 +164,7 @@ impl Replica {
             ElectionInput::Bytes { conn, bytes } => {
                 self.links.on_bytes(now.mono_ms, conn, &bytes, &is_known, &mut links, &mut events);
             }
-            ElectionInput::Closed(conn) => self.links.on_closed(conn),
+            ElectionInput::Closed(conn) => self.links.on_closed(now.mono_ms, conn, &mut links),
         }
         self.carry_links(links, out);
         for event in events {
@@ -354,9 +354,8 @@ impl Replica {
 
     /// When [`super::Input::Tick`] has something to do, in monotonic milliseconds.
     pub fn next_wake(&self) -> u64 {
-        let election = self.election.next_wake().unwrap_or(u64::MAX);
-        let term = self.zab.next_wake().unwrap_or(u64::MAX);
-        election.min(term)
+        let wakes = [self.election.next_wake(), self.links.next_wake(), self.zab.next_wake()];
+        wakes.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Until when reads may be answered, in monotonic milliseconds: no other leader can be known so long.

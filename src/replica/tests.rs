@@ -7,6 +7,7 @@ use crate::model::Op;
 use crate::model::owner::OwnerRules;
 use crate::session::password_of;
 use crate::tree::open_entry;
+use crate::wire::quorum::Forwarded;
 
 struct Server {
     replica: Replica,
@@ -271,4 +272,23 @@ fn an_epoch_that_is_used_up_is_followed_by_the_next() {
     server.replica = Replica::alone(server.replica.settings.clone(), &server.db, server.now);
     server.connect(CONN);
     assert_eq!(server.db.last_zxid, Zxid(0x6_0000_0001));
+}
+
+#[test]
+fn a_session_that_is_begun_anew_while_it_is_closed_still_expires() {
+    let mut server = Server::new();
+    let session = SessionId(0x0400_0000_0000_0001);
+    let ops = [(Op::CreateSession, 500), (Op::CloseSession, 0), (Op::CreateSession, 500)];
+    for (op, timeout) in ops {
+        let body = Bytes::copy_from_slice(&i32::to_be_bytes(timeout));
+        let forwarded = Forwarded { session, cxid: 0, op: op.code(), body, auth: Vec::new() };
+        server.replica.on_forwarded(server.now, &server.db, LinkId(1), forwarded, &mut server.out);
+    }
+    server.input(Input::Touched(Vec::new()));
+    server.sync();
+    assert!(server.db.sessions.contains_key(&session));
+    server.now.mono_ms += 1000;
+    server.input(Input::Tick);
+    server.sync();
+    assert!(server.db.sessions.is_empty());
 }

@@ -86,9 +86,11 @@ impl Preparer {
     /// The ephemerals that a session will have owned when all outstanding changes are applied.
     pub fn ephemerals(&self, tree: &Tree, session: SessionId) -> Vec<Bytes> {
         let mut paths: BTreeSet<Bytes> = tree.ephemerals_of(session).map(Bytes::from).collect();
+        // What owns nothing, or a container, or a TTL znode has a number too: it is nobody's session, whoever says so.
+        let is_its = |owner: i64| Owner::decode(owner, tree.owner_rules()) == Owner::Session(session);
         // The newest form of a path decides: it may be gone, or have become somebody else's, or be new.
         for (path, change) in self.outstanding.changes() {
-            if change.stat.is_some_and(|stat| stat.ephemeral_owner == session.0) {
+            if change.stat.is_some_and(|stat| is_its(stat.ephemeral_owner)) {
                 paths.insert(path.clone());
             } else {
                 paths.remove(path);

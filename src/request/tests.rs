@@ -155,6 +155,21 @@ fn a_close_takes_ephemerals_that_are_still_in_flight() {
     assert_eq!(server.db.tree.ephemeral_count(), 0);
 }
 
+/// A learner may ask for the end of whatever it likes.
+#[test]
+fn the_end_of_what_is_no_session_takes_nothing_along() {
+    let mut server = Server::new();
+    server.create("/a", 0);
+    server.create("/container", 4);
+    server.create("/a/b", 0);
+    for id in [0, -1, i64::MIN] {
+        server.zxid += 1;
+        let txn = server.preparer.prepare_close(&server.db.tree, SessionId(id), 0, Zxid(server.zxid), 1000);
+        let TxnBody::CloseSession(Some(close)) = txn.body else { panic!("{txn:?}") };
+        assert_eq!(close.paths_to_delete, Vec::<Bytes>::new(), "{id}");
+    }
+}
+
 #[test]
 fn a_close_takes_what_a_path_is_by_then() {
     let mut server = Server::new();

@@ -169,24 +169,69 @@ impl Notification {
 mod tests {
     use super::*;
 
+    /// Digits, and text in quotes.
     fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        let digit = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let part = |(at, part): (usize, &str)| match at % 2 {
+            0 => {
+                let digits: Vec<u8> = part.bytes().filter(u8::is_ascii_hexdigit).collect();
+                digits.chunks(2).map(digit).collect()
+            }
+            _ => part.as_bytes().to_vec(),
+        };
+        text.split('\'').enumerate().flat_map(part).collect()
     }
+
+    // What follows was said by three Java servers of 3.9.5 and an observer, and recorded on the way between them by
+    // `compat-tests/.venv/bin/python compat-tests/ensemble/capture.py`.
 
     #[test]
     fn the_initial_message_is_javas() {
-        let golden = hex("ffffffffffff0000 0000000000000002 0000000f 3132372e302e302e313a3333383832");
-        let message = InitialMessage { from: ServerId(2), addresses: vec![("127.0.0.1".into(), 33_882)] };
+        let golden = hex("ffffffffffff0000 0000000000000003 00000009 'zk3:26746'");
+        let message = InitialMessage { from: ServerId(3), addresses: vec![("zk3".into(), 26_746)] };
         let mut out = BytesMut::new();
         message.encode(&mut out);
         assert_eq!(&out[..], &golden[..]);
         assert_eq!(InitialMessage::decode(&golden), Ok(Some((message, golden.len()))));
         for cut in 0..golden.len() {
             assert_eq!(InitialMessage::decode(&golden[..cut]), Ok(None), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn notifications_are_javas() {
+        const CONFIG: &str = "server.1=zk1:26739:26740:participant;127.0.0.1:26738\n\
+                              server.2=zk2:26742:26743:participant;127.0.0.1:26741\n\
+                              server.3=zk3:26745:26746:participant;127.0.0.1:26744\n\
+                              server.4=zk4:26748:26749:observer;127.0.0.1:26747\n\
+                              version=";
+        let looking = "00000000 0000000000000001 0000000000000000 0000000000000001 0000000000000000 00000002";
+        let leading = "00000002 0000000000000002 000000010000001c 0000000000000001 0000000000000001 00000002";
+        let following =
+            "00000001 0000000000000002 000000010000001c 0000000000000002 0000000000000002 00000002";
+        let from_files = format!("{CONFIG}0");
+        let of_epoch_1 = format!("{CONFIG}100000000");
+        let told = |state, leader, zxid, round, epoch, config: &str| Notification {
+            state,
+            leader: ServerId(leader),
+            zxid: Zxid(zxid),
+            round,
+            peer_epoch: Epoch(epoch),
+            version: 2,
+            config: Some(Bytes::copy_from_slice(config.as_bytes())),
+        };
+        let zxid = 0x1_0000_001c;
+        for (head, config, notification) in [
+            (looking, &from_files, told(PeerState::Looking, 1, 0, 1, 0, &from_files)),
+            (leading, &of_epoch_1, told(PeerState::Leading, 2, zxid, 1, 1, &of_epoch_1)),
+            (following, &of_epoch_1, told(PeerState::Following, 2, zxid, 2, 2, &of_epoch_1)),
+        ] {
+            let (all, len) = (44 + config.len(), config.len());
+            let golden = hex(&format!("{all:08x} {head} {len:08x} '{config}'"));
+            assert_eq!(Notification::decode(&golden[4..]).as_ref(), Ok(&notification));
+            let mut out = BytesMut::new();
+            notification.encode(&mut out);
+            assert_eq!(&out[..], &golden[..]);
         }
     }
 

@@ -1,1 +1,109 @@
+//! The protocol as a value: what a server does with what it has.
 
+use super::*;
+use crate::jute::records::{ErrorTxn, TxnHeader};
+use crate::wire::quorum::PROTOCOL;
+
+const LINK: LinkId = LinkId(1);
+
+fn settings() -> Settings {
+    Settings {
+        me: ServerId(1),
+        tick_ms: 100,
+        init_limit: 10,
+        sync_limit: 5,
+        connect_limit: 10,
+        reconfig_enabled: false,
+        strangers: Strangers::Refused,
+        force_snapshot_sync: false,
+        disk_sync: true,
+        history_entries: 500,
+        history_bytes: 1 << 20,
+        max_unlogged_bytes: 1 << 20,
+    }
+}
+
+/// Server 1 of three, with nothing.
+fn new() -> Zab {
+    let three = Ensemble::parse("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2").unwrap();
+    let at = Position {
+        accepted: Epoch(0),
+        current: Epoch(0),
+        last: Zxid::ZERO,
+        recent: Vec::new(),
+        debt: Debt::None,
+        abstains: false,
+    };
+    Zab::new(settings(), View::new(Arc::new(three)), at)
+}
+
+fn entry(zxid: Zxid) -> Entry {
+    let header = TxnHeader { client_id: 1, cxid: 1, zxid: zxid.0, time: 0, op: -1 };
+    Entry::new(Txn { header, body: TxnBody::Error(ErrorTxn { err: -101 }), digest: None })
+}
+
+fn proposal(zxid: Zxid) -> FromLeader {
+    FromLeader::Proposal { zxid, body: entry(zxid).body }
+}
+
+/// Follows a leader up to its DIFF.
+fn follow(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
+    zab.learn(0, leader, out);
+    zab.on_dialed(0, link, out);
+    zab.on_leader_packet(0, link, FromLeader::LeaderInfo { epoch, protocol: PROTOCOL }, out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(epoch), out);
+    zab.on_leader_packet(0, link, FromLeader::Diff(Zxid::ZERO), out);
+}
+
+fn enter(zab: &mut Zab, link: LinkId, epoch: Epoch, out: &mut Outputs) {
+    zab.on_leader_packet(0, link, FromLeader::NewLeader { zxid: Zxid::new(epoch, 0), config: None }, out);
+    zab.on_disk(0, DiskDone::CurrentSaved(epoch), out);
+    zab.on_leader_packet(0, link, FromLeader::UpToDate, out);
+}
+
+fn delivered(out: &mut Outputs) -> Vec<Zxid> {
+    let told = std::mem::take(&mut out.events).into_iter();
+    told.filter_map(|event| if let Event::Deliver(entry) = event { Some(entry.zxid) } else { None }).collect()
+}
+
+#[test]
+fn what_a_follower_logged_is_delivered_once_the_next_leader_has_it() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    enter(&mut zab, LINK, Epoch(1), &mut out);
+    let logged = Zxid::new(Epoch(1), 1);
+    zab.on_leader_packet(0, LINK, proposal(logged), &mut out);
+    zab.on_disk(0, DiskDone::Logged(logged), &mut out);
+    assert_eq!(delivered(&mut out), [], "the leader goes before its COMMIT");
+    zab.end_term(&mut out);
+
+    follow(&mut zab, LinkId(2), ServerId(3), Epoch(2), &mut out);
+    assert_eq!(delivered(&mut out), [logged]);
+    enter(&mut zab, LinkId(2), Epoch(2), &mut out);
+    let next = Zxid::new(Epoch(2), 1);
+    zab.on_leader_packet(0, LinkId(2), proposal(next), &mut out);
+    zab.on_leader_packet(0, LinkId(2), FromLeader::Commit(next), &mut out);
+    assert_eq!(delivered(&mut out), [next]);
+}
+
+#[test]
+fn what_is_left_of_a_cut_log_is_delivered() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    enter(&mut zab, LINK, Epoch(1), &mut out);
+    let (kept, lost) = (Zxid::new(Epoch(1), 1), Zxid::new(Epoch(1), 2));
+    zab.on_leader_packet(0, LINK, proposal(kept), &mut out);
+    zab.on_leader_packet(0, LINK, proposal(lost), &mut out);
+    zab.on_disk(0, DiskDone::Logged(lost), &mut out);
+    zab.end_term(&mut out);
+
+    let link = LinkId(2);
+    zab.learn(0, ServerId(3), &mut out);
+    zab.on_dialed(0, link, &mut out);
+    let info = FromLeader::LeaderInfo { epoch: Epoch(2), protocol: PROTOCOL };
+    zab.on_leader_packet(0, link, info, &mut out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
+    zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
+    assert_eq!(out.disk.pop(), Some(DiskOp::Truncate { to: kept, reload: false }));
+    assert_eq!(delivered(&mut out), [kept]);
+}

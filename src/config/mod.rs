@@ -603,7 +603,9 @@ fn read_text(read: &ReadFile<'_>, file: &Path) -> Result<String, ConfigError> {
 
 fn read_if_there(read: &ReadFile<'_>, file: &Path) -> Result<Option<String>, ConfigError> {
     match read_text(read, file) {
-        Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
+        }
         other => other.map(Some),
     }
 }

@@ -90,13 +90,16 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
 }
 
-fn acl() -> impl Strategy<Value = Acl<Vec<u8>>> {
-    (any::<i32>(), text(), text()).prop_map(|(perms, scheme, id)| Acl { perms, id: Id { scheme, id } })
+fn acl() -> impl Strategy<Value = GivenAcl<Vec<u8>>> {
+    let text_or_null = || prop::option::of(text());
+    (any::<i32>(), text_or_null(), text_or_null())
+        .prop_map(|(perms, scheme, id)| GivenAcl { perms, id: GivenId { scheme, id } })
 }
 
 /// The owned forms of a record made of borrowed ones.
-fn owned(acl: &Acl<&[u8]>) -> Acl<Vec<u8>> {
-    Acl { perms: acl.perms, id: Id { scheme: acl.id.scheme.to_vec(), id: acl.id.id.to_vec() } }
+fn owned(acl: &GivenAcl<&[u8]>) -> GivenAcl<Vec<u8>> {
+    let owned = |text: Option<&[u8]>| text.map(<[u8]>::to_vec);
+    GivenAcl { perms: acl.perms, id: GivenId { scheme: owned(acl.id.scheme), id: owned(acl.id.id) } }
 }
 
 proptest! {

@@ -111,7 +111,7 @@ impl Server {
     fn create(&mut self, session: SessionId, path: &str, flags: i32) -> Vec<(ClientOutput, Vec<u8>)> {
         let path = Bytes::copy_from_slice(path.as_bytes());
         self.request(session, Op::Create, |out| {
-            CreateRequest { path, data: None, acl: vec![open_entry()], flags }.encode(out);
+            CreateRequest { path, data: None, acl: vec![open_entry().into()], flags }.encode(out);
         })
     }
 }

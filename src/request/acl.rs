@@ -1,6 +1,6 @@
 //! Who may do what: the check of an ACL list against a connection's ids, and the fix-up of lists that clients give.
 
-use crate::jute::records::{Acl, Id};
+use crate::jute::records::{Acl, GivenAcl, GivenId, Id};
 use crate::model::{ErrorCode, perms};
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -55,30 +55,53 @@ fn parse_net(text: &[u8]) -> Option<(IpAddr, u8)> {
 
 /// Makes a client's list the one that is stored: duplicates dropped, `auth` expanded to the connection's
 /// authenticated ids, every id checked (`PrepRequestProcessor.fixupACL`). `digest` is false when that scheme is off.
-pub fn fix_up(list: &[Acl<Bytes>], ids: &[Id<Bytes>], digest: bool) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
+pub fn fix_up(
+    list: &[GivenAcl<Bytes>],
+    ids: &[Id<Bytes>],
+    digest: bool,
+) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
     let mut fixed: Vec<Acl<Bytes>> = Vec::with_capacity(list.len());
-    let mut seen: Vec<&Acl<Bytes>> = Vec::with_capacity(list.len());
-    for acl in list {
-        if seen.contains(&acl) {
+    let mut seen: Vec<&GivenAcl<Bytes>> = Vec::with_capacity(list.len());
+    for given in list {
+        if seen.contains(&given) {
             continue;
         }
-        seen.push(acl);
-        match &acl.id.scheme[..] {
-            b"world" if acl.id.id == "anyone" => fixed.push(acl.clone()),
+        seen.push(given);
+        let scheme = given.id.scheme.as_ref().ok_or(ErrorCode::InvalidAcl)?;
+        match &scheme[..] {
+            // Nobody looks at the id of this one: it may be null.
             b"auth" => {
                 let before = fixed.len();
                 let own = ids.iter().filter(|id| id.scheme == "digest");
-                fixed.extend(own.map(|id| Acl { perms: acl.perms, id: id.clone() }));
+                fixed.extend(own.map(|id| Acl { perms: given.perms, id: id.clone() }));
                 if fixed.len() == before {
                     return Err(ErrorCode::InvalidAcl);
                 }
             }
-            b"digest" if digest && is_digest_id(&acl.id.id) => fixed.push(readable(acl)),
-            b"ip" if parse_net(&acl.id.id).is_some() => fixed.push(acl.clone()),
+            b"world" | b"ip" => fixed.push(checked(given, scheme)?),
+            b"digest" if digest => fixed.push(checked(given, scheme)?),
             _ => return Err(ErrorCode::InvalidAcl),
         }
     }
     if fixed.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed) }
+}
+
+/// The entry as it is stored, if its id is one of its scheme. Java stumbles over a null.
+fn checked(given: &GivenAcl<Bytes>, scheme: &Bytes) -> Result<Acl<Bytes>, ErrorCode> {
+    let id = given.id.id.as_ref().ok_or(ErrorCode::MarshallingError)?;
+    let acl = Acl { perms: given.perms, id: Id { scheme: scheme.clone(), id: id.clone() } };
+    match &scheme[..] {
+        b"world" if id == "anyone" => Ok(acl),
+        b"digest" if is_digest_id(id) => Ok(readable(&acl)),
+        b"ip" if parse_net(id).is_some() => Ok(acl),
+        _ => Err(ErrorCode::InvalidAcl),
+    }
+}
+
+impl<B> From<Acl<B>> for GivenAcl<B> {
+    fn from(acl: Acl<B>) -> Self {
+        Self { perms: acl.perms, id: GivenId { scheme: Some(acl.id.scheme), id: Some(acl.id.id) } }
+    }
 }
 
 /// Two parts around a colon, as `String.split(":")` counts them: empty parts at the end do not count.
@@ -159,7 +182,8 @@ mod tests {
     #[test]
     fn fix_up_refuses_what_java_refuses() {
         let own = [id("ip", "127.0.0.1"), id("digest", "u:hash")];
-        let ok = |list: &[Acl<Bytes>]| fix_up(list, &own, true);
+        let ok = |list: &[GivenAcl<Bytes>]| fix_up(list, &own, true);
+        let acl = |perms, scheme, name| GivenAcl::from(acl(perms, scheme, name));
         assert_eq!(ok(&[]), Err(ErrorCode::InvalidAcl));
         for bad in
             [("world", "me"), ("digest", "nocolon"), ("digest", "a:b:c"), ("ip", "300.1.1.1"), ("what", "x")]
@@ -170,7 +194,27 @@ mod tests {
             assert!(ok(&[acl(31, good.0, good.1)]).is_ok(), "{good:?}");
         }
         let twice = [acl(31, "auth", ""), acl(31, "auth", "")];
-        assert_eq!(ok(&twice), Ok(vec![acl(31, "digest", "u:hash")]));
+        assert_eq!(ok(&twice), Ok(vec![Acl { perms: 31, id: own[1].clone() }]));
         assert_eq!(fix_up(&twice, &own[..1], true), Err(ErrorCode::InvalidAcl), "ip does not count");
+    }
+
+    #[test]
+    fn an_id_may_be_null_where_nobody_looks_at_it() {
+        let own = [id("digest", "u:hash")];
+        let given = |scheme: Option<&'static str>| GivenAcl {
+            perms: 31,
+            id: GivenId { scheme: scheme.map(|name| Bytes::from_static(name.as_bytes())), id: None },
+        };
+        let ok = |scheme| fix_up(&[given(scheme)], &own, true);
+        assert_eq!(ok(Some("auth")), Ok(vec![acl(31, "digest", "u:hash")]));
+        for (scheme, error) in [
+            (Some("world"), ErrorCode::MarshallingError),
+            (Some("digest"), ErrorCode::MarshallingError),
+            (Some("ip"), ErrorCode::MarshallingError),
+            (Some("what"), ErrorCode::InvalidAcl),
+            (None, ErrorCode::InvalidAcl),
+        ] {
+            assert_eq!(ok(scheme), Err(error), "{scheme:?}");
+        }
     }
 }

@@ -6,9 +6,9 @@ use super::{Rules, acl};
 use crate::ensemble::Ensemble;
 use crate::jute::records::{
     Acl, CheckVersionRequest, CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateRequest,
-    CreateSessionTxn, CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn, Id,
-    ReconfigRequest, SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted, TxnDigest,
-    TxnHeader,
+    CreateSessionTxn, CreateTtlRequest, CreateTtlTxn, CreateTxn, DeleteRequest, DeleteTxn, ErrorTxn,
+    GivenAcl, Id, ReconfigRequest, SetAclRequest, SetAclTxn, SetDataRequest, SetDataTxn, StatPersisted,
+    TxnDigest, TxnHeader,
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
@@ -372,7 +372,7 @@ impl Preparer {
         tree: &Tree,
         wanted: Bytes,
         mode: CreateMode,
-        acl: &[Acl<Bytes>],
+        acl: &[GivenAcl<Bytes>],
         data: Option<&Bytes>,
         auth: &[Id<Bytes>],
     ) -> Result<NewZnode, ErrorCode> {

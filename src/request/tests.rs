@@ -58,7 +58,7 @@ impl Server {
             CreateRequest {
                 path: path.into(),
                 data: Some(Bytes::from_static(b"d")),
-                acl: vec![open_entry()],
+                acl: vec![open_entry().into()],
                 flags,
             }
             .encode(out);
@@ -195,7 +195,7 @@ fn the_poison_create_is_refused() {
             CreateTtlRequest {
                 path: Bytes::from_static(b"/t"),
                 data: None,
-                acl: vec![open_entry()],
+                acl: vec![open_entry().into()],
                 flags,
                 ttl,
             }
@@ -224,7 +224,7 @@ proptest! {
         let mut server = Server::new();
         let mut waiting = std::collections::VecDeque::new();
         for (kind, path, version, flags) in steps {
-            let acl = vec![open_entry()];
+            let acl = vec![open_entry().into()];
             let txn = match kind {
                 0 | 1 => server.prepare(Op::Create2, |out| CreateRequest { path, data: None, acl, flags }.encode(out)),
                 2 => server.prepare(Op::Delete, |out| DeleteRequest { path, version }.encode(out)),

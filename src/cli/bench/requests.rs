@@ -141,7 +141,7 @@ impl Workload {
     fn create(&self, path: &[u8]) -> BytesMut {
         let open = Acl { perms: perms::ALL, id: Id { scheme: &b"world"[..], id: b"anyone" } };
         frame(Op::Create, |out| {
-            CreateRequest { path, data: Some(&self.data[..]), acl: vec![open], flags: 0 }.encode(out);
+            CreateRequest { path, data: Some(&self.data[..]), acl: vec![open.into()], flags: 0 }.encode(out);
         })
     }
 

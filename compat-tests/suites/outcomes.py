@@ -22,20 +22,25 @@ class Outcome:
 
 class Expected:
     """
-    The lines of a suite's `expected.txt`: server (java, zabra or both), what the test does there (fails, skips, or is flaky:
-    either is fine), its name, and why. What is not in there passes.
+    The lines of a suite's `expected.txt`: server (java, zabra or both), what the test does there, its name, and why. It fails,
+    skips itself, is flaky (may do either), or is left out: not run at all. What is not in there passes.
     """
 
     def __init__(self, directory):
         self.entries = {}
+        self.left_out = {}
         path = directory / "expected.txt"
         for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
             if not line.strip() or line.startswith("#"):
                 continue
             server, does, name, why = line.split(None, 3)
-            if server not in ("java", "zabra", "both") or does not in ("fails", "skips", "flaky"):
+            if server not in ("java", "zabra", "both") or does not in ("fails", "skips", "flaky", "left"):
                 raise SystemExit(f"{path}:{number}: {line!r}")
-            if server in (SERVER, "both"):
+            if server not in (SERVER, "both"):
+                continue
+            if does == "left":
+                self.left_out[name] = why
+            else:
                 self.entries[name] = (does, why)
 
     def allows(self, outcome):
@@ -48,10 +53,10 @@ class Expected:
         return self.entries.get(name, ("", ""))[1]
 
 
-def conclude(directory, outcomes, left_out=(), whole=True):
+def conclude(directory, outcomes, whole=True):
     """
     Prints the figures, every failure and skip with its reason, and what differs from what is expected; returns the exit code.
-    `left_out` are pairs of names and reasons that were never run. `whole` says that the whole suite was to run.
+    `whole` says that the whole suite was to run.
     """
     directory = pathlib.Path(directory)
     expected = Expected(directory)
@@ -60,7 +65,7 @@ def conclude(directory, outcomes, left_out=(), whole=True):
     twice = {name for name in names if names.count(name) > 1}
     differences = [f"{name}: two outcomes" for name in sorted(twice)]
 
-    for name, why in left_out:
+    for name, why in expected.left_out.items() if whole else ():
         print(f"left out  {name}: {why}")
     for outcome in outcomes:
         if outcome.status != "passed":
@@ -78,8 +83,7 @@ def conclude(directory, outcomes, left_out=(), whole=True):
     for difference in differences:
         print(f"differs   {difference}")
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("passed", "failed", "skipped")}
-    print(f"{directory.name} on {SERVER}: " + (f"{len(left_out)} left out, " if left_out else "")
-          + f"{len(differences)} different from what is expected")
+    print(f"{directory.name} on {SERVER}: {len(expected.left_out)} left out, {len(differences)} different from what is expected")
     print(", ".join(f"{status} {count}" for status, count in counts.items()), flush=True)
     if not counts["passed"]:
         print("nothing passed: no test ran, or no server", file=sys.stderr)

@@ -6,7 +6,7 @@ mod dynamic;
 pub use dynamic::{dynamic_file, dynamic_text, point_to};
 
 use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
-use crate::model::ServerId;
+use crate::model::{DigestAlgorithm, ServerId};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,8 @@ pub struct Config {
     pub emulate_353_ttl: bool,
     pub digest_enabled: bool,
     pub enforce_quota: bool,
-    pub digest_auth: bool,
+    /// The hash of the `digest` scheme; `None`: the scheme is off.
+    pub digest_auth: Option<DigestAlgorithm>,
     pub super_digest: Option<String>,
     pub enforce_auth: bool,
     pub enforce_auth_schemes: Vec<String>,
@@ -104,6 +105,8 @@ pub struct Config {
     /// Keys that are known and kept, but that no part of the server reads yet.
     pub kept: BTreeMap<String, String>,
     pub warnings: Vec<Warning>,
+    /// What `digest_auth` hashes with where it is on, in whichever order the two are set.
+    digest_algorithm: DigestAlgorithm,
     /// The keys that the file sets, with their lines.
     lines: BTreeMap<String, usize>,
 }
@@ -179,7 +182,8 @@ impl Config {
             emulate_353_ttl: false,
             digest_enabled: true,
             enforce_quota: false,
-            digest_auth: true,
+            digest_auth: Some(DigestAlgorithm::Sha1),
+            digest_algorithm: DigestAlgorithm::Sha1,
             super_digest: None,
             enforce_auth: false,
             enforce_auth_schemes: Vec::new(),
@@ -452,12 +456,15 @@ impl Config {
             "emulate353TTLNodes" => self.emulate_353_ttl = at.flag(),
             "digest.enabled" => self.digest_enabled = at.flag(),
             "enforceQuota" => self.enforce_quota = at.flag(),
-            "DigestAuthenticationProvider.enabled" => self.digest_auth = at.flag(),
-            "DigestAuthenticationProvider.superDigest" => self.super_digest = Some(value.into()),
-            "DigestAuthenticationProvider.digestAlg" if value != "SHA1" => {
-                return Err(at.wrong("this version knows SHA1 alone"));
+            "DigestAuthenticationProvider.enabled" => {
+                self.digest_auth = at.flag().then_some(self.digest_algorithm);
             }
-            "DigestAuthenticationProvider.digestAlg" => {}
+            "DigestAuthenticationProvider.superDigest" => self.super_digest = Some(value.into()),
+            "DigestAuthenticationProvider.digestAlg" => {
+                let wanted = "SHA1, SHA-256, SHA-512 or another of the SHA-2 and SHA3 families is needed";
+                self.digest_algorithm = DigestAlgorithm::from_name(value).ok_or_else(|| at.wrong(wanted))?;
+                self.digest_auth = self.digest_auth.map(|_| self.digest_algorithm);
+            }
             "enforce.auth.enabled" => self.enforce_auth = at.flag(),
             "enforce.auth.schemes" => self.enforce_auth_schemes = words(value),
             "sessionRequireClientSASLAuth" => self.require_sasl = at.flag(),
@@ -697,6 +704,23 @@ mod tests {
         assert_eq!(error, "zoo.cfg:3: tickTime=\"soon\": a whole number from 1 to 2147483647 is needed");
         let error = parse("dataDir=/d\nclientPort=2181\nstandaloneEnabled=maybe\n").unwrap_err().to_string();
         assert!(error.starts_with("zoo.cfg:3: standaloneEnabled"), "{error}");
+    }
+
+    #[test]
+    fn the_digest_scheme_hashes_as_told_in_whichever_order() {
+        let digest_auth =
+            |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().digest_auth;
+        let algorithm = "DigestAuthenticationProvider.digestAlg=SHA-256\n";
+        let on = "DigestAuthenticationProvider.enabled=true\n";
+        let off = "DigestAuthenticationProvider.enabled=false\n";
+        assert_eq!(digest_auth(""), Some(DigestAlgorithm::Sha1));
+        assert_eq!(digest_auth(&format!("{algorithm}{on}")), Some(DigestAlgorithm::Sha256));
+        assert_eq!(digest_auth(&format!("{on}{algorithm}")), Some(DigestAlgorithm::Sha256));
+        assert_eq!(digest_auth(&format!("{algorithm}{off}")), None);
+        assert_eq!(digest_auth(&format!("{off}{algorithm}")), None);
+        assert!(
+            parse("dataDir=/d\nclientPort=2181\nDigestAuthenticationProvider.digestAlg=ROT13\n").is_err()
+        );
     }
 
     #[test]

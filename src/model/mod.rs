@@ -1,11 +1,13 @@
 //! The words every room shares: ids, zxids, error codes, paths, ACL bits, owners.
 
+mod digest_algorithm;
 mod error_code;
 mod ids;
 mod op;
 pub mod owner;
 pub mod path;
 
+pub use digest_algorithm::DigestAlgorithm;
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
 pub use op::Op;

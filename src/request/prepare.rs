@@ -380,7 +380,7 @@ impl Preparer {
             return Err(ErrorCode::BadArguments);
         }
         let parent_len = path::parent(&wanted).ok_or(ErrorCode::BadArguments)?.len();
-        let acl = acl::fix_up(acl, auth, self.rules.digest_auth)?;
+        let acl = acl::fix_up(acl, auth, self.rules.digest_auth.is_some())?;
         let parent = self.outstanding.find(tree, &wanted[..parent_len])?;
         self.permit(&parent, perms::CREATE, auth)?;
         let parent_stat = parent.stat.expect("find() gives living znodes");
@@ -483,7 +483,7 @@ impl Preparer {
         if !path::is_valid(&path) {
             return Err(ErrorCode::BadArguments);
         }
-        let acl = acl::fix_up(&acl, auth, self.rules.digest_auth)?;
+        let acl = acl::fix_up(&acl, auth, self.rules.digest_auth.is_some())?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::ADMIN, auth)?;
         let mut stat = node.stat.expect("find() gives living znodes");

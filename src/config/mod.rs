@@ -107,6 +107,7 @@ pub struct Config {
     pub warnings: Vec<Warning>,
     /// What `digest_auth` hashes with where it is on, in whichever order the two are set.
     digest_algorithm: DigestAlgorithm,
+    read_only_mode: bool,
     /// The keys that the file sets, with their lines.
     lines: BTreeMap<String, usize>,
 }
@@ -184,6 +185,7 @@ impl Config {
             enforce_quota: false,
             digest_auth: Some(DigestAlgorithm::Sha1),
             digest_algorithm: DigestAlgorithm::Sha1,
+            read_only_mode: false,
             super_digest: None,
             enforce_auth: false,
             enforce_auth_schemes: Vec::new(),
@@ -512,8 +514,11 @@ impl Config {
             "learners.allow" => self.learners_allow = Some(at.learners()?),
             "dynamicConfigFile" => self.dynamic_config_file = Some(at.path()?),
             "electionAlg" if value != "3" => return Err(at.wrong("3 is the only one there is")),
+            "readonlymode.enabled" => {
+                self.read_only_mode = at.flag();
+                self.kept.insert(key.into(), value.into());
+            }
             "closeSessionTxn.enabled"
-            | "readonlymode.enabled"
             | "flushDelay"
             | "maxBatchSize"
             | "fsync.warningthresholdms"
@@ -565,8 +570,11 @@ impl Config {
         schemes
     }
 
+    /// `srvr` always, for scripts ask it; `isro` where clients look for a server that writes.
     pub fn word_is_allowed(&self, word: &str) -> bool {
-        word == "srvr" || self.four_letter_words.iter().any(|allowed| allowed == "*" || allowed == word)
+        word == "srvr"
+            || (word == "isro" && self.read_only_mode)
+            || self.four_letter_words.iter().any(|allowed| allowed == "*" || allowed == word)
     }
 
     /// The text of the word `conf`.
@@ -721,6 +729,17 @@ mod tests {
         assert!(
             parse("dataDir=/d\nclientPort=2181\nDigestAuthenticationProvider.digestAlg=ROT13\n").is_err()
         );
+    }
+
+    #[test]
+    fn isro_is_answered_where_read_only_mode_is_on() {
+        let allowed = |lines: &str| {
+            parse(&format!("dataDir=/d\nclientPort=2181\n4lw.commands.whitelist=stat\n{lines}"))
+                .unwrap()
+                .word_is_allowed("isro")
+        };
+        assert!(!allowed(""));
+        assert!(allowed("readonlymode.enabled=true\n"));
     }
 
     #[test]

@@ -47,23 +47,34 @@ public final class ServerProcess {
         return newest;
     }
 
-    /** Starts a server and waits until it listens on {@code address}; {@code lines} are those of its zoo.cfg. */
-    public static ServerProcess start(Map<String, String> lines, InetSocketAddress address) throws IOException, InterruptedException {
+    /**
+     * Starts a server and waits until it serves on {@code address}, or on a port with TLS listens there; {@code lines} are those
+     * of its zoo.cfg.
+     */
+    public static ServerProcess start(Map<String, String> lines, InetSocketAddress address, boolean secure)
+        throws IOException, InterruptedException {
         STARTS.incrementAndGet();
         Path directory = Files.createTempDirectory("server-");
+        Path config = directory.resolve("zoo.cfg");
         StringBuilder text = new StringBuilder();
         lines.forEach((key, value) -> text.append(key).append('=').append(value).append('\n'));
-        Path config = Files.writeString(directory.resolve("zoo.cfg"), text);
-
         List<String> command = new ArrayList<>(List.of(SERVE, config.toString()));
-        flags().forEach((key, value) -> command.add("-D" + key + "=" + value));
+        flags().forEach((key, value) -> {
+            // Flags are words; what has blanks in it can only be said in the file, where the prefix goes without saying.
+            if (value.contains(" ")) {
+                text.append(key.replaceFirst("^zookeeper\\.", "")).append('=').append(value).append('\n');
+            } else {
+                command.add("-D" + key + "=" + value);
+            }
+        });
+        Files.writeString(config, text);
         File log = directory.resolve("server.log").toFile();
         Process process = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log).start();
         Runtime.getRuntime().addShutdownHook(new Thread(process::destroyForcibly));
 
         ServerProcess server = new ServerProcess(address, process);
         newest = server;
-        server.awaitListening(log.toPath());
+        server.await(secure, log.toPath());
         return server;
     }
 
@@ -77,22 +88,38 @@ public final class ServerProcess {
         return flags;
     }
 
-    private void awaitListening(Path log) throws IOException, InterruptedException {
+    private void await(boolean secure, Path log) throws IOException, InterruptedException {
         long deadline = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(PATIENCE);
         while (System.nanoTime() < deadline) {
             if (!process.isAlive()) {
                 throw new IOException("the server ended with " + process.exitValue() + ": " + Files.readString(log));
             }
-            try (Socket probe = new Socket()) {
-                probe.connect(reachable());
+            if (secure ? listens() : serves()) {
                 return;
-            } catch (IOException e) {
-                // Not yet: nothing can be awaited across processes but the next try.
-                Thread.sleep(10);
             }
+            // Nothing can be awaited across processes but the next try.
+            Thread.sleep(10);
         }
         stop();
-        throw new IOException("the server does not listen on " + address + ": " + Files.readString(log));
+        throw new IOException("the server does not serve on " + address + ": " + Files.readString(log));
+    }
+
+    private boolean listens() {
+        try (Socket probe = new Socket()) {
+            probe.connect(reachable());
+            return true;
+        } catch (IOException e) {
+            return false;
+        }
+    }
+
+    /** A Java server that is still loading listens, and neither answers nor closes. */
+    private boolean serves() {
+        try {
+            return word("srvr").contains("Mode:");
+        } catch (IOException e) {
+            return false;
+        }
     }
 
     public void stop() throws InterruptedException {
@@ -123,6 +150,7 @@ public final class ServerProcess {
     /** The answer to a four-letter word. */
     public String word(String word) throws IOException {
         try (Socket socket = new Socket()) {
+            socket.setSoTimeout(1_000);
             socket.connect(reachable());
             socket.getOutputStream().write(word.getBytes(StandardCharsets.US_ASCII));
             return new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);

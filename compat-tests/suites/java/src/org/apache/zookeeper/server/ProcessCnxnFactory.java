@@ -56,7 +56,7 @@ public class ProcessCnxnFactory extends ServerCnxnFactory {
             return;
         }
         try {
-            process = ServerProcess.start(settings(), address);
+            process = ServerProcess.start(settings(), address, secure);
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         } catch (InterruptedException e) {

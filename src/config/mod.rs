@@ -269,6 +269,8 @@ impl Config {
         match line.parse::<i64>() {
             // It is the top byte of session ids.
             Ok(id) if (0..=255).contains(&id) => self.my_id = Some(ServerId(id)),
+            // A server that is alone has no use for it, and Java takes any number there.
+            Ok(_) if self.servers.is_empty() && self.ensemble.is_none() => {}
             _ => return Err(ConfigError::Wrong { file, what: format!("{line:?} is no id from 0 to 255") }),
         }
         Ok(())
@@ -816,6 +818,15 @@ mod tests {
         assert_eq!((config.my_id, config.client_port), (Some(ServerId(1)), Some(2181)));
         let config = ensemble_of(2, "initLimit=10\nsyncLimit=5\n").unwrap();
         assert_eq!(config.client_port, Some(2182), "the own line names it");
+    }
+
+    #[test]
+    fn a_server_alone_does_not_mind_the_number_in_myid() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("myid"), "-1\n").unwrap();
+        let file = dir.path().join("zoo.cfg");
+        std::fs::write(&file, format!("dataDir={}\nclientPort=2181\n", dir.path().display())).unwrap();
+        assert_eq!(Config::from_file(&file).unwrap().my_id, None);
     }
 
     #[test]

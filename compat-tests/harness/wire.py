@@ -10,6 +10,8 @@ class Closed(Exception):
 
 
 def ustring(text):
+    if text is None:
+        return struct.pack(">i", -1)
     data = text if isinstance(text, bytes) else text.encode()
     return struct.pack(">i", len(data)) + data
 

@@ -6,7 +6,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, NoAuthError, NodeExistsError, NotEmptyError, RolledBackError
 from kazoo.recipe.counter import Counter
 from kazoo.recipe.watchers import ChildrenWatch, DataWatch
-from kazoo.security import make_digest_acl
+from kazoo.security import CREATOR_ALL_ACL, make_digest_acl
 
 
 @pytest.fixture
@@ -118,6 +118,9 @@ def test_acls_with_digest_auth(server, client):
     assert found[0].id.scheme == "digest" and found[0].id.id.startswith("user:")
     client.set_acls("/private", [acl], version=0)
     assert client.exists("/private").aversion == 1
+    # kazoo writes the empty id of this one as null.
+    client.create("/creators", acl=CREATOR_ALL_ACL)
+    assert client.get_acls("/creators")[0][0].id.id.startswith("user:")
 
 
 def test_the_session_survives_a_lost_connection(client):

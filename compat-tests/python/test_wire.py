@@ -324,6 +324,7 @@ def test_four_letter_words(server, session):
         assert line in srvr
     assert f"sid=0x{session.session:x}" in server.word("cons")
     assert "clientPort=" in server.word("conf")
+    assert "java.version=" in server.word("envi")
     mntr = dict(line.split("\t") for line in server.word("mntr").splitlines())
     assert mntr["zk_server_state"] == "standalone" and int(mntr["zk_znode_count"]) >= 5
     assert "zk_avg_fsynctime" in mntr and "zk_packets_received" in mntr

@@ -315,5 +315,9 @@ fn environment(out: &mut String) {
         std::env::consts::ARCH,
         release.trim()
     );
+    // What Java writes for a property that it has not.
+    for key in ["version", "vendor", "home", "class.path", "library.path", "io.tmpdir", "compiler"] {
+        let _ = writeln!(out, "java.{key}=<NA>");
+    }
     let _ = writeln!(out, "time.millis={now}");
 }

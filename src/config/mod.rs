@@ -6,7 +6,7 @@ mod dynamic;
 pub use dynamic::{dynamic_file, dynamic_text, point_to};
 
 use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
-use crate::model::ServerId;
+use crate::model::{DigestAlgorithm, ServerId};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,8 @@ pub struct Config {
     pub emulate_353_ttl: bool,
     pub digest_enabled: bool,
     pub enforce_quota: bool,
-    pub digest_auth: bool,
+    /// The hash of the `digest` scheme; `None`: the scheme is off.
+    pub digest_auth: Option<DigestAlgorithm>,
     pub super_digest: Option<String>,
     pub enforce_auth: bool,
     pub enforce_auth_schemes: Vec<String>,
@@ -104,6 +105,9 @@ pub struct Config {
     /// Keys that are known and kept, but that no part of the server reads yet.
     pub kept: BTreeMap<String, String>,
     pub warnings: Vec<Warning>,
+    /// What `digest_auth` hashes with where it is on, in whichever order the two are set.
+    digest_algorithm: DigestAlgorithm,
+    read_only_mode: bool,
     /// The keys that the file sets, with their lines.
     lines: BTreeMap<String, usize>,
 }
@@ -179,7 +183,9 @@ impl Config {
             emulate_353_ttl: false,
             digest_enabled: true,
             enforce_quota: false,
-            digest_auth: true,
+            digest_auth: Some(DigestAlgorithm::Sha1),
+            digest_algorithm: DigestAlgorithm::Sha1,
+            read_only_mode: false,
             super_digest: None,
             enforce_auth: false,
             enforce_auth_schemes: Vec::new(),
@@ -263,6 +269,8 @@ impl Config {
         match line.parse::<i64>() {
             // It is the top byte of session ids.
             Ok(id) if (0..=255).contains(&id) => self.my_id = Some(ServerId(id)),
+            // A server that is alone has no use for it, and Java takes any number there.
+            Ok(_) if self.servers.is_empty() && self.ensemble.is_none() => {}
             _ => return Err(ConfigError::Wrong { file, what: format!("{line:?} is no id from 0 to 255") }),
         }
         Ok(())
@@ -452,12 +460,15 @@ impl Config {
             "emulate353TTLNodes" => self.emulate_353_ttl = at.flag(),
             "digest.enabled" => self.digest_enabled = at.flag(),
             "enforceQuota" => self.enforce_quota = at.flag(),
-            "DigestAuthenticationProvider.enabled" => self.digest_auth = at.flag(),
-            "DigestAuthenticationProvider.superDigest" => self.super_digest = Some(value.into()),
-            "DigestAuthenticationProvider.digestAlg" if value != "SHA1" => {
-                return Err(at.wrong("this version knows SHA1 alone"));
+            "DigestAuthenticationProvider.enabled" => {
+                self.digest_auth = at.flag().then_some(self.digest_algorithm);
             }
-            "DigestAuthenticationProvider.digestAlg" => {}
+            "DigestAuthenticationProvider.superDigest" => self.super_digest = Some(value.into()),
+            "DigestAuthenticationProvider.digestAlg" => {
+                let wanted = "SHA1, SHA-256, SHA-512 or another of the SHA-2 and SHA3 families is needed";
+                self.digest_algorithm = DigestAlgorithm::from_name(value).ok_or_else(|| at.wrong(wanted))?;
+                self.digest_auth = self.digest_auth.map(|_| self.digest_algorithm);
+            }
             "enforce.auth.enabled" => self.enforce_auth = at.flag(),
             "enforce.auth.schemes" => self.enforce_auth_schemes = words(value),
             "sessionRequireClientSASLAuth" => self.require_sasl = at.flag(),
@@ -505,8 +516,11 @@ impl Config {
             "learners.allow" => self.learners_allow = Some(at.learners()?),
             "dynamicConfigFile" => self.dynamic_config_file = Some(at.path()?),
             "electionAlg" if value != "3" => return Err(at.wrong("3 is the only one there is")),
+            "readonlymode.enabled" => {
+                self.read_only_mode = at.flag();
+                self.kept.insert(key.into(), value.into());
+            }
             "closeSessionTxn.enabled"
-            | "readonlymode.enabled"
             | "flushDelay"
             | "maxBatchSize"
             | "fsync.warningthresholdms"
@@ -558,8 +572,11 @@ impl Config {
         schemes
     }
 
+    /// `srvr` always, for scripts ask it; `isro` where clients look for a server that writes.
     pub fn word_is_allowed(&self, word: &str) -> bool {
-        word == "srvr" || self.four_letter_words.iter().any(|allowed| allowed == "*" || allowed == word)
+        word == "srvr"
+            || (word == "isro" && self.read_only_mode)
+            || self.four_letter_words.iter().any(|allowed| allowed == "*" || allowed == word)
     }
 
     /// The text of the word `conf`.
@@ -700,6 +717,34 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_scheme_hashes_as_told_in_whichever_order() {
+        let digest_auth =
+            |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().digest_auth;
+        let algorithm = "DigestAuthenticationProvider.digestAlg=SHA-256\n";
+        let on = "DigestAuthenticationProvider.enabled=true\n";
+        let off = "DigestAuthenticationProvider.enabled=false\n";
+        assert_eq!(digest_auth(""), Some(DigestAlgorithm::Sha1));
+        assert_eq!(digest_auth(&format!("{algorithm}{on}")), Some(DigestAlgorithm::Sha256));
+        assert_eq!(digest_auth(&format!("{on}{algorithm}")), Some(DigestAlgorithm::Sha256));
+        assert_eq!(digest_auth(&format!("{algorithm}{off}")), None);
+        assert_eq!(digest_auth(&format!("{off}{algorithm}")), None);
+        assert!(
+            parse("dataDir=/d\nclientPort=2181\nDigestAuthenticationProvider.digestAlg=ROT13\n").is_err()
+        );
+    }
+
+    #[test]
+    fn isro_is_answered_where_read_only_mode_is_on() {
+        let allowed = |lines: &str| {
+            parse(&format!("dataDir=/d\nclientPort=2181\n4lw.commands.whitelist=stat\n{lines}"))
+                .unwrap()
+                .word_is_allowed("isro")
+        };
+        assert!(!allowed(""));
+        assert!(allowed("readonlymode.enabled=true\n"));
+    }
+
+    #[test]
     fn an_unknown_key_is_a_warning() {
         let config = parse("dataDir=/d\nclientPort=2181\nfrobnicate=1\n").unwrap();
         assert_eq!(config.warnings.len(), 1);
@@ -773,6 +818,15 @@ mod tests {
         assert_eq!((config.my_id, config.client_port), (Some(ServerId(1)), Some(2181)));
         let config = ensemble_of(2, "initLimit=10\nsyncLimit=5\n").unwrap();
         assert_eq!(config.client_port, Some(2182), "the own line names it");
+    }
+
+    #[test]
+    fn a_server_alone_does_not_mind_the_number_in_myid() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("myid"), "-1\n").unwrap();
+        let file = dir.path().join("zoo.cfg");
+        std::fs::write(&file, format!("dataDir={}\nclientPort=2181\n", dir.path().display())).unwrap();
+        assert_eq!(Config::from_file(&file).unwrap().my_id, None);
     }
 
     #[test]

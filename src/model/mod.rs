@@ -1,5 +1,6 @@
 //! The words every room shares: ids, zxids, error codes, paths, ACL bits, owners.
 
+mod digest_algorithm;
 mod error_code;
 mod ids;
 mod op;
@@ -7,6 +8,7 @@ pub mod owner;
 pub mod path;
 pub mod text;
 
+pub use digest_algorithm::DigestAlgorithm;
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
 pub use op::Op;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::jute::Reader;
 use crate::jute::records::{CreateRequest, ReplyHeader, SetDataRequest, SyncRequest};
-use crate::model::Op;
 use crate::model::owner::OwnerRules;
+use crate::model::{DigestAlgorithm, Op};
 use crate::session::password_of;
 use crate::tree::open_entry;
 use crate::wire::quorum::Forwarded;
@@ -30,7 +30,12 @@ fn settings() -> Settings {
         container_check_ms: 1000,
         container_max_per_minute: 10_000,
         container_max_never_used_ms: 0,
-        rules: Rules { txn_digests: true, digest_auth: true, max_txn_bytes: 1 << 20, ..Rules::default() },
+        rules: Rules {
+            txn_digests: true,
+            digest_auth: Some(DigestAlgorithm::Sha1),
+            max_txn_bytes: 1 << 20,
+            ..Rules::default()
+        },
         leader_serves: true,
         standalone_enabled: true,
         zab: zab::Settings {

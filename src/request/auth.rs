@@ -2,10 +2,12 @@
 
 use super::Rules;
 use crate::jute::records::Id;
-use crate::model::text;
+use crate::model::{DigestAlgorithm, text};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
+use sha2::{Sha224, Sha256, Sha384, Sha512};
+use sha3::{Sha3_224, Sha3_256, Sha3_384, Sha3_512};
 use std::net::IpAddr;
 
 /// The id that every connection starts with.
@@ -22,8 +24,8 @@ pub fn ip_id(address: IpAddr) -> Id<Bytes> {
 pub fn ids_for(scheme: &[u8], data: &[u8], address: IpAddr, rules: &Rules) -> Option<Vec<Id<Bytes>>> {
     match scheme {
         b"ip" => Some(vec![ip_id(address)]),
-        b"digest" if rules.digest_auth => {
-            let digest = digest_id(data);
+        b"digest" => {
+            let digest = digest_id(data, rules.digest_auth?);
             let mut ids = Vec::new();
             if rules.super_digest.as_deref() == Some(&digest[..]) {
                 ids.push(Id { scheme: Bytes::from_static(b"super"), id: Bytes::new() });
@@ -35,11 +37,25 @@ pub fn ids_for(scheme: &[u8], data: &[u8], address: IpAddr, rules: &Rules) -> Op
     }
 }
 
-/// `user:password` → `user:base64(SHA-1(user:password))`, of the bytes that Java's string of them has.
-pub fn digest_id(user_and_password: &[u8]) -> Vec<u8> {
+/// `user:password` → `user:base64(hash(user:password))`, of the bytes that Java's string of them has.
+pub fn digest_id(user_and_password: &[u8], algorithm: DigestAlgorithm) -> Vec<u8> {
     let user = user_and_password.split(|b| *b == b':').next().unwrap_or_default();
-    let hash = STANDARD.encode(Sha1::digest(text::as_java_holds(user_and_password)));
+    let hash = STANDARD.encode(hash(&text::as_java_holds(user_and_password), algorithm));
     [&text::as_java_reads(user), &b":"[..], hash.as_bytes()].concat()
+}
+
+fn hash(data: &[u8], algorithm: DigestAlgorithm) -> Vec<u8> {
+    match algorithm {
+        DigestAlgorithm::Sha1 => Sha1::digest(data).to_vec(),
+        DigestAlgorithm::Sha224 => Sha224::digest(data).to_vec(),
+        DigestAlgorithm::Sha256 => Sha256::digest(data).to_vec(),
+        DigestAlgorithm::Sha384 => Sha384::digest(data).to_vec(),
+        DigestAlgorithm::Sha512 => Sha512::digest(data).to_vec(),
+        DigestAlgorithm::Sha3With224 => Sha3_224::digest(data).to_vec(),
+        DigestAlgorithm::Sha3With256 => Sha3_256::digest(data).to_vec(),
+        DigestAlgorithm::Sha3With384 => Sha3_384::digest(data).to_vec(),
+        DigestAlgorithm::Sha3With512 => Sha3_512::digest(data).to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -48,8 +64,15 @@ mod tests {
 
     #[test]
     fn digest_ids_are_javas() {
-        assert_eq!(digest_id(b"u:p"), b"u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=");
-        assert_eq!(digest_id(b"u\xff:p"), digest_id("u\u{fffd}:p".as_bytes()), "a string holds no bad bytes");
+        let id = |text: &[u8], algorithm| String::from_utf8(digest_id(text, algorithm)).unwrap();
+        assert_eq!(id(b"u:p", DigestAlgorithm::Sha1), "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=");
+        assert_eq!(id(b"u:p", DigestAlgorithm::Sha256), "u:/Y8xRBngpX5duYn15uUqIRaIaCviy5TEwSk419hCwuA=");
+        assert_eq!(
+            id(b"u:p", DigestAlgorithm::Sha3With256),
+            "u:3+U94Pf1dSrKR/q5qu/huTFf1Fha6TtpdtpSdhWvIS0="
+        );
+        let both = [b"u\xff:p", "u\u{fffd}:p".as_bytes()].map(|text| id(text, DigestAlgorithm::Sha1));
+        assert_eq!(both[0], both[1], "a string holds no bad bytes");
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub struct Rules {
     pub enforce_quota: bool,
     /// `reconfigEnabled`: even so a standalone server has nothing to reconfigure.
     pub reconfig: bool,
-    /// The `digest` scheme is on.
-    pub digest_auth: bool,
+    /// The hash of the `digest` scheme; `None`: the scheme is off.
+    pub digest_auth: Option<crate::model::DigestAlgorithm>,
     /// `user:hash` of the super user.
     pub super_digest: Option<Vec<u8>>,
     /// Digests go into the log (`zookeeper.digest.enabled`).

@@ -400,7 +400,7 @@ impl Preparer {
             return Err(ErrorCode::BadArguments);
         }
         let parent_len = path::parent(&wanted).ok_or(ErrorCode::BadArguments)?.len();
-        let acl = acl::fix_up(acl, auth, self.rules.digest_auth)?;
+        let acl = acl::fix_up(acl, auth, self.rules.digest_auth.is_some())?;
         let parent = self.outstanding.find(tree, &wanted[..parent_len])?;
         self.permit(&parent, perms::CREATE, auth)?;
         let parent_stat = parent.stat.expect("find() gives living znodes");
@@ -499,7 +499,7 @@ impl Preparer {
     ) -> Result<TxnBody, ErrorCode> {
         let AskedSetAcl { path, acl, version } = request;
         let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
-        let acl = acl::fix_up(&acl.unwrap_or_default(), auth, self.rules.digest_auth)?;
+        let acl = acl::fix_up(&acl.unwrap_or_default(), auth, self.rules.digest_auth.is_some())?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::ADMIN, auth)?;
         let mut stat = node.stat.expect("find() gives living znodes");

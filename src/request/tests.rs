@@ -4,7 +4,7 @@ use super::*;
 use crate::jute::records::*;
 use crate::jute::{Reader as Frame, Source};
 use crate::model::owner::OwnerRules;
-use crate::model::{ErrorCode, Op, SessionId, Zxid};
+use crate::model::{DigestAlgorithm, ErrorCode, Op, SessionId, Zxid};
 use crate::tree::{Database, open_entry};
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::{Bytes, BytesMut};
@@ -21,7 +21,12 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let rules = Rules { extended_types: true, digest_auth: true, txn_digests: true, ..Rules::default() };
+        let rules = Rules {
+            extended_types: true,
+            digest_auth: Some(DigestAlgorithm::Sha1),
+            txn_digests: true,
+            ..Rules::default()
+        };
         let db = Database::new(OwnerRules { extended_types: true, emulate_353: false });
         let digest = db.tree.digest();
         Self { db, preparer: Preparer::new(rules, digest), zxid: 0 }

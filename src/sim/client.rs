@@ -147,13 +147,15 @@ impl Client {
     }
 
     pub fn ask(&mut self, now: u64, asked: Asked, history: &mut History) -> Option<ToServer> {
-        let conn = self.conn.filter(|_| self.state == State::Open)?;
+        if self.state != State::Open || self.conn.is_none() {
+            return None;
+        }
         let cxid = self.cxid;
         self.cxid += 1;
         self.last_sent = now;
         let (op, body) = encode(&asked);
         self.waiting.push_back((cxid, history.requests.len()));
-        history.requests.push(Request { session: self.session, conn, cxid, asked, begun: now, ended: None });
+        history.requests.push(Request { session: self.session, cxid, asked, begun: now, ended: None });
         Some(ToServer::Request { xid: cxid, op, body })
     }
 
@@ -200,7 +202,6 @@ impl Client {
         self.state = State::Open;
         let conn = self.conn.ok_or("a response without a connection")?;
         history.conns.entry(session).or_default().push(conn);
-        history.came.entry(conn).or_default().push(Came::Connected { session, seen: self.seen });
         Ok(())
     }
 

@@ -69,7 +69,6 @@ pub struct Answer {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub session: i64,
-    pub conn: u64,
     pub cxid: i32,
     pub asked: Asked,
     pub begun: u64,
@@ -85,10 +84,6 @@ pub enum Came {
         kind: i32,
         path: String,
         zxid: i64,
-    },
-    Connected {
-        session: i64,
-        seen: i64,
     },
 }
 
@@ -279,7 +274,6 @@ fn check_sessions(history: &History) -> Result<(), String> {
                         history.requests[*at].ended.as_ref().map_or(0, |(_, answer)| answer.zxid)
                     }
                     Came::Event { zxid, .. } => *zxid,
-                    Came::Connected { .. } => continue,
                 };
                 if zxid > 0 && zxid < seen {
                     return Err(format!(
@@ -309,7 +303,6 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
         };
         for came in came {
             match came {
-                Came::Connected { .. } => {}
                 Came::Event { kind, path, zxid } => {
                     let expected = match kind {
                         1 => Happened::Created,

@@ -132,7 +132,6 @@ struct ClientConn {
 /// A process: it ends by a kill, a power failure, or its own decision.
 pub struct Process {
     pub core: Arc<Core>,
-    pub config: Config,
     journal: Journal,
     files: Files,
     rules: Rules,
@@ -218,7 +217,6 @@ impl Process {
         Ok(Self {
             next_period: core.now().mono_ms,
             core,
-            config,
             journal,
             files,
             rules: settings.rules,

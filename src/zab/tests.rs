@@ -19,6 +19,7 @@ fn settings() -> Settings {
         disk_sync: true,
         history_entries: 500,
         history_bytes: 1 << 20,
+        max_catch_up_bytes: 1 << 20,
         max_unlogged_bytes: 1 << 20,
     }
 }
@@ -48,7 +49,7 @@ fn proposal(zxid: Zxid) -> FromLeader {
 
 /// Follows a leader up to its DIFF.
 fn follow(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
-    zab.learn(0, leader, out);
+    zab.learn(0, leader, epoch, out);
     zab.on_dialed(0, link, out);
     zab.on_leader_packet(0, link, FromLeader::LeaderInfo { epoch, protocol: PROTOCOL }, out);
     zab.on_disk(0, DiskDone::AcceptedSaved(epoch), out);
@@ -98,7 +99,7 @@ fn what_is_left_of_a_cut_log_is_delivered() {
     zab.end_term(&mut out);
 
     let link = LinkId(2);
-    zab.learn(0, ServerId(3), &mut out);
+    zab.learn(0, ServerId(3), Epoch(2), &mut out);
     zab.on_dialed(0, link, &mut out);
     let info = FromLeader::LeaderInfo { epoch: Epoch(2), protocol: PROTOCOL };
     zab.on_leader_packet(0, link, info, &mut out);

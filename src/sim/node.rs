@@ -196,7 +196,7 @@ impl Process {
             clock,
             figures: figures.clone(),
             fatal: Box::new(|_| {}),
-            random: Box::new(move || spread.next()),
+            random: Box::new(move || spread.draw()),
             reactors: 1,
             tuning: Tuning {
                 history_bytes: options.history_bytes,

@@ -7,7 +7,7 @@ pub struct Random(u64);
 impl Random {
     pub fn new(seed: u64) -> Self {
         let mut random = Self(seed ^ 0x9e37_79b9_7f4a_7c15);
-        random.next();
+        random.draw();
         random
     }
 

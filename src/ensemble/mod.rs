@@ -8,7 +8,7 @@ mod view;
 pub use member::{ClientAddress, Member, PeerAddress, Role};
 pub use view::View;
 
-use crate::model::{ServerId, Zxid};
+use crate::model::ServerId;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -114,15 +114,15 @@ impl Ensemble {
         }
     }
 
-    /// The largest zxid that a quorum has, where `upto` tells how far each server is.
-    pub fn quorum_zxid(&self, upto: impl Fn(ServerId) -> Zxid) -> Zxid {
-        let mut best = Zxid(i64::MIN);
-        for candidate in self.voters().map(&upto) {
-            if candidate > best && self.has_quorum(|id| upto(id) >= candidate) {
-                best = candidate;
-            }
-        }
-        best
+    /// The largest value that a quorum has reached, where `upto` tells how far each server is: a zxid, a time.
+    pub fn reached_by_quorum<T: Ord + Copy>(&self, upto: impl Fn(ServerId) -> T) -> Option<T> {
+        let mut reached: Vec<(T, ServerId)> = self.voters().map(|id| (upto(id), id)).collect();
+        reached.sort_unstable_by(|a, b| b.cmp(a));
+        let is_enough = |first: usize| match &self.groups {
+            None => 2 * (first + 1) > reached.len(),
+            Some(_) => self.has_quorum(|id| reached[..=first].iter().any(|(_, with)| *with == id)),
+        };
+        (0..reached.len()).find(|first| is_enough(*first)).map(|first| reached[first].0)
     }
 
     /// Java's equality of configurations: the same version, or the same members and groups.
@@ -296,7 +296,7 @@ mod tests {
     fn the_zxid_of_a_quorum_is_the_median_of_a_majority() {
         let ensemble = Ensemble::parse("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2").unwrap();
         let upto = |id: ServerId| Zxid([0, 7, 3, 5][id.0 as usize]);
-        assert_eq!(ensemble.quorum_zxid(upto), Zxid(5));
+        assert_eq!(ensemble.reached_by_quorum(upto), Some(Zxid(5)));
     }
 
     #[test]

@@ -14,7 +14,9 @@ const SECTOR: usize = 512;
 
 #[derive(Debug, Clone, Default)]
 struct Inode {
+    /// Zeros behind the last byte that was written are not held.
     bytes: Vec<u8>,
+    len: usize,
     /// What the disk has in sectors that were written since the last sync.
     old: BTreeMap<usize, [u8; SECTOR]>,
     synced_len: usize,
@@ -42,6 +44,7 @@ impl Inode {
         if self.bytes.len() < offset + bytes.len() {
             self.bytes.resize(offset + bytes.len(), 0);
         }
+        self.len = self.len.max(self.bytes.len());
         self.touch(offset, offset + bytes.len());
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
@@ -49,13 +52,14 @@ impl Inode {
     fn sync(&mut self) {
         self.old.clear();
         self.cut.clear();
-        self.synced_len = self.bytes.len();
+        self.synced_len = self.len;
     }
 
     fn truncate(&mut self, len: usize) {
         if len < self.bytes.len() {
             self.cut = self.bytes.split_off(len);
         }
+        self.len = self.len.min(len);
     }
 
     /// The system says that writing back failed, and takes the pages for clean all the same.
@@ -78,11 +82,15 @@ impl Inode {
             }
         }
         if random.permille(500) {
-            self.bytes.append(&mut self.cut);
-            self.bytes.resize(self.synced_len, 0);
+            if !self.cut.is_empty() {
+                self.bytes.resize(self.len, 0);
+                self.bytes.append(&mut self.cut);
+            }
+            self.bytes.truncate(self.synced_len);
+            self.len = self.synced_len;
         }
         self.cut.clear();
-        self.synced_len = self.bytes.len();
+        self.synced_len = self.len;
     }
 }
 
@@ -237,13 +245,21 @@ impl SimDisk {
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.0.lock();
         let inode = state.find(path).ok()?;
-        Some(state.inodes[inode].bytes.clone())
+        let Inode { bytes, len, .. } = &state.inodes[inode];
+        let mut bytes = bytes.clone();
+        bytes.resize(*len, 0);
+        Some(bytes)
     }
 
     /// Puts a file there, durably, as an operator would.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.0.lock();
-        state.inodes.push(Inode { bytes: bytes.to_vec(), synced_len: bytes.len(), ..Inode::default() });
+        state.inodes.push(Inode {
+            bytes: bytes.to_vec(),
+            len: bytes.len(),
+            synced_len: bytes.len(),
+            ..Inode::default()
+        });
         let inode = state.inodes.len() - 1;
         state.names.insert(path.to_path_buf(), inode);
         state.durable.insert(path.to_path_buf(), inode);
@@ -271,7 +287,7 @@ impl Disk for SimDisk {
         let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
         let named = inside.map(|(path, inode)| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (name, state.inodes[*inode].bytes.len() as u64)
+            (name, state.inodes[*inode].len as u64)
         });
         Ok(named.collect())
     }
@@ -303,7 +319,7 @@ impl Disk for SimDisk {
         if state.names.contains_key(file) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
-        state.inodes.push(Inode { bytes: vec![0; len as usize], ..Inode::default() });
+        state.inodes.push(Inode { len: len as usize, ..Inode::default() });
         let inode = state.inodes.len() - 1;
         state.name(NameOp::Add(file.to_path_buf(), inode));
         drop(state);
@@ -367,15 +383,17 @@ struct Open {
 
 impl ReadFile for Open {
     fn len(&self) -> u64 {
-        self.disk.0.lock().inodes[self.inode].bytes.len() as u64
+        self.disk.0.lock().inodes[self.inode].len as u64
     }
 
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let state = self.disk.0.lock();
-        let bytes = &state.inodes[self.inode].bytes;
-        let start = (offset as usize).min(bytes.len());
-        let count = into.len().min(bytes.len() - start);
-        into[..count].copy_from_slice(&bytes[start..start + count]);
+        let Inode { bytes, len, .. } = &state.inodes[self.inode];
+        let start = (offset as usize).min(*len);
+        let count = into.len().min(len - start);
+        let written = &bytes[start.min(bytes.len())..(start + count).min(bytes.len())];
+        into[..written.len()].copy_from_slice(written);
+        into[written.len()..count].fill(0);
         Ok(count)
     }
 }
@@ -407,10 +425,8 @@ impl SegmentFile for Open {
         let mut state = self.disk.0.lock();
         state.step()?;
         state.room()?;
-        let bytes = &mut state.inodes[self.inode].bytes;
-        if bytes.len() < len as usize {
-            bytes.resize(len as usize, 0);
-        }
+        let inode = &mut state.inodes[self.inode];
+        inode.len = inode.len.max(len as usize);
         Ok(())
     }
 

@@ -697,13 +697,14 @@ impl World {
 
     /// The newest configuration that a server has in force.
     pub(super) fn configuration(&self) -> Ensemble {
-        let texts = self.nodes.iter().filter_map(|node| {
-            let process = node.process.as_ref()?;
-            Some(process.core.with_status(|status| status.config.clone()))
-        });
-        let configs = texts.filter_map(|text| Ensemble::parse(&text).ok());
-        let first = Ensemble::parse(&self.servers_text).expect("it was laid out");
-        configs.max_by_key(Ensemble::version).unwrap_or(first)
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let texts = processes.map(|process| process.core.with_status(|status| status.config.clone()));
+        // They are the same nearly always.
+        let texts: std::collections::BTreeSet<_> = texts.collect();
+        let configs = texts.iter().filter_map(|text| Ensemble::parse(text).ok());
+        configs
+            .max_by_key(Ensemble::version)
+            .unwrap_or_else(|| Ensemble::parse(&self.servers_text).expect("it was laid out"))
     }
 
     fn serves(&self, index: usize) -> bool {
@@ -722,7 +723,7 @@ impl World {
             if self.now < next_look {
                 continue;
             }
-            next_look = self.now + 5000;
+            next_look = self.now + 10_000;
             let all_serve = self.members().iter().all(|index| self.serves(*index));
             if all_serve && self.clients.iter().all(|client| client.acked >= LAST_WRITES) {
                 self.say(|| "all members serve, and every client writes".into());
@@ -757,7 +758,7 @@ impl World {
             if self.now < next_look {
                 continue;
             }
-            next_look = self.now + 5000;
+            next_look = self.now + 10_000;
             let members = self.members();
             let zxid = |index: &usize| {
                 self.nodes[*index].process.as_ref().map(|process| process.core.db.read().last_zxid)

@@ -75,10 +75,10 @@ impl Broadcast {
     /// say: the caller changes `view` before it asks again.
     pub fn next_committed(&mut self, view: &View) -> Option<Entry> {
         let first = self.outstanding.front()?.zxid;
-        let upto = |id: ServerId| self.acked(id);
+        let has_it = |id: ServerId| self.acked(id) >= first;
         let needs_both = self.reconfig.is_some_and(|zxid| first >= zxid);
-        let committed = view.committed.quorum_zxid(upto) >= first
-            && view.pending().is_none_or(|next| !needs_both || next.quorum_zxid(upto) >= first);
+        let committed = view.committed.has_quorum(has_it)
+            && view.pending().is_none_or(|next| !needs_both || next.has_quorum(has_it));
         if !committed {
             return None;
         }

@@ -260,10 +260,8 @@ impl Leader {
     /// Until when this leader may be sure that nobody else leads: a quorum has been heard of so lately.
     pub fn lease(&self, server: &Server) -> u64 {
         let until = |id: ServerId| if id == server.me() { u64::MAX } else { self.alive_until(id) };
-        server.view.required().fold(u64::MAX, |lease, ensemble| {
-            let upto = ensemble.quorum_zxid(|id| Zxid(i64::try_from(until(id)).unwrap_or(i64::MAX)));
-            lease.min(u64::try_from(upto.0).unwrap_or(0))
-        })
+        let leases = server.view.required().map(|ensemble| ensemble.reached_by_quorum(until).unwrap_or(0));
+        leases.min().unwrap_or(0)
     }
 
     fn alive_until(&self, id: ServerId) -> u64 {

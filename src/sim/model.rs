@@ -316,6 +316,8 @@ impl Model {
 pub struct LogFile {
     /// Zxid and body, in the file's order.
     pub records: Vec<(i64, Vec<u8>)>,
+    /// A bit of it flipped: some of its records can't be read.
+    pub is_damaged: bool,
 }
 
 const HEADER: usize = 16;
@@ -323,19 +325,36 @@ const HEADER: usize = 16;
 impl LogFile {
     /// Everything up to the first frame that is not whole.
     pub fn read(bytes: &[u8]) -> Self {
-        let mut records = Vec::new();
+        let (mut records, mut is_damaged) = (Vec::new(), false);
         let mut rest = bytes.get(HEADER..).unwrap_or_default();
         while rest.len() > 12 {
             let checksum = i64::from_be_bytes(rest[..8].try_into().unwrap_or_default());
             let len = i32::from_be_bytes(rest[8..12].try_into().unwrap_or_default()) as usize;
-            if checksum == 0 || len < 20 || rest.len() < 12 + len + 1 || rest[12 + len] != b'B' {
+            if checksum == 0 {
+                break;
+            }
+            if len < 20 || rest.len() < 12 + len + 1 || rest[12 + len] != b'B' {
+                is_damaged = true;
                 break;
             }
             let body = &rest[12..12 + len];
-            let zxid = i64::from_be_bytes(body[12..20].try_into().unwrap_or_default());
-            records.push((zxid, body.to_vec()));
+            if checksum == adler32(body) {
+                let zxid = i64::from_be_bytes(body[12..20].try_into().unwrap_or_default());
+                records.push((zxid, body.to_vec()));
+            } else {
+                is_damaged = true;
+            }
             rest = &rest[12 + len + 1..];
         }
-        Self { records }
+        Self { records, is_damaged }
     }
+}
+
+fn adler32(bytes: &[u8]) -> i64 {
+    let step = |(a, b): (i64, i64), byte: &u8| {
+        let a = (a + i64::from(*byte)) % 65521;
+        (a, (b + a) % 65521)
+    };
+    let (a, b) = bytes.iter().fold((1, 0), step);
+    b << 16 | a
 }

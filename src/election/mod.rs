@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const NOBODY: i64 = i64::MIN;
 /// "My data is missing": such a vote counts for nobody.
 pub const NO_DATA: Zxid = Zxid(-1);
+/// How long an answer is not repeated, in milliseconds.
+const REPEAT_MS: u64 = 100;
 
 /// How an own vote may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +105,8 @@ pub struct Election {
     search: Option<Search>,
     /// Servers that refuse connections: nobody waits for their vote.
     unreachable: BTreeSet<ServerId>,
+    /// When each was answered last, and what: round, vote and state.
+    answered: BTreeMap<ServerId, (u64, (i64, Candidate, PeerState))>,
 }
 
 /// A round under way.
@@ -132,8 +136,16 @@ impl Search {
 impl Election {
     pub fn new(me: ServerId, pace: Pace) -> Self {
         let vote = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
-        let unreachable = BTreeSet::new();
-        Self { me, pace, round: 0, vote, state: PeerState::Looking, search: None, unreachable }
+        Self {
+            me,
+            pace,
+            round: 0,
+            vote,
+            state: PeerState::Looking,
+            search: None,
+            unreachable: BTreeSet::new(),
+            answered: BTreeMap::new(),
+        }
     }
 
     /// The epoch whose history the leader that was chosen has, as far as votes told.
@@ -208,10 +220,8 @@ impl Election {
         view: &View,
         out: &mut Vec<Output>,
     ) {
-        let is_looking = heard.state == PeerState::Looking;
-        let lags = !view.is_voter(from) || self.search.is_none() || heard.round < self.round;
-        if is_looking && lags {
-            out.push(self.notify(from, view));
+        if heard.state == PeerState::Looking && self.owes_answer(from, heard, view) {
+            self.answer(now, from, view, out);
         }
         if self.search.is_none() || !view.is_voter(from) || !view.is_voter(heard.leader) {
             return;
@@ -224,9 +234,31 @@ impl Election {
         self.look(now, view, out);
     }
 
+    /// Whether a server that looks for a leader has to be told this server's vote.
+    fn owes_answer(&self, from: ServerId, heard: &Notification, view: &View) -> bool {
+        if self.search.is_none() {
+            return true;
+        }
+        // Where this server does not vote nobody asks for it: a voter would answer the answer.
+        let votes = view.is_voter(self.me);
+        votes && (!view.is_voter(from) || (heard.round < self.round && self.vote.zxid != NO_DATA))
+    }
+
+    /// The same answer again within a moment tells nothing, and would let two servers answer each other for ever.
+    fn answer(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
+        let told = (self.round, self.vote, self.state);
+        let is_news =
+            self.answered.get(&to).is_none_or(|(at, before)| *before != told || now >= at + REPEAT_MS);
+        if is_news {
+            self.answered.insert(to, (now, told));
+            out.push(self.notify(to, view));
+        }
+    }
+
     /// A connection to `to` was made: it hears the present vote at once, not at the next interval.
     pub fn on_connected(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
         self.unreachable.remove(&to);
+        self.answered.remove(&to);
         if self.search.is_some() && view.is_voter(to) {
             out.push(self.notify(to, view));
         }
@@ -263,12 +295,14 @@ impl Election {
             self.listen(knows_history, view, out);
         }
         let search = self.search.as_mut().expect("listening ends no search");
-        if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || heard.round < self.round {
+        // A vote without data is taken by nobody, nor is its round: who has none follows the others' round, down too.
+        let behind = heard.round < self.round && self.vote.zxid != NO_DATA;
+        if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || behind {
             return;
         }
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
         let (own, standing, silent) = (search.own_vote(), search.standing, search.silent);
-        if heard.round > self.round {
+        if heard.round != self.round {
             self.round = heard.round;
             search.received.clear();
             let best = if !silent && beats(candidate, own, standing, view) { candidate } else { own };

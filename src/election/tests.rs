@@ -49,7 +49,10 @@ impl Round {
 
     fn deliver(&mut self, from: i64, out: Vec<Output>) {
         let mut queue: VecDeque<(i64, Output)> = out.into_iter().map(|output| (from, output)).collect();
+        let mut messages = 0;
         while let Some((from, output)) = queue.pop_front() {
+            messages += 1;
+            assert!(messages < 1000, "servers answer each other for ever");
             match output {
                 Output::Elected(leader) => {
                     self.elected.insert(from, leader.0);
@@ -207,6 +210,38 @@ fn a_server_with_a_damaged_tail_votes_for_nobody_that_has_less() {
     round.voter(3, 1, 7);
     round.pass(3000);
     assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3)]);
+}
+
+/// Found by the simulator: nobody hears the round of a vote without data, so it must not wait in one of its own.
+#[test]
+fn a_server_that_offers_nothing_follows_the_others_into_their_round() {
+    let mut round = Round::new(2);
+    let owes = Standing::AtLeast(Epoch(2), Zxid(12));
+    let mut election = Election::new(ServerId(1), PACE);
+    for _ in 0..3 {
+        election.start(0, candidate(1, 2, 10), owes, &round.view, &mut Vec::new());
+    }
+    round.servers.insert(1, election);
+    round.voter(2, 5, 14);
+    round.pass(1000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+}
+
+/// Found by the simulator: a server that does not vote answered lower rounds, and every voter answers who does not vote.
+#[test]
+fn who_does_not_vote_and_who_does_do_not_answer_each_other_for_ever() {
+    let mut round = Round::new(2);
+    let mut outsider = Election::new(ServerId(9), PACE);
+    for _ in 0..3 {
+        outsider.start(0, candidate(9, 1, 1), Standing::Observer, &round.view, &mut Vec::new());
+    }
+    round.servers.insert(9, outsider);
+    round.voter(1, 1, 1);
+    round.pass(1000);
+    assert_eq!(round.elected(), []);
+    round.voter(2, 1, 1);
+    round.pass(1000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2), (9, 2)]);
 }
 
 #[test]

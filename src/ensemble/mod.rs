@@ -230,6 +230,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Zxid;
     use std::collections::BTreeSet;
 
     const THREE: &str = "server.1=a:1:2:participant;0.0.0.0:3\nserver.2=[::1]:1:2:participant\n\

@@ -258,7 +258,7 @@ impl World {
         let config: Ensemble = self.configuration();
         let id = self.random.below(self.nodes.len() as u64) as i64 + 1;
         let role = config.member(ServerId(id)).map(|member| member.role);
-        let join = |role: &str| (format!("server.{id}=s{id}:1:2:{role}"), String::new());
+        let join = |role: &str| (format!("server.{id}=s{id}:1:2:{role};1"), String::new());
         let (joining, leaving) = match role {
             Some(_) if self.random.permille(500) => (String::new(), id.to_string()),
             Some(Role::Participant) => join("observer"),

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::Instant;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use zabra::figures::Figures;
-use zabra::sim::{self, Outcome, Report, Tells};
+use zabra::sim::{self, Outcome, Report, Scenario, Tells};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,6 +27,9 @@ struct Args {
     /// Of a replay: tell every packet too.
     #[arg(long, requires = "seed")]
     packets: bool,
+    /// A story to tell instead of drawing faults; with --seed once, so that it can be read.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// How many seeds to run.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
@@ -49,13 +53,32 @@ impl FormatTime for SimTime {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let scenario = match args.scenario.as_deref().map(read_scenario).transpose() {
+        Ok(scenario) => scenario,
+        Err(what) => {
+            eprintln!("{what}");
+            return ExitCode::from(2);
+        }
+    };
     match args.seed {
-        Some(seed) => replay(seed, if args.packets { Tells::Packets } else { Tells::Events }),
-        None => run(&args),
+        Some(seed) => replay(seed, &scenario, if args.packets { Tells::Packets } else { Tells::Events }),
+        None => run(&args, &scenario),
     }
 }
 
-fn replay(seed: u64, tells: Tells) -> ExitCode {
+fn read_scenario(file: &Path) -> Result<Scenario, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Scenario::parse(&text).map_err(|what| format!("{}: {what}", file.display()))
+}
+
+fn one(seed: u64, scenario: &Option<Scenario>, figures: &Arc<Figures>, tells: Tells) -> Outcome {
+    match scenario {
+        Some(scenario) => scenario.run(seed, figures, tells),
+        None => sim::run(seed, figures, tells),
+    }
+}
+
+fn replay(seed: u64, scenario: &Option<Scenario>, tells: Tells) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("zabra=info"));
     tracing_subscriber::fmt()
@@ -65,7 +88,7 @@ fn replay(seed: u64, tells: Tells) -> ExitCode {
         .with_level(false)
         .with_ansi(false)
         .init();
-    let outcome = sim::run(seed, &Arc::new(Figures::new()), tells);
+    let outcome = one(seed, scenario, &Arc::new(Figures::new()), tells);
     println!("{:?}", outcome.report);
     match outcome.violation {
         None => ExitCode::SUCCESS,
@@ -76,7 +99,7 @@ fn replay(seed: u64, tells: Tells) -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> ExitCode {
+fn run(args: &Args, scenario: &Option<Scenario>) -> ExitCode {
     let started = Instant::now();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let end = args.first + args.seeds;
@@ -89,7 +112,8 @@ fn run(args: &Args) -> ExitCode {
             .expect("it is a template"),
     );
     let (total, violations) = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&next, end, &failed, &bar))).collect();
+        let workers: Vec<_> =
+            (0..jobs).map(|_| scope.spawn(|| work(scenario, &next, end, &failed, &bar))).collect();
         let mut total = Report::default();
         let mut violations = Vec::new();
         for worker in workers {
@@ -117,11 +141,19 @@ fn run(args: &Args) -> ExitCode {
     let first = violations.into_iter().min_by_key(|outcome| outcome.seed);
     let Some(Outcome { seed, violation: Some(what), .. }) = first else { return ExitCode::SUCCESS };
     println!("VIOLATION in seed {seed}, the {}th: {what}", seed - args.first + 1);
-    println!("to read it: zabra-sim --seed {seed}");
+    let story =
+        args.scenario.as_ref().map_or(String::new(), |file| format!("--scenario {} ", file.display()));
+    println!("to read it: zabra-sim {story}--seed {seed}");
     ExitCode::FAILURE
 }
 
-fn work(next: &AtomicU64, end: u64, failed: &AtomicU64, bar: &ProgressBar) -> (Report, Vec<Outcome>) {
+fn work(
+    scenario: &Option<Scenario>,
+    next: &AtomicU64,
+    end: u64,
+    failed: &AtomicU64,
+    bar: &ProgressBar,
+) -> (Report, Vec<Outcome>) {
     let figures = Arc::new(Figures::new());
     let mut total = Report::default();
     let mut violations = Vec::new();
@@ -131,7 +163,7 @@ fn work(next: &AtomicU64, end: u64, failed: &AtomicU64, bar: &ProgressBar) -> (R
             return (total, violations);
         }
         // A panic is a violation too, and has to name its seed.
-        let run = std::panic::AssertUnwindSafe(|| sim::run(seed, &figures, Tells::Nothing));
+        let run = std::panic::AssertUnwindSafe(|| one(seed, scenario, &figures, Tells::Nothing));
         let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| Outcome {
             seed,
             report: Report::default(),

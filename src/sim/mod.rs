@@ -13,12 +13,14 @@ mod node;
 mod observed;
 mod options;
 mod random;
+mod scenario;
 pub mod trace;
 mod world;
 
 pub use disk::{DiskFaults, SimDisk};
 pub use options::Options;
 pub use random::Random;
+pub use scenario::Scenario;
 pub use world::{Report, Tells, World};
 
 use crate::figures::Figures;

@@ -67,6 +67,16 @@ fn packets<P: crate::wire::quorum::Packet + Debug>(bytes: &Bytes) -> String {
     }
 }
 
+/// The way by which a leader begins to synchronize, if these bytes begin with that.
+pub(super) fn way(bytes: &[u8]) -> Option<&'static str> {
+    match i32::from_be_bytes(*bytes.first_chunk()?) {
+        13 => Some("DIFF"),
+        14 => Some("TRUNC"),
+        15 => Some("SNAP"),
+        _ => None,
+    }
+}
+
 fn votes(bytes: &Bytes) -> String {
     // The version in front of an initial message is negative, the length of a notification's frame is not.
     if bytes.first().is_some_and(|first| *first >= 0x80)

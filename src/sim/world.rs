@@ -15,7 +15,7 @@ use crate::model::ServerId;
 use crate::replica::{Mode, Now};
 use crate::storage::{Disk, StorageError};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,6 +153,8 @@ pub struct World {
     tells: Tells,
     events: u64,
     servers_text: String,
+    /// How each server was synchronized last.
+    pub(super) ways: BTreeMap<usize, &'static str>,
 }
 
 impl World {
@@ -201,6 +203,7 @@ impl World {
             tells,
             events: 0,
             servers_text,
+            ways: BTreeMap::new(),
         }
     }
 
@@ -239,6 +242,15 @@ impl World {
 
     /// The whole run. An error is a violation of what was promised.
     pub fn run(&mut self) -> Result<(), String> {
+        self.begin();
+        let end = self.options.unsafe_ms * 1000;
+        while self.now < end {
+            self.step()?;
+        }
+        self.finish()
+    }
+
+    pub(super) fn begin(&mut self) {
         self.say(|| format!("seed {}: {:?}", self.seed, self.options));
         for index in 0..self.nodes.len() {
             let delay = self.random.below(50_000);
@@ -249,17 +261,17 @@ impl World {
             self.after(index as u64, Event::ClientTick(index));
         }
         self.after(FAULT_STEP, Event::Fault);
-        let end = self.options.unsafe_ms * 1000;
-        while self.now < end {
-            self.step()?;
-        }
+    }
+
+    /// Everything is mended, has to serve again, and is looked through.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
         self.mend();
         self.await_service()?;
         self.await_silence()?;
         self.verify()
     }
 
-    fn step(&mut self) -> Result<(), String> {
+    pub(super) fn step(&mut self) -> Result<(), String> {
         let Some(Reverse(Queued { at, event, .. })) = self.queue.pop() else {
             return Err("nothing is left to happen".into());
         };
@@ -441,7 +453,7 @@ impl World {
         self.after(delay, Event::Run(index, life));
     }
 
-    fn resume(&mut self, index: usize) {
+    pub(super) fn resume(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.paused = false;
         node.running = false;
@@ -587,6 +599,11 @@ impl World {
         match to {
             Host::Server(index) => {
                 let life = self.nodes[index].life;
+                if let (Port::Quorum, false, Chunk::Bytes(bytes)) = (port, from_dialer, &chunk)
+                    && let Some(way) = trace::way(bytes)
+                {
+                    self.ways.insert(index, way);
+                }
                 let incoming = match chunk {
                     Chunk::Bytes(bytes) => Incoming::Bytes(port, key, bytes),
                     Chunk::Message(message) => Incoming::Message(key, message),
@@ -625,7 +642,7 @@ impl World {
         self.due(due);
     }
 
-    fn client_leaves(&mut self, index: usize) {
+    pub(super) fn client_leaves(&mut self, index: usize) {
         let Some(key) = self.clients[index].conn else { return };
         self.clients[index].disconnected();
         let due = self.network.send(self.now, key, Host::Client(index), Chunk::End, &mut self.random);
@@ -655,9 +672,29 @@ impl World {
 
     fn client_connects(&mut self, index: usize) {
         let to = self.random.below(self.nodes.len() as u64) as usize;
-        if self.nodes[to].process.is_none() {
-            return;
+        if self.nodes[to].process.is_some() {
+            self.client_connects_to(index, to);
         }
+    }
+
+    /// For a story: to this server, away from another one.
+    pub(super) fn client_moves(&mut self, index: usize, to: usize) {
+        self.client_leaves(index);
+        self.client_connects_to(index, to);
+    }
+
+    /// For a story: the request's number in the history.
+    pub(super) fn client_asks(&mut self, index: usize, asked: Asked) -> Result<usize, String> {
+        let message = self.clients[index].ask(self.now, asked, &mut self.history);
+        self.client_sends(index, message.ok_or("it has no connection")?);
+        Ok(self.history.requests.len() - 1)
+    }
+
+    pub(super) fn answer(&self, request: usize) -> Option<history::Answer> {
+        self.history.requests[request].ended.as_ref().map(|(_, answer)| answer.clone())
+    }
+
+    fn client_connects_to(&mut self, index: usize, to: usize) {
         let key = self.network.open(Port::Client, Host::Client(index), Host::Server(to));
         let life = self.nodes[to].life;
         self.bring(to, life, Incoming::Accepted(Port::Client, key));
@@ -700,18 +737,22 @@ impl World {
         let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
         let texts = processes.map(|process| process.core.with_status(|status| status.config.clone()));
         // They are the same nearly always.
-        let texts: std::collections::BTreeSet<_> = texts.collect();
+        let texts: BTreeSet<_> = texts.collect();
         let configs = texts.iter().filter_map(|text| Ensemble::parse(text).ok());
         configs
             .max_by_key(Ensemble::version)
             .unwrap_or_else(|| Ensemble::parse(&self.servers_text).expect("it was laid out"))
     }
 
-    fn serves(&self, index: usize) -> bool {
-        self.nodes[index].process.as_ref().is_some_and(|process| process.mode() != Mode::NotServing)
+    pub(super) fn mode_of(&self, index: usize) -> Mode {
+        self.nodes[index].process.as_ref().map_or(Mode::NotServing, Process::mode)
     }
 
-    fn members(&self) -> Vec<usize> {
+    fn serves(&self, index: usize) -> bool {
+        self.mode_of(index) != Mode::NotServing
+    }
+
+    pub(super) fn members(&self) -> Vec<usize> {
         self.configuration().members().map(|member| member.id.0 as usize - 1).collect()
     }
 
@@ -739,7 +780,7 @@ impl World {
         }
     }
 
-    fn modes(&self) -> Vec<String> {
+    pub(super) fn modes(&self) -> Vec<String> {
         let mode = |node: &Node| {
             node.process.as_ref().map_or("down".to_string(), |process| {
                 process.core.with_status(|status| status.peer_state.clone())

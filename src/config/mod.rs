@@ -368,6 +368,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        // First of all: whom a reconfiguration left out may have lost its client port with its line.
+        self.check_ensemble()?;
         if self.client_port.is_none() {
             let why = "it is the port that clients connect to";
             return Err(ConfigError::Missing { file: self.file.clone(), key: "clientPort", why });
@@ -380,7 +382,7 @@ impl Config {
                 wanted: format!("at most maxSessionTimeout, {}, is needed", self.max_session_timeout()),
             });
         }
-        self.check_ensemble()
+        Ok(())
     }
 
     /// Whether this server is one of several, or is to become one. Java runs a single `server.N` line alone.

@@ -268,10 +268,13 @@ impl Leader {
         self.links.values().filter(|link| link.sid == id).map(|link| link.alive_until).max().unwrap_or(0)
     }
 
-    /// Whether the servers of which a quorum is synchronized would be enough for `next`.
+    /// Whether the servers that are synchronized would be enough for `next`. An observer does not acknowledge proposals, and
+    /// would not acknowledge the reconfiguration that makes a voter of it.
     pub fn has_synced_quorum(&self, now: u64, me: ServerId, next: &Ensemble) -> bool {
         next.has_quorum(|id| {
-            let live = |link: &Link| link.sid == id && link.is_forwarding() && link.alive_until >= now;
+            let live = |link: &Link| {
+                link.sid == id && !link.observer && link.is_forwarding() && link.alive_until >= now
+            };
             id == me || self.links.values().any(live)
         })
     }

@@ -234,6 +234,11 @@ impl Election {
         self.look(now, view, out);
     }
 
+    /// Whether others take notice of this server's vote. They do not where it has no data, or names nobody.
+    fn offers_something(&self, view: &View) -> bool {
+        self.vote.zxid != NO_DATA && view.is_voter(self.vote.id)
+    }
+
     /// Whether a server that looks for a leader has to be told this server's vote.
     fn owes_answer(&self, from: ServerId, heard: &Notification, view: &View) -> bool {
         if self.search.is_none() {
@@ -241,7 +246,7 @@ impl Election {
         }
         // Where this server does not vote nobody asks for it: a voter would answer the answer.
         let votes = view.is_voter(self.me);
-        votes && (!view.is_voter(from) || (heard.round < self.round && self.vote.zxid != NO_DATA))
+        votes && (!view.is_voter(from) || (heard.round < self.round && self.offers_something(view)))
     }
 
     /// The same answer again within a moment tells nothing, and would let two servers answer each other for ever.
@@ -288,6 +293,7 @@ impl Election {
     }
 
     fn on_vote(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+        let offers = self.offers_something(view);
         let search = self.search.as_mut().expect("the caller looked");
         search.heard.insert(from);
         let knows_history = heard.zxid.0 > 0 || heard.peer_epoch.0 > 0;
@@ -295,8 +301,8 @@ impl Election {
             self.listen(knows_history, view, out);
         }
         let search = self.search.as_mut().expect("listening ends no search");
-        // A vote without data is taken by nobody, nor is its round: who has none follows the others' round, down too.
-        let behind = heard.round < self.round && self.vote.zxid != NO_DATA;
+        // Who offers nothing follows the others' round, down too: nobody follows it into its own.
+        let behind = heard.round < self.round && offers;
         if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || behind {
             return;
         }

@@ -227,6 +227,27 @@ fn a_server_that_offers_nothing_follows_the_others_into_their_round() {
     assert_eq!(round.elected(), [(1, 2), (2, 2)]);
 }
 
+/// Found by the simulator: a new voter of a configuration that it has not seen yet is needed for the quorum.
+#[test]
+fn a_voter_that_does_not_know_it_yet_votes() {
+    let mut round = Round::new(2);
+    let old = view(1);
+    let mut joiner = Election::new(ServerId(2), PACE);
+    for _ in 0..3 {
+        joiner.start(0, candidate(2, 1, 1), Standing::Voter, &old, &mut Vec::new());
+    }
+    let mut leader = Election::new(ServerId(1), PACE);
+    let mut out = Vec::new();
+    leader.start(0, candidate(1, 1, 5), Standing::Voter, &round.view, &mut out);
+    let vote = leader.notify(ServerId(2), &round.view);
+    let Output::Send { notification, .. } = vote else { panic!("it notifies") };
+    out.clear();
+    joiner.on_notification(0, ServerId(1), &notification, &old, &mut out);
+    round.servers.insert(1, leader);
+    round.deliver(2, out);
+    assert_eq!(round.elected(), [(1, 1), (2, 1)]);
+}
+
 /// Found by the simulator: a server that does not vote answered lower rounds, and every voter answers who does not vote.
 #[test]
 fn who_does_not_vote_and_who_does_do_not_answer_each_other_for_ever() {

@@ -339,6 +339,16 @@ def test_only_listed_words_are_answered():
         assert server.word("mntr") == "mntr is not executed because it is not in the whitelist.\n"
 
 
+def test_a_word_with_a_mask_is_refused_without_it():
+    with Server({"4lw.commands.whitelist": "ruok"}) as server:
+        assert server.word("stmk") == "stmk is not executed because it is not in the whitelist.\n"
+    with Server({"4lw.commands.whitelist": "stmk, gtmk"}) as server, socket.create_connection(("127.0.0.1", server.port)) as asking:
+        asking.settimeout(10)
+        asking.sendall(b"stmk" + struct.pack(">q", 7))
+        assert asking.recv(100) == b"7"
+        assert server.word("gtmk") == "7"
+
+
 def test_connections_of_one_address_are_limited():
     with Server({"maxClientCnxns": "3"}) as server:
         held = [Session(server.port) for _ in range(3)]

@@ -128,6 +128,12 @@ impl Figures {
         }
     }
 
+    /// The quota of a `namespace` refused a request. Its counter is there from the first time on.
+    pub fn quota_exceeded(&self, namespace: &str) {
+        let name = format!("{namespace}_quota_exceeded_error_per_namespace");
+        self.store.register_counter(&Key::from_name(name), &META).increment(1);
+    }
+
     /// The sizes of the leader's proposals in bytes.
     pub fn proposed(&self, sizes: impl Iterator<Item = usize>) {
         let mut known = self.proposal_sizes.lock();
@@ -229,6 +235,20 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn refusals_by_quota_are_counted_by_namespace() {
+        let figures = Figures::new();
+        let lines = || {
+            let mut text = String::new();
+            figures.lines(&mut text);
+            text.lines().filter(|line| line.contains("quota")).map(String::from).collect::<Vec<_>>()
+        };
+        assert!(lines().is_empty());
+        ["a", "b", "a"].iter().for_each(|namespace| figures.quota_exceeded(namespace));
+        let name = |namespace, count| format!("zk_{namespace}_quota_exceeded_error_per_namespace\t{count}");
+        assert_eq!(lines(), [name("a", 2), name("b", 1)]);
     }
 
     #[test]

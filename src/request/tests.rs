@@ -416,6 +416,36 @@ fn a_watch_stands_on_the_text_that_java_reads() {
     assert_eq!(event.path, "/\u{fffd}".as_bytes());
 }
 
+#[test]
+fn a_hard_quota_refuses_and_its_namespace_is_told_once_for_each_refusal() {
+    let mut server = Server::new();
+    let rules = Rules { enforce_quota: true, ..server.preparer.rules().clone() };
+    server.preparer = Preparer::new(rules, server.db.tree.digest());
+    for path in ["/app", "/app/a", "/other", "/zookeeper/quota/app"] {
+        let made = server.create(path, 0);
+        server.apply(&made);
+    }
+    for (name, text) in
+        [("zookeeper_limits", "count=1,bytes=-1=;countHardLimit=3"), ("zookeeper_stats", "count=0,bytes=0")]
+    {
+        let made = server.prepare(Op::Create2, |out| {
+            let (path, data) = (format!("/zookeeper/quota/app/{name}").into(), Some(text.into()));
+            CreateRequest::<Bytes> { path, data, acl: vec![open_entry()], flags: 0 }.encode(out);
+        });
+        server.apply(&made);
+    }
+    let third = server.create("/app/b", 0);
+    assert_eq!(error_of(&third), None, "beyond the soft limit, and not beyond the hard one");
+    server.apply(&third);
+    assert!(server.preparer.take_quota_exceeded().is_empty());
+    for path in ["/app/c", "/app/a/d"] {
+        assert_eq!(error_of(&server.create(path, 0)), Some(ErrorCode::QuotaExceeded));
+    }
+    assert_eq!(error_of(&server.create("/other/e", 0)), None);
+    assert_eq!(server.preparer.take_quota_exceeded(), ["app", "app"]);
+    assert!(server.preparer.take_quota_exceeded().is_empty());
+}
+
 fn any_path() -> impl Strategy<Value = Bytes> {
     let known =
         prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);

@@ -349,6 +349,20 @@ def test_a_word_with_a_mask_is_refused_without_it():
         assert server.word("gtmk") == "7"
 
 
+def test_a_client_that_means_another_ensemble_is_cut_off():
+    def means(session, name):
+        return session.call(AUTH, struct.pack(">i", 0) + ustring("ensemble") + buffer(name), xid=-4)[1]
+
+    provider = {"authProvider.1": "org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider"}
+    with Server({**provider, "ensembleAuthName": "foo, bar"}) as server:
+        with Session(server.port) as session:
+            assert means(session, b"bar") == 0 and means(session, b"") == 0
+            with pytest.raises(Closed):
+                means(session, b"baz")
+        counts = dict(line.split("\t") for line in server.word("mntr").splitlines())
+        assert [counts[f"zk_ensemble_auth_{outcome}"] for outcome in ("success", "skip", "fail")] == ["1", "1", "1"]
+
+
 def test_connections_of_one_address_are_limited():
     with Server({"maxClientCnxns": "3"}) as server:
         held = [Session(server.port) for _ in range(3)]

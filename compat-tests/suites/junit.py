@@ -19,7 +19,7 @@ class Classes:
     def __init__(self, directory):
         self.directory = directory
         self.lib = directory / "target/lib"
-        self.classes = directory / "target/classes"
+        self.classes = directory / f"target/classes.{SERVER}"
 
     def build(self):
         need(java="default-jdk-headless", javac="default-jdk-headless", mvn="maven")
@@ -63,7 +63,7 @@ class Classes:
     def run(self, name, without=(), flags=()):
         """The outcomes of the class `name`, but for the methods `without`; `flags` are its JVM's."""
         simple = name.rpartition(".")[2]
-        work = self.directory / "target/work" / simple
+        work = self.directory / "target/work" / SERVER / simple
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         lines = work / "outcomes.tsv"

@@ -208,6 +208,12 @@ def test_sasl_is_off(session):
     assert session.call(102, buffer(b""))[:3] == (0, 0, buffer(None))
 
 
+@pytest.mark.parametrize("body", [b"", b"\0\0", buffer(None)], ids=["empty", "cut", "null"])
+def test_a_sasl_packet_without_a_token_ends_the_connection(server, body):
+    with Session(server.port) as session, pytest.raises(Closed):
+        session.call(102, body)
+
+
 def test_enforced_authentication():
     with Server({"enforce.auth.enabled": "true", "enforce.auth.schemes": "digest"}) as server:
         with Session(server.port) as session:

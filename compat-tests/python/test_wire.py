@@ -208,6 +208,12 @@ def test_sasl_is_off(session):
     assert session.call(102, buffer(b""))[:3] == (0, 0, buffer(None))
 
 
+@pytest.mark.parametrize("body", [b"", b"\0\0", buffer(None)], ids=["empty", "cut", "null"])
+def test_a_sasl_packet_without_a_token_ends_the_connection(server, body):
+    with Session(server.port) as session, pytest.raises(Closed):
+        session.call(102, body)
+
+
 def test_enforced_authentication():
     with Server({"enforce.auth.enabled": "true", "enforce.auth.schemes": "digest"}) as server:
         with Session(server.port) as session:
@@ -337,6 +343,30 @@ def test_only_listed_words_are_answered():
     with Server({"4lw.commands.whitelist": "ruok"}) as server:
         assert server.word("ruok") == "imok"
         assert server.word("mntr") == "mntr is not executed because it is not in the whitelist.\n"
+
+
+def test_a_word_with_a_mask_is_refused_without_it():
+    with Server({"4lw.commands.whitelist": "ruok"}) as server:
+        assert server.word("stmk") == "stmk is not executed because it is not in the whitelist.\n"
+    with Server({"4lw.commands.whitelist": "stmk, gtmk"}) as server, socket.create_connection(("127.0.0.1", server.port)) as asking:
+        asking.settimeout(10)
+        asking.sendall(b"stmk" + struct.pack(">q", 7))
+        assert asking.recv(100) == b"7"
+        assert server.word("gtmk") == "7"
+
+
+def test_a_client_that_means_another_ensemble_is_cut_off():
+    def means(session, name):
+        return session.call(AUTH, struct.pack(">i", 0) + ustring("ensemble") + buffer(name), xid=-4)[1]
+
+    provider = {"authProvider.1": "org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider"}
+    with Server({**provider, "ensembleAuthName": "foo, bar"}) as server:
+        with Session(server.port) as session:
+            assert means(session, b"bar") == 0 and means(session, b"") == 0
+            with pytest.raises(Closed):
+                means(session, b"baz")
+        counts = dict(line.split("\t") for line in server.word("mntr").splitlines())
+        assert [counts[f"zk_ensemble_auth_{outcome}"] for outcome in ("success", "skip", "fail")] == ["1", "1", "1"]
 
 
 def test_connections_of_one_address_are_limited():

@@ -2,7 +2,7 @@
 import os
 import pathlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = os.environ.get("SERVER", "zabra")
@@ -13,17 +13,18 @@ STATUSES = {"fails": "failed", "skips": "skipped"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """`status` is passed, failed or skipped."""
+    """`status` is passed, failed or skipped; `again` says that it passed only when it ran a second time."""
 
     name: str
     status: str
     reason: str = ""
+    again: bool = False
 
 
 class Expected:
     """
     The lines of a suite's `expected.txt`: server (java, zabra or both), what the test does there, its name, and why. It fails,
-    skips itself, is flaky (may do either), or is left out: not run at all. What is not in there passes.
+    skips itself, is flaky (may fail once, and then passes), or is left out: not run at all. What is not in there passes.
     """
 
     def __init__(self, directory):
@@ -45,12 +46,28 @@ class Expected:
 
     def allows(self, outcome):
         does = self.entries.get(outcome.name, ("passes", ""))[0]
-        if does == "flaky":
-            return outcome.status in ("passed", "failed")
-        return outcome.status == STATUSES.get(does, "passed")
+        return outcome.status == STATUSES.get(does, "passed") and (does == "flaky" or not outcome.again)
 
     def why(self, name):
         return self.entries.get(name, ("", ""))[1]
+
+
+def second_try(expected, outcomes, run):
+    """
+    The outcomes, where each test that failed and should not have ran once more: `run` takes their names. Only one that is
+    said to be flaky may fail the first time; but what the others do tells a race from what is broken.
+    """
+    first = {outcome.name: outcome for outcome in outcomes}
+    failed = [name for name, outcome in first.items() if outcome.status == "failed" and not expected.allows(outcome)]
+    if not failed:
+        return list(first.values())
+    print("once more:", *failed, flush=True)
+    for outcome in run(failed):
+        if outcome.name not in first:
+            first[outcome.name] = replace(outcome, again=outcome.status == "passed")
+        elif outcome.name in failed and outcome.status == "passed":
+            first[outcome.name] = replace(first[outcome.name], status="passed", again=True)
+    return list(first.values())
 
 
 def conclude(directory, outcomes, whole=True):
@@ -68,22 +85,26 @@ def conclude(directory, outcomes, whole=True):
     for name, why in expected.left_out.items() if whole else ():
         print(f"left out  {name}: {why}")
     for outcome in outcomes:
-        if outcome.status != "passed":
+        if outcome.again:
+            print(f"again     {outcome.name}: passed when it ran a second time; first: {outcome.reason[:300]}")
+        elif outcome.status != "passed":
             why = expected.why(outcome.name)
             print(f"{outcome.status:8}  {outcome.name}: {outcome.reason[:300]}" + (f" [{why}]" if why else ""))
         if not expected.allows(outcome):
             does = expected.entries.get(outcome.name, ("passes", ""))[0]
-            differences.append(f"{outcome.name} {outcome.status}, expected: {does}")
+            how = "passed at the second try" if outcome.again else outcome.status
+            differences.append(f"{outcome.name} {how}, expected: {does}")
     if whole:
         differences += [f"{name} did not run" for name in sorted(set(expected.entries) - set(names))]
 
     target = directory / "target"
     target.mkdir(exist_ok=True)
-    (target / f"outcomes.{SERVER}.tsv").write_text("".join(f"{one.status}\t{one.name}\n" for one in outcomes))
+    (target / f"outcomes.{SERVER}.tsv").write_text("".join(f"{one.status}\t{one.name}\t{int(one.again)}\n" for one in outcomes))
     for difference in differences:
         print(f"differs   {difference}")
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("passed", "failed", "skipped")}
     print(f"{directory.name} on {SERVER}: {len(expected.left_out)} left out, {len(differences)} different from what is expected")
+    counts["passed at the second try"] = sum(outcome.again for outcome in outcomes)
     print(", ".join(f"{status} {count}" for status, count in counts.items()), flush=True)
     if not counts["passed"]:
         print("nothing passed: no test ran, or no server", file=sys.stderr)

@@ -1,8 +1,10 @@
-"""Installs the Debian packages that a suite needs, if what it needs of them is not there."""
+"""Installs what a suite needs, if it is not there: Debian packages, and Java's server."""
 import os
 import pathlib
 import shutil
 import subprocess
+
+JAVA = pathlib.Path(__file__).resolve().parent.parent / "java"
 
 
 def need(**packages):
@@ -12,6 +14,16 @@ def need(**packages):
 
 def need_file(path, package):
     install([] if pathlib.Path(path).exists() else [package])
+
+
+def need_server():
+    """Java's server, where it is the one under test."""
+    if os.environ.get("SERVER") != "java":
+        return
+    need(java="default-jdk-headless", mvn="maven")
+    if not list((JAVA / "target/lib").glob("zookeeper-3*.jar")):
+        subprocess.run(["mvn", "--quiet", "--batch-mode", "-f", JAVA / "pom.xml", "dependency:copy-dependencies",
+                        "-DoutputDirectory=target/lib"], check=True)
 
 
 def install(packages):

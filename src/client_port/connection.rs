@@ -6,6 +6,7 @@ use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslReque
 use crate::jute::{Reader, Source};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
 use crate::replica::{ClientMessage, Input};
+use crate::request::auth::EnsembleCheck;
 use crate::request::{ReadContext, Request, auth, is_read, serve_read, write_reply};
 use crate::tree::Database;
 use crate::wire::connect::Connect;
@@ -210,8 +211,8 @@ impl Connection {
     }
 
     fn on_word(&mut self, word: &[u8; 4], behind: &[u8], cx: &mut Context<'_>) {
-        if word == b"stmk" && behind.len() < 8 {
-            // Its mask has not arrived yet.
+        // Only where the word is taken is there a mask to wait for.
+        if word == b"stmk" && behind.len() < 8 && (cx.port.facts.allowed)("stmk") {
             return;
         }
         let text = four_letter::answer(word, behind, cx.port, cx.db);
@@ -372,6 +373,12 @@ impl Connection {
             self.broken = Some("an auth packet that does not decode");
             return;
         };
+        if packet.scheme == Some(b"ensemble")
+            && let Some(names) = &cx.port.rules.ensemble_names
+        {
+            let check = auth::check_ensemble(packet.auth.unwrap_or_default(), names);
+            return self.on_ensemble_check(check, xid, cx);
+        }
         let address = self.info.peer.ip();
         // Java stumbles over a null here, and refuses.
         let ids = match (packet.scheme, packet.auth) {
@@ -396,6 +403,22 @@ impl Connection {
                 self.refuse(xid, 0, ErrorCode::AuthFailed);
             }
         }
+    }
+
+    fn on_ensemble_check(&mut self, check: EnsembleCheck, xid: i32, cx: &mut Context<'_>) {
+        let figures = &cx.port.core.figures;
+        match check {
+            EnsembleCheck::Skipped => figures.ensemble_auth_skipped.increment(1),
+            EnsembleCheck::Ours => figures.ensemble_auth_passed.increment(1),
+            EnsembleCheck::Another => {
+                figures.ensemble_auth_failed.increment(1);
+                // No answer: an error would end a client that had better try its next server.
+                self.broken = Some("the client means another ensemble");
+                return;
+            }
+        }
+        write_reply(&mut self.output, xid, 0, Ok(|_: &mut BytesMut| ()));
+        cx.answered += 1;
     }
 
     /// A message of the core. The caller calls [`Self::advance`] afterwards.

@@ -62,6 +62,9 @@ pub struct Config {
     /// The hash of the `digest` scheme; `None`: the scheme is off.
     pub digest_auth: Option<DigestAlgorithm>,
     pub super_digest: Option<String>,
+    /// The scheme `ensemble` is on, and the names that it takes.
+    ensemble_auth: bool,
+    ensemble_auth_names: Vec<String>,
     pub enforce_auth: bool,
     pub enforce_auth_schemes: Vec<String>,
     pub require_sasl: bool,
@@ -120,7 +123,7 @@ pub enum LearnersAllow {
 }
 
 /// Keys of a stock file that are accepted and have no effect yet, by their beginnings.
-const KEPT: [&str; 31] = [
+const KEPT: [&str; 30] = [
     "admin.",
     "metricsProvider.",
     "ssl.",
@@ -129,7 +132,6 @@ const KEPT: [&str; 31] = [
     "client.portUnification",
     "serverCnxnFactory",
     "secureClientPort",
-    "authProvider.",
     "quorum.",
     "audit.",
     "kerberos.",
@@ -187,6 +189,8 @@ impl Config {
             digest_algorithm: DigestAlgorithm::Sha1,
             read_only_mode: false,
             super_digest: None,
+            ensemble_auth: false,
+            ensemble_auth_names: Vec::new(),
             enforce_auth: false,
             enforce_auth_schemes: Vec::new(),
             require_sasl: false,
@@ -471,6 +475,9 @@ impl Config {
                 self.digest_algorithm = DigestAlgorithm::from_name(value).ok_or_else(|| at.wrong(wanted))?;
                 self.digest_auth = self.digest_auth.map(|_| self.digest_algorithm);
             }
+            "ensembleAuthName" => {
+                self.ensemble_auth_names = value.split(',').map(|name| name.trim().into()).collect()
+            }
             "enforce.auth.enabled" => self.enforce_auth = at.flag(),
             "enforce.auth.schemes" => self.enforce_auth_schemes = words(value),
             "sessionRequireClientSASLAuth" => self.require_sasl = at.flag(),
@@ -534,6 +541,7 @@ impl Config {
             _ if ["server.", "group.", "weight."].iter().any(|start| key.starts_with(start)) => {
                 self.servers.take(key, value).map_err(|wanted| at.wrong(&wanted))?;
             }
+            _ if key.starts_with("authProvider.") => self.take_auth_provider(place, value.trim()),
             _ if KEPT.iter().any(|known| key.starts_with(known)) => {
                 self.kept.insert(key.into(), value.into());
             }
@@ -546,6 +554,21 @@ impl Config {
             },
         }
         Ok(())
+    }
+
+    /// Java loads any class that is named here.
+    fn take_auth_provider(&mut self, place: &str, class: &str) {
+        match class.strip_prefix("org.apache.zookeeper.server.auth.") {
+            Some("EnsembleAuthenticationProvider") => self.ensemble_auth = true,
+            // Always there.
+            Some("IPAuthenticationProvider" | "DigestAuthenticationProvider") => {}
+            _ => self.warn(place, format!("{class} is not loaded: its scheme proves nothing here")),
+        }
+    }
+
+    /// What the scheme `ensemble` compares with, none standing for any; `None`: the scheme is off.
+    pub fn ensemble_names(&self) -> Option<Vec<String>> {
+        self.ensemble_auth.then(|| self.ensemble_auth_names.clone())
     }
 
     pub fn min_session_timeout(&self) -> i32 {
@@ -744,6 +767,32 @@ mod tests {
         };
         assert!(!allowed(""));
         assert!(allowed("readonlymode.enabled=true\n"));
+    }
+
+    #[test]
+    fn a_provider_that_is_not_loaded_is_a_warning() {
+        let class = |name: &str| format!("dataDir=/d\nclientPort=2181\nauthProvider.1={name}\n");
+        let built_in =
+            |name: &str| parse(&class(&format!("org.apache.zookeeper.server.auth.{name}"))).unwrap();
+        for name in ["DigestAuthenticationProvider", "EnsembleAuthenticationProvider"] {
+            assert_eq!(built_in(name).warnings, [], "{name}");
+        }
+        for config in [built_in("SASLAuthenticationProvider"), parse(&class("com.example.Ours")).unwrap()] {
+            assert_eq!(config.warnings.len(), 1);
+            assert_eq!(config.warnings[0].place, "zoo.cfg:3");
+            assert!(config.warnings[0].text.contains("is not loaded"), "{:?}", config.warnings);
+        }
+    }
+
+    #[test]
+    fn the_scheme_ensemble_has_the_names_that_are_configured() {
+        let names =
+            |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().ensemble_names();
+        let on = "authProvider.1=org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider\n";
+        let named = "ensembleAuthName=foo,bar, baz \n";
+        assert_eq!(names(named), None);
+        assert_eq!(names(on), Some(vec![]));
+        assert_eq!(names(&format!("{on}{named}")), Some(["foo", "bar", "baz"].map(String::from).into()));
     }
 
     #[test]

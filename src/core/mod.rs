@@ -281,6 +281,7 @@ impl Core {
     fn publish(&self, replica: &mut Replica, outputs: &mut Outputs, from: Option<usize>) {
         self.outstanding.store(replica.outstanding(), Ordering::Relaxed);
         self.figures.count(&std::mem::take(&mut outputs.tally));
+        outputs.quota_exceeded.drain(..).for_each(|namespace| self.figures.quota_exceeded(&namespace));
         self.alarm.set(replica.next_wake());
         let lease = replica.lease();
         let before = self.lease.swap(lease, Ordering::AcqRel);

@@ -25,6 +25,9 @@ pub struct Figures {
     pub sessionless_expired: Counter,
     pub large_requests_rejected: Counter,
     pub auth_failed: Counter,
+    pub ensemble_auth_skipped: Counter,
+    pub ensemble_auth_passed: Counter,
+    pub ensemble_auth_failed: Counter,
     /// Milliseconds from the arrival of a request to its answer.
     pub latency: Histogram,
     pub read_latency: Histogram,
@@ -81,6 +84,9 @@ impl Figures {
             sessionless_expired: counter("sessionless_connections_expired"),
             large_requests_rejected: counter("large_requests_rejected"),
             auth_failed: counter("auth_failed_count"),
+            ensemble_auth_skipped: counter("ensemble_auth_skip"),
+            ensemble_auth_passed: counter("ensemble_auth_success"),
+            ensemble_auth_failed: counter("ensemble_auth_fail"),
             latency: summary("latency"),
             read_latency: summary("readlatency"),
             update_latency: summary("updatelatency"),
@@ -126,6 +132,12 @@ impl Figures {
                 fired.record(count as f64);
             }
         }
+    }
+
+    /// The quota of a `namespace` refused a request. Its counter is there from the first time on.
+    pub fn quota_exceeded(&self, namespace: &str) {
+        let name = format!("{namespace}_quota_exceeded_error_per_namespace");
+        self.store.register_counter(&Key::from_name(name), &META).increment(1);
     }
 
     /// The sizes of the leader's proposals in bytes.
@@ -229,6 +241,20 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn refusals_by_quota_are_counted_by_namespace() {
+        let figures = Figures::new();
+        let lines = || {
+            let mut text = String::new();
+            figures.lines(&mut text);
+            text.lines().filter(|line| line.contains("quota")).map(String::from).collect::<Vec<_>>()
+        };
+        assert!(lines().is_empty());
+        ["a", "b", "a"].iter().for_each(|namespace| figures.quota_exceeded(namespace));
+        let name = |namespace, count| format!("zk_{namespace}_quota_exceeded_error_per_namespace\t{count}");
+        assert_eq!(lines(), [name("a", 2), name("b", 1)]);
     }
 
     #[test]

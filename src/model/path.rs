@@ -39,6 +39,11 @@ pub fn name(path: &[u8]) -> &[u8] {
     }
 }
 
+/// The first name in a path: figures are told apart by it (`PathUtils.getTopNamespace`).
+pub fn namespace(path: &[u8]) -> &[u8] {
+    path.split(|byte| *byte == b'/').nth(1).unwrap_or_default()
+}
+
 /// A path for people: invalid UTF-8 and control characters are escaped.
 pub fn display(path: &[u8]) -> String {
     String::from_utf8_lossy(path).escape_debug().to_string()
@@ -86,5 +91,12 @@ mod tests {
         assert_eq!(parent(b"/a/b"), Some(&b"/a"[..]));
         assert_eq!(parent(b"a"), None);
         assert_eq!(name(b"/a/b"), b"b");
+    }
+
+    #[test]
+    fn a_namespace_is_the_first_name() {
+        assert_eq!(namespace(b"/a"), b"a");
+        assert_eq!(namespace(b"/a/b/c"), b"a");
+        assert_eq!(namespace(b"/"), b"");
     }
 }

@@ -285,6 +285,7 @@ impl Replica {
         } else {
             leading.preparer.prepare(&db.tree, request, session, zxid, now.wall_ms)
         };
+        out.quota_exceeded.append(&mut self.leading().preparer.take_quota_exceeded());
         self.propose(txn, origin, out);
     }
 

@@ -235,6 +235,8 @@ pub struct Outputs {
     /// A database that was replaced: dropping it takes time, and should happen outside of every lock.
     pub replaced: Vec<Database>,
     pub tally: Tally,
+    /// The namespaces whose quota refused a request, once for each refusal.
+    pub quota_exceeded: Vec<String>,
 }
 
 /// What happened, for the figures.

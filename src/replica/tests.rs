@@ -179,6 +179,27 @@ fn replies_keep_the_order_of_their_requests_around_a_sync() {
 }
 
 #[test]
+fn a_sync_is_answered_in_its_place() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    let hand_in = |server: &mut Server, cxid, op, body: &[u8]| {
+        let body = Bytes::copy_from_slice(body);
+        let request = Request { session, cxid, op, body, auth: Arc::new([]) };
+        assert_eq!(server.input(Input::Request { conn: CONN, request }), []);
+    };
+    let delete = b"\0\0\0\x05/none\xff\xff\xff\xff";
+    hand_in(&mut server, 1, Op::Delete, delete);
+    hand_in(&mut server, 2, Op::Sync, b"\0\0\0\x02/\xff");
+    hand_in(&mut server, 3, Op::Sync, b"cut");
+    hand_in(&mut server, 4, Op::Delete, delete);
+    let told = server.sync();
+    let answers: Vec<_> = told.iter().map(|(_, bytes)| header(bytes)).collect();
+    let codes: Vec<_> = answers.iter().map(|header| (header.xid, header.zxid, header.err)).collect();
+    assert_eq!(codes, [(1, 2, -101), (2, 2, 0), (3, 2, -5), (4, 3, -101)]);
+    assert!(told[1].1.ends_with("/\u{fffd}".as_bytes()), "the path as Java reads it");
+}
+
+#[test]
 fn an_expired_session_takes_its_ephemerals_and_its_connection() {
     let mut server = Server::new();
     let session = server.connect(CONN);

@@ -37,6 +37,27 @@ pub fn ids_for(scheme: &[u8], data: &[u8], address: IpAddr, rules: &Rules) -> Op
     }
 }
 
+/// What a client's word for the ensemble that it means comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnsembleCheck {
+    /// One of the two says no name.
+    Skipped,
+    Ours,
+    Another,
+}
+
+/// The scheme `ensemble` proves nothing: a client says which ensemble it means to speak to
+/// (`EnsembleAuthenticationProvider`).
+pub fn check_ensemble(name: &[u8], names: &[String]) -> EnsembleCheck {
+    if name.is_empty() || names.is_empty() {
+        EnsembleCheck::Skipped
+    } else if names.iter().any(|ours| ours.as_bytes() == name) {
+        EnsembleCheck::Ours
+    } else {
+        EnsembleCheck::Another
+    }
+}
+
 /// `user:password` → `user:base64(hash(user:password))`, of the bytes that Java's string of them has.
 pub fn digest_id(user_and_password: &[u8], algorithm: DigestAlgorithm) -> Vec<u8> {
     let user = user_and_password.split(|b| *b == b':').next().unwrap_or_default();
@@ -73,6 +94,15 @@ mod tests {
         );
         let both = [b"u\xff:p", "u\u{fffd}:p".as_bytes()].map(|text| id(text, DigestAlgorithm::Sha1));
         assert_eq!(both[0], both[1], "a string holds no bad bytes");
+    }
+
+    #[test]
+    fn an_ensemble_is_compared_by_name_where_both_say_one() {
+        let names = ["foo".to_string(), "bar".into()];
+        assert_eq!(check_ensemble(b"bar", &names), EnsembleCheck::Ours);
+        assert_eq!(check_ensemble(b"ba", &names), EnsembleCheck::Another);
+        assert_eq!(check_ensemble(b"", &names), EnsembleCheck::Skipped);
+        assert_eq!(check_ensemble(b"foo", &[]), EnsembleCheck::Skipped);
     }
 
     #[test]

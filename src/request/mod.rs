@@ -29,6 +29,8 @@ pub struct Rules {
     pub digest_auth: Option<crate::model::DigestAlgorithm>,
     /// `user:hash` of the super user.
     pub super_digest: Option<Vec<u8>>,
+    /// The names of this server's ensemble, for the scheme `ensemble`; `None`: the scheme is off.
+    pub ensemble_names: Option<Vec<String>>,
     /// Digests go into the log (`zookeeper.digest.enabled`).
     pub txn_digests: bool,
     /// Bytes that one transaction may have: what a Java peer can read back (`jute.maxbuffer` and its extra size).

@@ -38,6 +38,8 @@ pub struct Preparer {
     outstanding: Outstanding,
     /// What the tree's digest will be when all outstanding changes are applied.
     digest: u64,
+    /// The namespaces whose quota refused a request: the first names of the paths.
+    quota_exceeded: Vec<String>,
 }
 
 /// Where and when a transaction happens.
@@ -51,11 +53,16 @@ struct At {
 impl Preparer {
     /// `digest` is the tree's present one.
     pub fn new(rules: Rules, digest: u64) -> Self {
-        Self { rules, outstanding: Outstanding::default(), digest }
+        Self { rules, outstanding: Outstanding::default(), digest, quota_exceeded: Vec::new() }
     }
 
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The namespaces whose quota refused a request since this was asked last, once for each refusal.
+    pub fn take_quota_exceeded(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.quota_exceeded)
     }
 
     pub fn has_outstanding(&self) -> bool {
@@ -386,7 +393,7 @@ impl Preparer {
     /// The checks that all creates share, and the final name.
     #[allow(clippy::too_many_arguments)] // the fields of two request types that share no type
     fn new_node(
-        &self,
+        &mut self,
         tree: &Tree,
         wanted: Option<Bytes>,
         mode: CreateMode,
@@ -538,7 +545,7 @@ impl Preparer {
     }
 
     /// Hard limits only: soft ones never refuse. Compared with the applied usage, as Java does.
-    fn check_quota(&self, tree: &Tree, path: &[u8], bytes: i64, count: i64) -> Result<(), ErrorCode> {
+    fn check_quota(&mut self, tree: &Tree, path: &[u8], bytes: i64, count: i64) -> Result<(), ErrorCode> {
         if !self.rules.enforce_quota {
             return Ok(());
         }
@@ -547,7 +554,11 @@ impl Preparer {
             count != 0 && limits.count_hard() > -1 && usage.count.saturating_add(count) > limits.count_hard();
         let too_large =
             bytes != 0 && limits.bytes_hard() > -1 && usage.bytes.saturating_add(bytes) > limits.bytes_hard();
-        if too_many || too_large { Err(ErrorCode::QuotaExceeded) } else { Ok(()) }
+        if !too_many && !too_large {
+            return Ok(());
+        }
+        self.quota_exceeded.push(path::display(path::namespace(path)));
+        Err(ErrorCode::QuotaExceeded)
     }
 
     /// The outstanding changes of a create: the new znode, and its parent's counters.

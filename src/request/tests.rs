@@ -398,6 +398,31 @@ fn watches_are_taken_up_as_far_as_no_null_stands_in_the_way() {
 }
 
 #[test]
+fn a_stranger_is_not_told_what_it_missed_and_keeps_its_watch() {
+    let mut server = Server::new();
+    let made = server.prepare(Op::Create2, |out| {
+        let id = Id { scheme: Bytes::from_static(b"digest"), id: Bytes::from_static(b"owner:hash") };
+        let acl = vec![Acl { perms: crate::model::perms::ALL, id }];
+        CreateRequest { path: Bytes::from_static(b"/secret"), data: None, acl, flags: 0 }.encode(out);
+    });
+    server.apply(&made);
+    let open = server.create("/open", 0);
+    server.apply(&open);
+    let paths = || Some(vec![Some(&b"/secret"[..]), Some(&b"/open"[..])]);
+    let frames = server.read(Op::SetWatches, |out| {
+        SetWatches { relative_zxid: 0, data: paths(), exist: Some(vec![]), child: paths() }.encode(out);
+    });
+    assert_eq!(frames.len(), 3, "both changes of the open znode, and the reply");
+    let stands = |path: &'static [u8], kind| {
+        let frames =
+            server.read(Op::CheckWatches, |out| WatchesRequest { path: Some(path), kind }.encode(out));
+        frames[0].0.err == 0
+    };
+    assert!(stands(b"/secret", 1) && stands(b"/secret", 2));
+    assert!(!stands(b"/open", 2));
+}
+
+#[test]
 fn a_watch_stands_on_the_text_that_java_reads() {
     let server = Server::new();
     let add = |path| server.read(Op::AddWatch, |out| AddWatchRequest { path, mode: 0 }.encode(out))[0].0.err;
@@ -414,6 +439,36 @@ fn a_watch_stands_on_the_text_that_java_reads() {
     });
     let event = WatcherEvent::decode(&mut Frame::new(&frames[0].1)).unwrap();
     assert_eq!(event.path, "/\u{fffd}".as_bytes());
+}
+
+#[test]
+fn a_hard_quota_refuses_and_its_namespace_is_told_once_for_each_refusal() {
+    let mut server = Server::new();
+    let rules = Rules { enforce_quota: true, ..server.preparer.rules().clone() };
+    server.preparer = Preparer::new(rules, server.db.tree.digest());
+    for path in ["/app", "/app/a", "/other", "/zookeeper/quota/app"] {
+        let made = server.create(path, 0);
+        server.apply(&made);
+    }
+    for (name, text) in
+        [("zookeeper_limits", "count=1,bytes=-1=;countHardLimit=3"), ("zookeeper_stats", "count=0,bytes=0")]
+    {
+        let made = server.prepare(Op::Create2, |out| {
+            let (path, data) = (format!("/zookeeper/quota/app/{name}").into(), Some(text.into()));
+            CreateRequest::<Bytes> { path, data, acl: vec![open_entry()], flags: 0 }.encode(out);
+        });
+        server.apply(&made);
+    }
+    let third = server.create("/app/b", 0);
+    assert_eq!(error_of(&third), None, "beyond the soft limit, and not beyond the hard one");
+    server.apply(&third);
+    assert!(server.preparer.take_quota_exceeded().is_empty());
+    for path in ["/app/c", "/app/a/d"] {
+        assert_eq!(error_of(&server.create(path, 0)), Some(ErrorCode::QuotaExceeded));
+    }
+    assert_eq!(error_of(&server.create("/other/e", 0)), None);
+    assert_eq!(server.preparer.take_quota_exceeded(), ["app", "app"]);
+    assert!(server.preparer.take_quota_exceeded().is_empty());
 }
 
 fn any_path() -> impl Strategy<Value = Bytes> {

@@ -58,6 +58,7 @@ pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
             enforce_quota: config.enforce_quota,
             reconfig: config.reconfig_enabled,
             digest_auth: config.digest_auth,
+            ensemble_names: config.ensemble_names(),
             super_digest: config.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),
             txn_digests: config.digest_enabled,
             max_txn_bytes: config.max_record(),

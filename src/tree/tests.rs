@@ -108,6 +108,13 @@ fn a_new_tree_is_javas_snapshot_of_zero() {
 }
 
 #[test]
+fn the_root_begins_with_data_that_is_empty_and_not_null() {
+    let db = database();
+    let root = db.tree.find(b"/").unwrap();
+    assert_eq!(db.tree.data(root), Some(&b""[..]));
+}
+
+#[test]
 fn stats_follow_javas_rules() {
     let mut db = database();
     apply(&mut db, 1, create("/a", "", 1));

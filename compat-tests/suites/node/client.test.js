@@ -139,6 +139,8 @@ test("ephemerals go with their session, and a chroot hides what is above it", as
   const other = await connected({}, `${hosts}${root}`);
   await call(other, "create", "/mine", CreateMode.EPHEMERAL);
   const gone = event("exists", `${root}/mine`);
+  // The other connection must not overtake the watch.
+  await ask("exists", `${root}/mine`);
   other.close();
   assert.equal((await gone).getType(), Event.NODE_DELETED);
 });

@@ -1,0 +1,96 @@
+//! The client port's socket: on which address it listens.
+
+use super::StartError;
+use crate::config::Config;
+use rustix::net::netdevice::name_to_index;
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, ToSocketAddrs};
+
+/// The client port, on all addresses of both families unless one is named.
+pub(super) fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let port = config.client_port.unwrap_or(0);
+    let named = config.client_port_address.as_deref().filter(|name| !matches!(*name, "0.0.0.0" | "*"));
+    let text = format!("{}:{port}", named.unwrap_or("*"));
+    let failed = |source| StartError::Listen { address: text.clone(), source };
+    let candidates: Vec<SocketAddr> = match named {
+        Some(name) => resolve(name.trim_matches(['[', ']']), port).map_err(failed)?,
+        None => [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+            .map(|address| SocketAddr::new(address, port))
+            .to_vec(),
+    };
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for candidate in candidates {
+        match bind(candidate, config.client_port_listen_backlog) {
+            Ok(listener) => {
+                let address = listener.local_addr().map_err(failed)?;
+                return Ok((listener, address));
+            }
+            // A machine without IPv6: the next candidate is the IPv4 one.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(error)),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+/// The addresses of a name. A scope, as in `fe80::1%eth0`, is looked up here: the system's resolver takes the name of an
+/// interface on link-local addresses alone, Java on every IPv6 address.
+fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let Some((address, scope)) = name.split_once('%') else {
+        return Ok((name, port).to_socket_addrs()?.collect());
+    };
+    let address: Ipv6Addr =
+        address.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let scope = match scope.parse() {
+        Ok(index) => index,
+        Err(_) => name_to_index(Socket::new(Domain::UNIX, Type::STREAM, None)?, scope)?,
+    };
+    Ok(vec![SocketAddrV6::new(address, port, 0, scope).into()])
+}
+
+fn bind(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(if backlog > 0 { backlog } else { 1024 })?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_may_name_its_interface() {
+        let scope_of = |name: &str| match resolve(name, 2181).unwrap()[..] {
+            [SocketAddr::V6(address)] => address.scope_id(),
+            ref other => panic!("{other:?}"),
+        };
+        assert_eq!(scope_of("::1"), 0);
+        assert_eq!(scope_of("fe80::1%7"), 7);
+        // No other interface comes before a network namespace's own loopback.
+        assert_eq!(scope_of("0:0:0:0:0:0:0:1%lo"), 1);
+        assert!(resolve("::1%no-such-interface", 2181).is_err());
+        assert!(resolve("127.0.0.1%lo", 2181).is_err());
+    }
+
+    #[test]
+    fn the_client_port_listens_on_an_address_with_a_scope() {
+        let mut config = Config::standalone_default();
+        config.client_port = Some(0);
+        config.client_port_address = Some("[::1%lo]".into());
+        match listen(&config) {
+            Ok((_, address)) => assert_eq!(address.ip(), IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            // A machine without IPv6.
+            Err(StartError::Listen { source, .. }) => {
+                let kinds = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
+                assert!(kinds.contains(&source.kind()), "{source}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

@@ -55,7 +55,7 @@ const HOMES: [(&str, &[&str]); 7] = [
     ("tokio_util", &["peer"]),
     ("memmap2", &["storage"]),
     ("metrics", &["figures"]),
-    ("std::fs", &["storage", "config", "client_port", "cli"]),
+    ("std::fs", &["sim", "storage", "config", "client_port", "cli"]),
     ("std::env", &["cli", "client_port"]),
 ];
 

@@ -227,6 +227,31 @@ fn a_server_that_offers_nothing_follows_the_others_into_their_round() {
     assert_eq!(round.elected(), [(1, 2), (2, 2)]);
 }
 
+/// Found by the simulator: 3 has seen a configuration without 1 that was never committed, and 1 and 2 elected 2 without it.
+#[test]
+fn a_leader_that_does_not_know_the_pending_configuration_is_joined() {
+    let mut view = view(3);
+    let next = Ensemble::parse("server.2=h2:1:2\nserver.3=h3:1:2\nversion=9").unwrap();
+    let mut out = Vec::new();
+    let mut election = Election::new(ServerId(3), PACE);
+    view.last_seen = Arc::new(next);
+    election.start(0, candidate(3, 1, 9), Standing::Voter, &view, &mut out);
+    out.clear();
+    for (from, state) in [(1, PeerState::Following), (2, PeerState::Leading)] {
+        let told = Notification {
+            state,
+            leader: ServerId(2),
+            zxid: Zxid(5),
+            round: 7,
+            peer_epoch: Epoch(2),
+            version: 2,
+            config: None,
+        };
+        election.on_notification(0, ServerId(from), &told, &view, &mut out);
+    }
+    assert_eq!(out.last(), Some(&Output::Elected(ServerId(2))));
+}
+
 /// Found by the simulator: a new voter of a configuration that it has not seen yet is needed for the quorum.
 #[test]
 fn a_voter_that_does_not_know_it_yet_votes() {

@@ -31,6 +31,11 @@ impl View {
         self.required().all(|ensemble| ensemble.has_quorum(&has))
     }
 
+    /// Whether they decide in one of the two: enough to believe who leads, not to lead.
+    pub fn has_some_quorum(&self, has: impl Fn(ServerId) -> bool) -> bool {
+        self.required().any(|ensemble| ensemble.has_quorum(&has))
+    }
+
     /// Who votes in the committed or in the last seen configuration.
     pub fn is_voter(&self, id: ServerId) -> bool {
         self.committed.is_voter(id) || self.last_seen.is_voter(id)

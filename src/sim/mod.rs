@@ -43,3 +43,44 @@ pub fn run(seed: u64, figures: &Arc<Figures>, tells: Tells) -> Outcome {
     let violation = world.run().err();
     Outcome { seed, report: world.report(), violation }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_the_same_run_every_time() {
+        let run = |seed| {
+            let outcome = run(seed, &Arc::new(Figures::new()), Tells::Nothing);
+            assert_eq!(outcome.violation, None, "seed {seed}");
+            outcome.report
+        };
+        for seed in 0..20 {
+            assert_eq!(run(seed), run(seed), "seed {seed}");
+        }
+    }
+
+    /// The texts that `compat-tests/sim/mutants` replaces are still there, once each.
+    #[test]
+    fn every_mutant_finds_its_place() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(root.join("compat-tests/sim/mutants.txt")).unwrap();
+        let mut mutants = 0;
+        for mutant in text.split("\n== ").skip(1) {
+            let name = mutant.lines().next().unwrap();
+            for edit in mutant.split("\nfile ").skip(1) {
+                let (file, lines) = edit.split_once('\n').unwrap();
+                let old: Vec<&str> = lines
+                    .lines()
+                    .filter(|line| line.starts_with('-'))
+                    .map(|line| line.get(2..).unwrap_or(""))
+                    .collect();
+                let source = std::fs::read_to_string(root.join(file)).unwrap();
+                let found = source.matches(&old.join("\n")).count();
+                assert_eq!(found, 1, "{name}: its text in {file}");
+            }
+            mutants += 1;
+        }
+        assert!(mutants >= 25, "only {mutants} mutants");
+    }
+}

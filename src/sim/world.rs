@@ -112,7 +112,7 @@ pub enum Tells {
 }
 
 /// What happened in a run.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     pub events: u64,
     pub elections: u64,

@@ -375,7 +375,7 @@ impl World {
             Err(StorageError::Refused(why)) if why.contains("there is no line") => {
                 self.say(|| format!("server {} is left out; it is told whom to ask", index + 1));
                 let mut servers = String::new();
-                for member in self.configuration().members() {
+                for member in self.newest_configuration().members() {
                     servers.push_str(&format!("server.{}={member}\n", member.id));
                 }
                 servers.push_str(&own_line(index));
@@ -742,6 +742,23 @@ impl World {
         configs
             .max_by_key(Ensemble::version)
             .unwrap_or_else(|| Ensemble::parse(&self.servers_text).expect("it was laid out"))
+    }
+
+    /// The newest that a running server or a file tells.
+    fn newest_configuration(&self) -> Ensemble {
+        let mut newest = self.configuration();
+        for node in &self.nodes {
+            for (name, _) in node.disk.list(Path::new("/zabra")).unwrap_or_default() {
+                let version =
+                    name.rsplit_once(".dynamic.").and_then(|(_, hex)| i64::from_str_radix(hex, 16).ok());
+                let Some(version) = version.filter(|version| *version > newest.version()) else { continue };
+                let text = node.disk.read(&Path::new("/zabra").join(&name)).unwrap_or_default();
+                if let Ok(config) = Ensemble::parse(&String::from_utf8_lossy(&text)) {
+                    newest = config.with_version(version);
+                }
+            }
+        }
+        newest
     }
 
     pub(super) fn mode_of(&self, index: usize) -> Mode {

@@ -749,8 +749,8 @@ impl World {
         let mut newest = self.configuration();
         for node in &self.nodes {
             for (name, _) in node.disk.list(Path::new("/zabra")).unwrap_or_default() {
-                let version =
-                    name.rsplit_once(".dynamic.").and_then(|(_, hex)| i64::from_str_radix(hex, 16).ok());
+                let hex = name.strip_prefix("zoo.cfg.dynamic.");
+                let version = hex.and_then(|hex| i64::from_str_radix(hex, 16).ok());
                 let Some(version) = version.filter(|version| *version > newest.version()) else { continue };
                 let text = node.disk.read(&Path::new("/zabra").join(&name)).unwrap_or_default();
                 if let Ok(config) = Ensemble::parse(&String::from_utf8_lossy(&text)) {

@@ -83,6 +83,11 @@ impl LogReader {
         self.position
     }
 
+    /// The largest zxid that was read; the smallest number before any was.
+    pub fn last_zxid(&self) -> i64 {
+        self.last_zxid
+    }
+
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -212,6 +217,9 @@ impl LogReader {
             return Ok(true);
         }
         let claimed = i32::from_be_bytes(len.try_into().expect("4 bytes"));
+        if self.has_wrong_length(offset)? {
+            return Ok(false);
+        }
         let claimed = u64::try_from(claimed).unwrap_or(0).max(MIN_BODY);
         let end = offset + FRAME_LEN + claimed + 1;
         if end > self.len && stop == self.len {
@@ -230,6 +238,22 @@ impl LogReader {
             at = next;
         }
         Ok(false)
+    }
+
+    /// Whether the record that should stand here is all there, but for its length.
+    fn has_wrong_length(&mut self, offset: u64) -> Result<bool, StorageError> {
+        let Some(checksum) = self.bytes(offset, 8)?.first_chunk().map(|sum| u64::from_be_bytes(*sum)) else {
+            return Ok(false);
+        };
+        let rest = self.bytes(offset + FRAME_LEN, MAX_UNSYNCED)?;
+        // Adler-32, looked at behind every byte.
+        let (mut a, mut b) = (1, 0);
+        Ok(rest.iter().enumerate().any(|(at, byte)| {
+            let is_end = *byte == END_OF_RECORD && at as u64 >= MIN_BODY && checksum == (b << 16 | a);
+            a = (a + u64::from(*byte)) % 65521;
+            b = (b + a) % 65521;
+            is_end
+        }))
     }
 
     /// Behind the last byte that is not zero.

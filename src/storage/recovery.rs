@@ -133,6 +133,7 @@ fn read<'a>(
         progress,
         found: Recovered::default(),
         tail: None,
+        doubt: None,
         proven: None,
         previous: i64::MIN,
     };
@@ -151,6 +152,9 @@ struct Recovery<'a> {
     found: Recovered,
     /// The newest log's torn end: file, offset, what.
     tail: Option<(PathBuf, u64, String)>,
+    /// The end of an older log that the disk may have changed: file, offset, what. Only the transaction that should stand there
+    /// may come next.
+    doubt: Option<(PathBuf, u64, String)>,
     /// The largest zxid that the name of a damaged snapshot proves, and that snapshot.
     proven: Option<(i64, PathBuf)>,
     /// The last zxid read from a log.
@@ -257,6 +261,10 @@ impl Recovery<'_> {
             LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
                 self.without_records(path, "a header alone".into())
             }
+            LogEnd::Torn { offset, what, lost } if lost != Lost::Nothing => {
+                self.doubt = Some((path.to_path_buf(), offset, what));
+                Ok(())
+            }
             LogEnd::Torn { .. } | LogEnd::Clean { .. } => Ok(()),
         }
     }
@@ -267,6 +275,7 @@ impl Recovery<'_> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let made_for = log_zxid(&name).expect("it was found by its name");
         let last = self.found.last_zxid;
+        self.settle_doubt(made_for)?;
         if !self.may_follow(made_for) {
             let what = format!(
                 "{what}, and it was made for transaction {made_for:#x}, where the last one found is {last:#x}"
@@ -299,8 +308,14 @@ impl Recovery<'_> {
     }
 
     /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.
-    fn check_order(&self, path: &Path, record: &LogRecord, had_snapshots: bool) -> Result<(), StorageError> {
+    fn check_order(
+        &mut self,
+        path: &Path,
+        record: &LogRecord,
+        had_snapshots: bool,
+    ) -> Result<(), StorageError> {
         let (last, zxid) = (self.found.last_zxid, record.zxid);
+        self.settle_doubt(zxid)?;
         if self.may_follow(zxid) {
             return Ok(());
         }
@@ -313,6 +328,16 @@ impl Recovery<'_> {
             format!("there is no snapshot and the log begins at {zxid:#x}: what came before is missing")
         };
         Err(StorageError::damaged(path, record.offset, missing))
+    }
+
+    /// A new epoch may begin behind any transaction: it does not prove that none was lost.
+    fn settle_doubt(&mut self, next: i64) -> Result<(), StorageError> {
+        match self.doubt.take() {
+            Some((file, offset, what)) if next != self.found.last_zxid + 1 => {
+                Err(StorageError::damaged(&file, offset, format!("{what}, and a later log follows")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn mend_tail(&mut self) -> Result<(), StorageError> {

@@ -177,6 +177,38 @@ fn a_flip_in_the_last_record_is_a_torn_tail() {
     }
 }
 
+/// Found by the simulator: a new epoch may follow any transaction, so it hid the loss of the last one before it.
+#[test]
+fn a_flip_in_the_last_record_before_a_new_epoch_is_damage() {
+    let dir = Dir::new();
+    let path = dir.write_log(Arc::new(RealDisk), 1..=3);
+    let later = dir.write_log(Arc::new(RealDisk), 0x1_0000_0001..=0x1_0000_0002);
+    let whole = fs::read(&path).unwrap();
+    let at = 16 + 2 * 65;
+    for place in at + 8..at + 65 {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 0x20;
+        fs::write(&path, &bytes).unwrap();
+        let error = recovered(&dir).err().unwrap_or_else(|| panic!("flip at {place} starts")).to_string();
+        assert!(error.contains(&path.display().to_string()) && error.contains("offset 146"), "{error}");
+        let (mut cursor, place) = LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), 1).unwrap();
+        assert_eq!(place, Place::Within);
+        assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(2));
+        assert!(cursor.next().is_err(), "no learner is sent what has a hole");
+    }
+    // A write that was cut short lost nothing, and what was written anew leaves no doubt.
+    let mut cut = whole.clone();
+    cut.truncate(at + 32);
+    fs::write(&path, &cut).unwrap();
+    assert_eq!(recovered(&dir).unwrap().0.replayed, [1, 2, 0x1_0000_0001, 0x1_0000_0002]);
+    fs::remove_file(later).unwrap();
+    dir.write_log(Arc::new(RealDisk), 3..=4);
+    let mut bytes = whole;
+    bytes[at + 40] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(recovered(&dir).unwrap().0.replayed, [1, 2, 3, 4]);
+}
+
 #[test]
 fn a_record_that_a_kill_cut_short_was_never_acknowledged() {
     let dir = Dir::new();

@@ -13,7 +13,15 @@ COUNTER = iter(range(1, 1 << 30))
 
 
 def some_write(member):
-    return write(member, f"/some-{next(COUNTER)}", b"x" * 10)
+    """A server that served a moment ago may notice only now that its leader is gone: then it is asked again."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return write(member, f"/some-{next(COUNTER)}", b"x" * 10)
+        except (Closed, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def part(op, body):

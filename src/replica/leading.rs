@@ -325,6 +325,10 @@ impl Replica {
         match Op::from_code(op) {
             Some(Op::CreateSession) => {
                 let Ok(txn) = CreateSessionTxn::decode(&mut SharedReader::new(body)) else { return };
+                // No learner that is in its right mind begins a living session anew, or the one that stands for none.
+                if session.0 == 0 || leading.sessions.is_alive(session) {
+                    return;
+                }
                 leading.sessions.track(now.mono_ms, session, txn.timeout);
                 leading.sessions.move_to(session, Home::Learner(link));
                 let Some(zxid) = self.next_zxid(out) else { return };

@@ -318,3 +318,20 @@ fn a_session_that_is_begun_anew_while_it_is_closed_still_expires() {
     server.sync();
     assert!(server.db.sessions.is_empty());
 }
+
+#[test]
+fn a_learner_begins_no_session_that_lives_and_not_number_zero() {
+    let mut server = Server::new();
+    for session in [0, 0x0400_0000_0000_0001, 0x0400_0000_0000_0001] {
+        let body = Bytes::copy_from_slice(&i32::to_be_bytes(500));
+        let session = SessionId(session);
+        let op = Op::CreateSession.code();
+        let forwarded = Forwarded { session, cxid: 0, op, body, auth: Vec::new() };
+        server.replica.on_forwarded(server.now, &server.db, LinkId(1), forwarded, &mut server.out);
+    }
+    let before = server.db.last_zxid;
+    server.input(Input::Touched(Vec::new()));
+    server.sync();
+    assert_eq!(server.db.last_zxid.0, before.0 + 1);
+    assert_eq!(server.db.sessions.len(), 1);
+}

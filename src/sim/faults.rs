@@ -256,15 +256,21 @@ impl World {
 
     fn draw_reconfig(&mut self) {
         let config: Ensemble = self.configuration();
-        let id = self.random.below(self.nodes.len() as u64) as i64 + 1;
-        let role = config.member(ServerId(id)).map(|member| member.role);
-        let join = |role: &str| (format!("server.{id}=s{id}:1:2:{role};1"), String::new());
-        let (joining, leaving) = match role {
-            Some(_) if self.random.permille(500) => (String::new(), id.to_string()),
-            Some(Role::Participant) => join("observer"),
-            Some(Role::Observer) => join("participant"),
-            None => join(if self.random.permille(700) { "participant" } else { "observer" }),
-        };
+        // Several at once: then quorums of the old and the new configuration need not meet.
+        let changes = if self.random.permille(600) { 1 } else { self.random.between(2, 4) };
+        let (mut joining, mut leaving) = (Vec::new(), Vec::new());
+        for _ in 0..changes {
+            let id = self.random.below(self.nodes.len() as u64) as i64 + 1;
+            let role = config.member(ServerId(id)).map(|member| member.role);
+            let mut join = |role: &str| joining.push(format!("server.{id}=s{id}:1:2:{role};1"));
+            match role {
+                Some(_) if self.random.permille(500) => leaving.push(id.to_string()),
+                Some(Role::Participant) => join("observer"),
+                Some(Role::Observer) => join("participant"),
+                None => join(if self.random.permille(700) { "participant" } else { "observer" }),
+            }
+        }
+        let (joining, leaving) = (joining.join(","), leaving.join(","));
         self.say(|| format!("reconfiguration: joining {joining:?}, leaving {leaving:?}"));
         self.want_reconfig(joining, leaving);
     }

@@ -92,7 +92,7 @@ impl Options {
         Self {
             voters,
             observers: *random.pick(&[0, 0, 0, 1, 2]),
-            spares: if reconfig { random.between(0, 2) as usize } else { 0 },
+            spares: if reconfig { random.between(0, 3) as usize } else { 0 },
             groups: voters >= 3 && !reconfig && random.permille(100),
             clients: random.between(1, 4) as usize,
             unsafe_ms: random.between(1000, 4000),

@@ -178,7 +178,8 @@ impl Election {
             Standing::Abstaining | Standing::AtLeast(..) => Candidate { zxid: NO_DATA, ..own },
             Standing::Voter | Standing::Forgetful => own,
         };
-        let own = if view.committed.is_voter(self.me) { own } else { Candidate { id: nobody, ..own } };
+        // A voter of the pending configuration alone may have most of all: then nobody else can lead.
+        let own = if view.is_voter(self.me) { own } else { Candidate { id: nobody, ..own } };
         let interval_ms = self.pace.min_interval_ms;
         let heard = BTreeSet::new();
         let knows_history = own.zxid.0 > 0 || own.epoch.0 > 0;

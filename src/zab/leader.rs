@@ -725,7 +725,8 @@ impl Leader {
     fn designate(&self, config: &Ensemble, zxid: Zxid, server: &Server) -> ServerId {
         let me = server.me();
         let address = |ensemble: &Ensemble| ensemble.member(me).map(|member| member.addresses.clone());
-        if config.is_voter(me) && address(config) == address(&server.view.committed) {
+        let own = address(&server.view.committed).or_else(|| address(&server.view.last_seen));
+        if config.is_voter(me) && address(config) == own {
             return me;
         }
         let voters = config.voters().filter(|id| *id != me && config.weight(*id) > 0);

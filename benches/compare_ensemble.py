@@ -75,8 +75,8 @@ def measure(kind, rates):
     return found
 
 
-def ratio(java, zabra):
-    return f"{java / zabra:.1f}" if zabra else "-"
+def ratio(above, below, digits=1):
+    return f"{above / below:.{digits}f}" if below else "-"
 
 
 def main():
@@ -98,7 +98,7 @@ def main():
     print(f"median of {ROUNDS} rounds of {SECONDS} s; {os.cpu_count()} cores, load {load:.1f} before")
     print(line.format("", "", "", "per s", "", "", "p50 us", "", "p99 us", "", "p99.9 us", "", "", "CPU us", "an op", ""))
     names = ["java", "zabra"]
-    print(line.format("op", "conns", "in", *names, "z/j", *names * 3, "j/z", *names, "j/z"))
+    print(line.format("op", "conns", "in", *names, "z/j", *(names * 3), "j/z", *names, "j/z"))
     equal = [point for point in rounds["java"][0] if isinstance(point, str) and point != "memory"]
     for point in POINTS + equal:
         per_s, p50, p99, p999, cpu = (
@@ -106,7 +106,7 @@ def main():
             for what in ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us_per_op"))
         name = point if isinstance(point, tuple) else (point, 64, "")
         print(line.format(
-            *name, *(round(value) for value in per_s), f"{per_s[1] / per_s[0]:.2f}", *(round(value) for value in p50),
+            *name, *(round(value) for value in per_s), ratio(per_s[1], per_s[0], 2), *(round(value) for value in p50),
             *(round(value) for value in p99), *(round(value) for value in p999), ratio(*p999), *(f"{value:.1f}" for value in cpu),
             ratio(*cpu)))
     memory = [statistics.median(found["memory"] for found in rounds[kind]) for kind in names]

@@ -1,5 +1,6 @@
 //! The connections of a load: sessions, batches of requests out, replies in.
 
+use super::pacer::Pacer;
 use super::requests::Workload;
 use super::{BenchError, Run};
 use crate::jute::Reader;
@@ -7,7 +8,7 @@ use crate::jute::records::{ConnectRequest, ReplyHeader, RequestHeader};
 use crate::model::Op;
 use bytes::{BufMut, BytesMut};
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 const SESSION_TIMEOUT_MS: i32 = 30_000;
 /// Nothing came for so long: the server is stuck or gone.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// No connection's: the next request is due.
+const DUE: Token = Token(usize::MAX);
 
 pub(super) struct Client {
     socket: TcpStream,
@@ -183,10 +186,16 @@ impl Driver {
                 client.flush()?;
             }
         }
+        let pacer = match rate {
+            Some(rate) => {
+                let waker = Waker::new(self.poll.registry(), DUE).map_err(failed("poll"))?;
+                Some(Pacer::start(waker, started, rate))
+            }
+            None => None,
+        };
         let mut last_reply = started;
         let mut now = started;
         while run.goes_on(now) {
-            let mut timeout = Duration::from_millis(100);
             if let Some(rate) = rate {
                 // Everything that is due by now goes out, however late.
                 let due = (now.duration_since(started).as_secs_f64() * rate) as u64;
@@ -199,14 +208,10 @@ impl Driver {
                 for client in &mut self.clients {
                     client.flush()?;
                 }
-                let next = started + Duration::from_secs_f64((at + 1) as f64 / rate);
-                // A poll sleeps in whole milliseconds: the last one is spent awake, or the load itself would be late.
-                let wait = next.saturating_duration_since(Instant::now());
-                timeout = wait.saturating_sub(Duration::from_millis(2)).min(timeout);
             }
-            self.wait(timeout)?;
+            self.wait(Duration::from_millis(100))?;
             now = Instant::now();
-            for event in &self.events {
+            for event in self.events.iter().filter(|event| event.token() != DUE) {
                 let client = &mut self.clients[event.token().0];
                 if event.is_readable() || event.is_read_closed() {
                     let replies =
@@ -229,6 +234,7 @@ impl Driver {
             }
         }
         run.finished(now);
+        drop(pacer);
         if workload.creates() {
             run.created = at;
         }
@@ -243,7 +249,7 @@ impl Driver {
                 return Err(BenchError::Server(format!("owes answers after {PATIENCE:?}")));
             }
             self.wait(Duration::from_millis(100))?;
-            for event in &self.events {
+            for event in self.events.iter().filter(|event| event.token() != DUE) {
                 let client = &mut self.clients[event.token().0];
                 client.flush()?;
                 client.receive(&mut self.scratch, |_, _| {})?;

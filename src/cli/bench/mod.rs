@@ -3,13 +3,14 @@
 //! One thread drives all connections, so that the load costs little beside a server on the same machine.
 
 mod client;
+mod pacer;
 mod process;
 mod requests;
 
 use client::{Client, Driver};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use process::Process;
+use process::Processes;
 use requests::{Kind, Workload};
 use serde_json::json;
 use std::io::Write;
@@ -18,9 +19,10 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// The server's client port. Addresses beyond this machine need --allow-remote.
-    #[arg(long, default_value = "127.0.0.1:2181")]
-    server: String,
+    /// The server's client port, or those of several, with commas between them: the connections go to one after the
+    /// other. Addresses beyond this machine need --allow-remote.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2181")]
+    server: Vec<String>,
     #[arg(long)]
     allow_remote: bool,
     /// get, set, create, exists, children, mix:READS/WRITES (as mix:90/10), multi:N (N setData), or load.
@@ -47,9 +49,9 @@ pub struct BenchArgs {
     /// Without it: closed loop, as fast as answers come.
     #[arg(long)]
     rate: Option<f64>,
-    /// The server's process, for its CPU time and memory; found by itself on this machine.
-    #[arg(long)]
-    server_pid: Option<u32>,
+    /// The servers' processes, for their CPU time and memory, all together; found by themselves on this machine.
+    #[arg(long, value_delimiter = ',')]
+    server_pid: Vec<u32>,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -71,30 +73,33 @@ pub fn run(args: &BenchArgs) -> Result<(), String> {
 }
 
 fn measure(args: &BenchArgs) -> Result<(), BenchError> {
-    let address = address(args)?;
-    let process = args.server_pid.or_else(|| process::listening_on(address.port())).map(Process::new);
+    let servers = args.server.iter().map(|server| address(args, server)).collect::<Result<Vec<_>, _>>()?;
+    let processes = match args.server_pid.is_empty() {
+        true => servers.iter().filter_map(|server| process::listening_on(server.port())).collect(),
+        false => args.server_pid.clone(),
+    };
+    let processes = Processes::new(processes);
     let kind: Kind = args.op.parse().map_err(BenchError::Usage)?;
     if kind == Kind::Load {
-        return load(args, address, process);
+        return load(args, servers[0], &processes);
     }
-    let root = format!("/bench-{:08x}", std::process::id() ^ address.port() as u32);
+    let root = format!("/bench-{:08x}", std::process::id() ^ servers[0].port() as u32);
     let workload = Workload::new(kind, &root, args.nodes.max(1), args.data_bytes);
-    let mut setup = Driver::new(vec![Client::connect(address)?])?;
-    prepare(&mut setup, &workload)?;
+    prepare(servers[0], &workload)?;
 
-    let clients = (0..args.connections.max(1)).map(|_| Client::connect(address)).collect::<Result<_, _>>()?;
-    let mut driver = Driver::new(clients)?;
-    let mut run = Run::new(args, process.as_ref());
+    let around = servers.iter().cycle().take(args.connections.max(1));
+    let mut driver = Driver::new(around.map(|server| Client::connect(*server)).collect::<Result<_, _>>()?)?;
+    let mut run = Run::new(args, &processes);
     driver.run(&workload, args.in_flight.max(1), args.rate, &mut run)?;
-    report(args, &run, process.as_ref());
+    report(args, &run, &processes);
     let last = driver.close();
-    cleanup(&mut setup, &workload, run.created)?;
+    cleanup(servers[0], &workload, run.created)?;
     last
 }
 
-fn address(args: &BenchArgs) -> Result<SocketAddr, BenchError> {
-    let found = args.server.to_socket_addrs().ok().and_then(|mut all| all.next());
-    let address = found.ok_or_else(|| BenchError::Usage(format!("{}: host:port is needed", args.server)))?;
+fn address(args: &BenchArgs, server: &str) -> Result<SocketAddr, BenchError> {
+    let found = server.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let address = found.ok_or_else(|| BenchError::Usage(format!("{server}: host:port is needed")))?;
     if !address.ip().is_loopback() && !args.allow_remote {
         return Err(BenchError::Usage(format!(
             "{address} is not this machine; --allow-remote if you mean it"
@@ -103,14 +108,17 @@ fn address(args: &BenchArgs) -> Result<SocketAddr, BenchError> {
     Ok(address)
 }
 
-fn prepare(setup: &mut Driver, workload: &Workload) -> Result<(), BenchError> {
+fn prepare(server: SocketAddr, workload: &Workload) -> Result<(), BenchError> {
+    let mut setup = Driver::new(vec![Client::connect(server)?])?;
     let bar = bar(workload.nodes() as u64, "preparing");
     setup.batch(&mut workload.preparation(), 256, true, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    Ok(())
+    setup.close()
 }
 
-fn cleanup(setup: &mut Driver, workload: &Workload, created: u64) -> Result<(), BenchError> {
+/// Over a connection of its own: nobody kept that of the preparation alive meanwhile.
+fn cleanup(server: SocketAddr, workload: &Workload, created: u64) -> Result<(), BenchError> {
+    let mut setup = Driver::new(vec![Client::connect(server)?])?;
     let bar = bar(workload.nodes() as u64 + created, "removing");
     setup.batch(&mut workload.removal(created), 256, false, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
@@ -123,17 +131,17 @@ fn bar(total: u64, what: &'static str) -> ProgressBar {
 }
 
 /// Fills the server and says what the znodes cost it.
-fn load(args: &BenchArgs, address: SocketAddr, process: Option<Process>) -> Result<(), BenchError> {
-    let before = process.as_ref().map_or(0, Process::resident_kb);
+fn load(args: &BenchArgs, server: SocketAddr, processes: &Processes) -> Result<(), BenchError> {
+    let before = processes.resident_kb();
     let workload = Workload::new(Kind::Load, "/bench-load", args.nodes, args.data_bytes);
-    let mut driver = Driver::new(vec![Client::connect(address)?])?;
+    let mut driver = Driver::new(vec![Client::connect(server)?])?;
     let bar = bar(workload.load_len(), "loading");
     let started = Instant::now();
     driver.batch(&mut workload.filling(), 512, true, &mut |done| bar.set_position(done))?;
     let took = started.elapsed();
     bar.finish_and_clear();
     driver.close()?;
-    let after = process.as_ref().map_or(0, Process::resident_kb);
+    let after = processes.resident_kb();
     let rate = workload.load_len() as f64 / took.as_secs_f64();
     if args.json {
         say(&json!({"op": "load", "nodes": args.nodes, "seconds": took.as_secs_f64(), "per_s": rate,
@@ -150,7 +158,7 @@ fn load(args: &BenchArgs, address: SocketAddr, process: Option<Process>) -> Resu
 
 /// One run's clock, its histogram, and the processes' CPU times at its ends.
 pub(crate) struct Run<'a> {
-    process: Option<&'a Process>,
+    processes: &'a Processes,
     /// When measuring begins.
     pub begin: Instant,
     pub end: Instant,
@@ -166,12 +174,12 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(args: &BenchArgs, process: Option<&'a Process>) -> Self {
+    fn new(args: &BenchArgs, processes: &'a Processes) -> Self {
         let now = Instant::now();
         let begin = now + Duration::from_secs_f64(args.warmup_s.max(0.0));
         let style = ProgressStyle::with_template("{msg}").expect("the template is right");
         Self {
-            process,
+            processes,
             begin,
             end: begin + Duration::from_secs_f64(args.duration_s.max(0.1)),
             latency: Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("the bounds are right"),
@@ -202,8 +210,8 @@ impl<'a> Run<'a> {
         if !self.measuring && now >= self.begin {
             self.measuring = true;
             self.begin = now;
-            self.server_cpu.0 = self.process.map_or(0.0, Process::cpu_s);
-            self.own_cpu.0 = Process::own().cpu_s();
+            self.server_cpu.0 = self.processes.cpu_s();
+            self.own_cpu.0 = Processes::own().cpu_s();
         }
         if now.duration_since(self.told) > Duration::from_secs(1) {
             self.told = now;
@@ -213,21 +221,21 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn finished(&mut self, now: Instant) {
-        self.server_cpu.1 = self.process.map_or(0.0, Process::cpu_s);
-        self.own_cpu.1 = Process::own().cpu_s();
+        self.server_cpu.1 = self.processes.cpu_s();
+        self.own_cpu.1 = Processes::own().cpu_s();
         self.measured = now.duration_since(self.begin).as_secs_f64();
         self.measuring = false;
         self.bar.finish_and_clear();
     }
 }
 
-fn report(args: &BenchArgs, run: &Run<'_>, process: Option<&Process>) {
+fn report(args: &BenchArgs, run: &Run<'_>, processes: &Processes) {
     let count = run.latency.len();
     let per_op = |(from, to): (f64, f64)| if count == 0 { 0.0 } else { (to - from) * 1e6 / count as f64 };
     let micros = |quantile: f64| run.latency.value_at_quantile(quantile) as f64 / 1000.0;
     let throughput = count as f64 / run.measured.max(1e-9);
     let (server_cpu, own_cpu) = (per_op(run.server_cpu), per_op(run.own_cpu));
-    let rss = process.map_or(0, Process::resident_kb);
+    let rss = processes.resident_kb();
     let max = run.latency.max() as f64 / 1000.0;
     if args.json {
         say(&json!({"op": args.op, "connections": args.connections, "in_flight": args.in_flight, "rate": args.rate,

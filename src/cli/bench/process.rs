@@ -1,35 +1,44 @@
-//! CPU time and memory of a process, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::fs;
 
-pub(super) struct Process {
-    pid: u32,
+/// One or several, measured together.
+pub(super) struct Processes {
+    pids: Vec<u32>,
 }
 
-impl Process {
-    pub fn new(pid: u32) -> Self {
-        Self { pid }
+impl Processes {
+    pub fn new(pids: Vec<u32>) -> Self {
+        Self { pids }
     }
 
     pub fn own() -> Self {
-        Self { pid: std::process::id() }
+        Self { pids: vec![std::process::id()] }
     }
 
-    /// Seconds of CPU that all its threads used so far.
+    /// Seconds of CPU that all their threads used so far.
     pub fn cpu_s(&self) -> f64 {
-        const TICKS_PER_SECOND: f64 = 100.0;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // The name may hold blanks; it ends with the last ')'.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+        self.pids.iter().map(|pid| cpu_s(*pid)).sum()
     }
 
     pub fn resident_kb(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        self.pids.iter().map(|pid| resident_kb(*pid)).sum()
     }
+}
+
+fn cpu_s(pid: u32) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may hold blanks; it ends with the last ')'.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// The process that listens on a TCP port of this machine.

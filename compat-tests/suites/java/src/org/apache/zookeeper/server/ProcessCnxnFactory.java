@@ -50,8 +50,9 @@ public class ProcessCnxnFactory extends ServerCnxnFactory {
         }
     }
 
+    // A test may see the server serve, and shut it down, before the thread that starts it knows.
     @Override
-    public void start() {
+    public synchronized void start() {
         if (process != null) {
             return;
         }
@@ -89,7 +90,7 @@ public class ProcessCnxnFactory extends ServerCnxnFactory {
     }
 
     @Override
-    public void shutdown() {
+    public synchronized void shutdown() {
         try {
             if (process != null) {
                 process.stop();

@@ -77,8 +77,9 @@ impl Link {
                     break;
                 }
                 Err(error) => {
+                    // What the other side said before it went is still to be read; reading comes to the end of it.
                     out.broken = Some(format!("writing failed: {error}"));
-                    self.ended.cancel();
+                    out.bytes.clear();
                 }
             }
         }
@@ -160,6 +161,11 @@ impl Link {
         if out.bytes.is_empty() {
             self.ended.cancel();
         }
+    }
+
+    /// Nothing that is written reaches the other side any more.
+    pub fn is_broken(&self) -> bool {
+        self.ended.is_cancelled() || self.out.lock().broken.is_some()
     }
 
     /// Why it broke, where that was noticed while writing.

@@ -308,7 +308,7 @@ async fn feed_all(core: &Arc<Core>, link: &Arc<Link>, files: Files, feed: Feed) 
             tracing::info!("sent {} MB to a learner that is far behind", sent >> 20);
         }
         let room = tokio::time::timeout(Duration::from_secs(60), link.room()).await;
-        if room.is_err() || link.ended.is_cancelled() {
+        if room.is_err() || link.is_broken() {
             return Err("it takes nothing of what it is sent".into());
         }
     }
@@ -330,5 +330,38 @@ mod tests {
         let is_next = |pair: &[bytes::Bytes]| pair[1].as_ptr() == pair[0].as_ptr().wrapping_add(100);
         let pieces = 1 + kept.windows(2).filter(|pair| !is_next(pair)).count();
         assert!(pieces <= 2, "{pieces} pieces for 100 KB");
+    }
+    /// A leader that goes sends what it has to say, and its end may be noticed while writing first: a reconfiguration's
+    /// COMMITANDACTIVATE was lost so.
+    #[test]
+    fn what_the_other_side_said_before_it_went_is_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (ours, theirs) =
+                tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+            let (link, theirs) = (ours.unwrap(), theirs.unwrap().0);
+            let stop = tokio_util::sync::CancellationToken::new();
+            let link = Link::new(LinkId(1), link, 1 << 20, &stop);
+            link.queue(b"something that is never read");
+            link.flush();
+            theirs.readable().await.unwrap();
+            theirs.try_write(b"last words").unwrap();
+            // What it did not read makes a reset of the end.
+            drop(theirs);
+            for _ in 0..10_000 {
+                link.queue(b"more");
+                link.flush();
+                if link.is_broken() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            assert!(link.is_broken());
+            let mut input = BytesMut::new();
+            fill(&link, &mut input).await.unwrap();
+            assert_eq!(input, &b"last words"[..]);
+            assert!(fill(&link, &mut input).await.is_err());
+        });
     }
 }

@@ -6,14 +6,19 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 use zabra::model::owner::OwnerRules;
-use zabra::model::{ConnId, Op, SessionId, Zxid};
+use zabra::model::{ConnId, DigestAlgorithm, Op, SessionId, Zxid};
 use zabra::request::{Preparer, ReadContext, Request, Rules, is_read, serve_read};
 use zabra::tree::Database;
 use zabra::wire::txn::Txn;
 
 fuzz_target!(|data: &[u8]| {
     let mut db = Database::new(OwnerRules { extended_types: true, emulate_353: false });
-    let rules = Rules { extended_types: true, digest_auth: true, txn_digests: true, ..Rules::default() };
+    let rules = Rules {
+        extended_types: true,
+        digest_auth: Some(DigestAlgorithm::Sha1),
+        txn_digests: true,
+        ..Rules::default()
+    };
     let mut preparer = Preparer::new(rules.clone(), db.tree.digest());
     let auth = Arc::from([]);
     let session = SessionId(7);

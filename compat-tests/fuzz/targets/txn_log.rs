@@ -48,6 +48,9 @@ impl Disk for OneFile {
     fn truncate(&self, _: &Path, _: u64) -> io::Result<()> {
         unreachable!("it is only read")
     }
+    fn sync_file(&self, _: &Path) -> io::Result<()> {
+        unreachable!("it is only read")
+    }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         unreachable!("it is only read")
     }

@@ -315,7 +315,7 @@ fn a_pending_configuration_has_to_agree_too() {
     assert_eq!(round.elected(), []);
     round.voter(4, 1, 5);
     round.pass(3000);
-    assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3), (4, 3)], "who is not in force yet proposes nobody");
+    assert_eq!(round.elected(), [(1, 4), (2, 4), (3, 4), (4, 4)], "it may lead: it may have most of all");
 }
 
 mod links {

@@ -15,7 +15,7 @@ from net import Net, is_possible, own_namespaces, small_disk, unmount
 from verdict import assert_none, verdict
 
 # Of each size.
-SECONDS = float(os.environ.get("SECONDS", "90"))
+SECONDS = float(os.environ.get("NEMESIS_SECONDS", "90"))
 SEED = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 32))))
 TICK_MS = 200
 SYNC_MS = 5 * TICK_MS
@@ -205,7 +205,7 @@ class Nemesis:
 
 @pytest.mark.parametrize("size", [3, 5])
 def test_faults_at_random(size):
-    print(f"\nSEED={SEED} SECONDS={SECONDS:g}, {size} servers")
+    print(f"\nSEED={SEED} NEMESIS_SECONDS={SECONDS:g}, {size} servers")
     with own_namespaces(), Net(range(1, size + 1)) as net:
         ensemble = Ensemble("z" * size, SETTINGS, dynamic=True, net=net)
         disk = ensemble[1].data

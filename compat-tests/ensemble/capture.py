@@ -14,8 +14,8 @@ import threading
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from clients import Fields, Roaming, connect, create, ok, reconfig, sync, write  # noqa: E402
-from harness.wire import CLOSE, CREATE  # noqa: E402
+from clients import Roaming, connect, create, ok, reconfig, sync, write  # noqa: E402
+from harness.wire import CLOSE, CREATE, Fields  # noqa: E402
 from members import PORTS, Ensemble  # noqa: E402
 
 TYPES = {
@@ -80,8 +80,7 @@ def packets(data, is_leader):
         if end + 4 > len(data):
             return
         (ids,) = struct.unpack_from(">i", data, end)
-        fields = Fields(data)
-        fields.at = end + 4
+        fields = Fields(data, end + 4)
         for _ in range(max(ids, 0)):
             fields.buffer(), fields.buffer()
         yield TYPES[kind], data[at:fields.at]

@@ -2,7 +2,7 @@
 import struct
 import time
 
-from harness.wire import CLOSE, CREATE, SYNC, Closed, Session, buffer, create, set_data, ustring
+from harness.wire import CLOSE, CREATE, SYNC, Closed, Fields, Session, buffer, create, set_data, ustring
 
 GET_ACL, CHILDREN2, RECONFIG, GET, SET, DELETE = 6, 12, 16, 4, 5, 2
 CONNECTION_LOSS, SESSION_EXPIRED = -4, -112
@@ -21,35 +21,6 @@ def ok(session, op, body=b""):
     zxid, err, rest = session.call(op, body)
     assert err == 0, f"op {op}: {NAMES.get(err, err)}"
     return zxid, rest
-
-
-class Fields:
-    """Reads a reply's body."""
-
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def take(self, form):
-        values = struct.unpack_from(form, self.data, self.at)
-        self.at += struct.calcsize(form)
-        return values if len(values) > 1 else values[0]
-
-    def buffer(self):
-        length = self.take(">i")
-        if length < 0:
-            return None
-        self.at += length
-        return self.data[self.at - length:self.at]
-
-    def string(self):
-        return self.buffer().decode()
-
-    def strings(self):
-        return [self.string() for _ in range(self.take(">i"))]
-
-    def stat(self):
-        names = "czxid mzxid ctime mtime version cversion aversion owner length children pzxid".split()
-        return dict(zip(names, self.take(">qqqqiiiqiiq")))
 
 
 def sync(session, path="/"):
@@ -76,7 +47,7 @@ def read_tree(member, window=500):
                     # Each server puts it there itself, when it starts to serve; Java in the order of a hash table.
                     found[path] = [sorted(found[path][0].splitlines()), None, None]
             elif op == GET_ACL:
-                found[path][2] = [(fields.take(">i"), fields.string(), fields.string()) for _ in range(fields.take(">i"))]
+                found[path][2] = fields.acl()
             else:
                 waiting.extend(f"{path.rstrip('/')}/{name}" for name in fields.strings())
 

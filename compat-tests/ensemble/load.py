@@ -15,8 +15,8 @@ import signal
 import struct
 import time
 
-from clients import Fields, connect
-from harness.wire import CLOSE, CREATE2, DELETE, GET, MULTI, SET, SYNC, Closed, create, set_data, ustring, watched
+from clients import connect
+from harness.wire import CLOSE, CREATE2, DELETE, GET, MULTI, SET, SYNC, Closed, Fields, create, set_data, ustring, watched
 from members import LIBC, PR_SET_PDEATHSIG
 
 EXISTS, CHILDREN, SET_WATCHES = 3, 8, 101
@@ -118,7 +118,7 @@ class Worker:
         now = time.monotonic_ns()
         if xid == -1:
             fields = Fields(body)
-            kind, _, path = fields.take(">i"), fields.take(">i"), fields.string()
+            kind, _, path = fields.int(), fields.int(), fields.string()
             self.history.append(("event", self.session_id, now, kind, path, zxid))
             for what in {1: ["none"], 2: ["data", "child", "none"], 3: ["data", "none"], 4: ["child"]}[kind]:
                 self.watching.pop((what, path), None)

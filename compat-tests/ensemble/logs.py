@@ -8,6 +8,8 @@ import struct
 import zlib
 from collections import namedtuple
 
+from harness.wire import Fields
+
 Header = namedtuple("Header", "session cxid zxid time kind")
 CREATE, DELETE, SET, SET_ACL, CHECK, MULTI, CREATE2, RECONFIG = 1, 2, 5, 7, 13, 14, 15, 16
 CREATE_CONTAINER, DELETE_CONTAINER, CREATE_TTL, CREATE_SESSION, CLOSE_SESSION, ERROR = 19, 20, 21, -10, -11, -1
@@ -44,38 +46,6 @@ def log_files(directory):
     return sorted(found, key=lambda path: int(path.name.split(".")[1], 16))
 
 
-class Body:
-    """Reads a transaction's record."""
-
-    def __init__(self, data, at=0):
-        self.data, self.at = data, at
-
-    def int(self):
-        self.at += 4
-        return struct.unpack_from(">i", self.data, self.at - 4)[0]
-
-    def long(self):
-        self.at += 8
-        return struct.unpack_from(">q", self.data, self.at - 8)[0]
-
-    def bool(self):
-        self.at += 1
-        return self.data[self.at - 1] != 0
-
-    def buffer(self):
-        length = self.int()
-        if length < 0:
-            return None
-        self.at += length
-        return self.data[self.at - length:self.at]
-
-    def string(self):
-        return self.buffer().decode()
-
-    def acl(self):
-        return [(self.int(), self.string(), self.string()) for _ in range(self.int())]
-
-
 def header(body):
     return Header(*struct.unpack_from(">qiqqi", body))
 
@@ -101,21 +71,21 @@ def change(kind, fields):
     if kind == CREATE_SESSION:
         return "begin", fields.int()
     if kind == CLOSE_SESSION:
-        return "end", [fields.string() for _ in range(fields.int())] if fields.at < len(fields.data) else None
+        return "end", fields.strings() if fields.at < len(fields.data) else None
     if kind == ERROR:
         return "error", fields.int()
     if kind == MULTI:
         parts = []
         for _ in range(fields.int()):
             kind = fields.int()
-            parts.append(change(kind, Body(fields.buffer())))
+            parts.append(change(kind, Fields(fields.buffer())))
         return "multi", parts
     raise Damaged(f"an unknown transaction {kind}")
 
 
 def decode(body):
     head = header(body)
-    return head, change(head.kind, Body(body, 32))
+    return head, change(head.kind, Fields(body, 32))
 
 
 class Archive:

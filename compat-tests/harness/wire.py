@@ -44,6 +44,48 @@ CHECK, MULTI, CREATE2, CREATE_CONTAINER, DELETE_CONTAINER, CREATE_TTL = 13, 14, 
 AUTH, SET_WATCHES, WHO_AM_I, CREATE_SESSION, CLOSE = 100, 101, 107, -10, -11
 
 
+class Fields:
+    """Reads a reply's body, or another record."""
+
+    def __init__(self, data, at=0):
+        self.data, self.at = data, at
+
+    def take(self, form):
+        """The values that `struct` calls `form`."""
+        values = struct.unpack_from(form, self.data, self.at)
+        self.at += struct.calcsize(form)
+        return values
+
+    def int(self):
+        return self.take(">i")[0]
+
+    def long(self):
+        return self.take(">q")[0]
+
+    def bool(self):
+        return self.take(">b")[0] != 0
+
+    def buffer(self):
+        length = self.int()
+        if length < 0:
+            return None
+        self.at += length
+        return self.data[self.at - length:self.at]
+
+    def string(self):
+        return self.buffer().decode()
+
+    def strings(self):
+        return [self.string() for _ in range(self.int())]
+
+    def acl(self):
+        return [(self.int(), self.string(), self.string()) for _ in range(self.int())]
+
+    def stat(self):
+        names = "czxid mzxid ctime mtime version cversion aversion owner length children pzxid".split()
+        return dict(zip(names, self.take(">qqqqiiiqiiq")))
+
+
 class Raw:
     """A connection without a session."""
 

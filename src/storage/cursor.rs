@@ -1,6 +1,6 @@
 //! Reads on in a log that is still written: what a leader sends to learners that are far behind.
 
-use super::log_reader::{LogEnd, LogReader, LogRecord, Lost};
+use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
 use super::names::{files, log_zxid, snapshot_zxid};
 use super::recovery::follows;
 use super::{Dirs, Disk, StorageError};
@@ -26,10 +26,7 @@ pub struct LogCursor {
     reader: Option<LogReader>,
     /// The last record that was passed.
     last: i64,
-    /// The disk may have changed the end of the file before: what follows has to be the next transaction, not a new epoch.
-    doubt: Option<StorageError>,
-    /// The last record of the files before.
-    before: i64,
+    doubt: Option<Doubt>,
     /// A record that was read and not taken.
     ahead: Option<LogRecord>,
     bytes: u64,
@@ -43,16 +40,8 @@ impl LogCursor {
         // What a snapshot shows may be in no log.
         let is_shown = files(&*disk, &dirs.data, snapshot_zxid)?.iter().any(|(shown, _)| *shown == zxid);
         let files: Vec<_> = logs[first..].iter().rev().cloned().collect();
-        let mut cursor = Self {
-            disk,
-            files,
-            reader: None,
-            last: i64::MIN,
-            doubt: None,
-            before: i64::MIN,
-            ahead: None,
-            bytes: 0,
-        };
+        let mut cursor =
+            Self { disk, files, reader: None, last: i64::MIN, doubt: None, ahead: None, bytes: 0 };
         let place = loop {
             match cursor.read()? {
                 Some(record) if record.zxid < zxid => cursor.last = record.zxid,
@@ -106,24 +95,15 @@ impl LogCursor {
     fn read(&mut self) -> Result<Option<LogRecord>, StorageError> {
         loop {
             if let Some(reader) = &mut self.reader {
-                let before = reader.last_zxid();
                 if let Some(record) = reader.next()? {
+                    Doubt::settle(&mut self.doubt, record.zxid)?;
                     self.bytes += record.body.len() as u64;
-                    return match self.doubt.take() {
-                        Some(doubt) if Some(record.zxid) != self.before.checked_add(1) => Err(doubt),
-                        _ => Ok(Some(record)),
-                    };
+                    return Ok(Some(record));
                 }
-                self.before = before.max(self.before);
-                self.doubt = match reader.end() {
-                    Some(LogEnd::Damaged { offset, what, .. }) => {
-                        return Err(StorageError::damaged(reader.path(), *offset, what.clone()));
-                    }
-                    Some(LogEnd::Torn { offset, what, lost }) if *lost != Lost::Nothing => {
-                        Some(StorageError::damaged(reader.path(), *offset, what.clone()))
-                    }
-                    _ => None,
-                };
+                if let Some(LogEnd::Damaged { offset, what, .. }) = reader.end() {
+                    return Err(StorageError::damaged(reader.path(), *offset, what.clone()));
+                }
+                self.doubt = reader.doubt(self.last).or(self.doubt.take());
             }
             let Some((_, path)) = self.files.pop() else { return Ok(None) };
             // Only the newest file is still written.

@@ -46,6 +46,24 @@ pub enum Lost {
     Unknown,
 }
 
+/// The end of a log file that the disk may have changed: the transaction that should stand there has to be the next one
+/// in a later file. A new epoch may begin behind any transaction, so it does not prove that none was lost.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    damage: StorageError,
+    missing: i64,
+}
+
+impl Doubt {
+    /// `next`: the first transaction behind the file, where there is one.
+    pub fn settle(doubt: &mut Option<Self>, next: i64) -> Result<(), StorageError> {
+        match doubt.take() {
+            Some(Self { damage, missing }) if next != missing => Err(damage),
+            _ => Ok(()),
+        }
+    }
+}
+
 pub struct LogReader {
     file: Box<dyn ReadFile>,
     path: PathBuf,
@@ -83,9 +101,16 @@ impl LogReader {
         self.position
     }
 
-    /// The largest zxid that was read; the smallest number before any was.
-    pub fn last_zxid(&self) -> i64 {
-        self.last_zxid
+    /// Whether this end leaves a doubt, where `last` is the last transaction up to here and another file follows.
+    pub(super) fn doubt(&self, last: i64) -> Option<Doubt> {
+        match &self.end {
+            Some(LogEnd::Torn { offset, what, lost }) if *lost != Lost::Nothing => {
+                let what = format!("{what}, and a later log follows");
+                let damage = StorageError::damaged(&self.path, *offset, what);
+                Some(Doubt { damage, missing: last.saturating_add(1) })
+            }
+            _ => None,
+        }
     }
 
     pub fn len(&self) -> u64 {

@@ -5,7 +5,7 @@
 //! file and offset, and nothing is changed.
 
 use super::install::finish_install;
-use super::log_reader::{LogEnd, LogReader, LogRecord, Lost};
+use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord, Lost};
 use super::names::{files, log_zxid, snapshot_zxid};
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
 use super::snapshot_writer::TEMPORARY;
@@ -152,9 +152,8 @@ struct Recovery<'a> {
     found: Recovered,
     /// The newest log's torn end: file, offset, what.
     tail: Option<(PathBuf, u64, String)>,
-    /// The end of an older log that the disk may have changed: file, offset, what. Only the transaction that should stand there
-    /// may come next.
-    doubt: Option<(PathBuf, u64, String)>,
+    /// Of an older log.
+    doubt: Option<Doubt>,
     /// The largest zxid that the name of a damaged snapshot proves, and that snapshot.
     proven: Option<(i64, PathBuf)>,
     /// The last zxid read from a log.
@@ -261,11 +260,10 @@ impl Recovery<'_> {
             LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
                 self.without_records(path, "a header alone".into())
             }
-            LogEnd::Torn { offset, what, lost } if lost != Lost::Nothing => {
-                self.doubt = Some((path.to_path_buf(), offset, what));
+            LogEnd::Torn { .. } | LogEnd::Clean { .. } => {
+                self.doubt = log.doubt(self.found.last_zxid).or(self.doubt.take());
                 Ok(())
             }
-            LogEnd::Torn { .. } | LogEnd::Clean { .. } => Ok(()),
         }
     }
 
@@ -275,7 +273,7 @@ impl Recovery<'_> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let made_for = log_zxid(&name).expect("it was found by its name");
         let last = self.found.last_zxid;
-        self.settle_doubt(made_for)?;
+        Doubt::settle(&mut self.doubt, made_for)?;
         if !self.may_follow(made_for) {
             let what = format!(
                 "{what}, and it was made for transaction {made_for:#x}, where the last one found is {last:#x}"
@@ -315,7 +313,7 @@ impl Recovery<'_> {
         had_snapshots: bool,
     ) -> Result<(), StorageError> {
         let (last, zxid) = (self.found.last_zxid, record.zxid);
-        self.settle_doubt(zxid)?;
+        Doubt::settle(&mut self.doubt, zxid)?;
         if self.may_follow(zxid) {
             return Ok(());
         }
@@ -328,16 +326,6 @@ impl Recovery<'_> {
             format!("there is no snapshot and the log begins at {zxid:#x}: what came before is missing")
         };
         Err(StorageError::damaged(path, record.offset, missing))
-    }
-
-    /// A new epoch may begin behind any transaction: it does not prove that none was lost.
-    fn settle_doubt(&mut self, next: i64) -> Result<(), StorageError> {
-        match self.doubt.take() {
-            Some((file, offset, what)) if next != self.found.last_zxid + 1 => {
-                Err(StorageError::damaged(&file, offset, format!("{what}, and a later log follows")))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn mend_tail(&mut self) -> Result<(), StorageError> {

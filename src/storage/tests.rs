@@ -196,6 +196,14 @@ fn a_flip_in_the_last_record_before_a_new_epoch_is_damage() {
         assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(2));
         assert!(cursor.next().is_err(), "no learner is sent what has a hole");
     }
+    // A file without a record in between settles nothing.
+    let empty = dir.path().join(log_name(4));
+    fs::write(&empty, &whole[..16]).unwrap();
+    assert!(recovered(&dir).is_err());
+    let (mut cursor, _) = LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), 1).unwrap();
+    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(2));
+    assert!(cursor.next().is_err());
+    fs::remove_file(empty).unwrap();
     // A write that was cut short lost nothing, and what was written anew leaves no doubt.
     let mut cut = whole.clone();
     cut.truncate(at + 32);

@@ -168,19 +168,7 @@ impl Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Digits, and text in quotes.
-    fn hex(text: &str) -> Vec<u8> {
-        let digit = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        let part = |(at, part): (usize, &str)| match at % 2 {
-            0 => {
-                let digits: Vec<u8> = part.bytes().filter(u8::is_ascii_hexdigit).collect();
-                digits.chunks(2).map(digit).collect()
-            }
-            _ => part.as_bytes().to_vec(),
-        };
-        text.split('\'').enumerate().flat_map(part).collect()
-    }
+    use crate::wire::golden::{CONFIG, hex};
 
     // What follows was said by three Java servers of 3.9.5 and an observer, and recorded on the way between them by
     // `compat-tests/.venv/bin/python compat-tests/ensemble/capture.py`.
@@ -200,11 +188,6 @@ mod tests {
 
     #[test]
     fn notifications_are_javas() {
-        const CONFIG: &str = "server.1=zk1:26739:26740:participant;127.0.0.1:26738\n\
-                              server.2=zk2:26742:26743:participant;127.0.0.1:26741\n\
-                              server.3=zk3:26745:26746:participant;127.0.0.1:26744\n\
-                              server.4=zk4:26748:26749:observer;127.0.0.1:26747\n\
-                              version=";
         let looking = "00000000 0000000000000001 0000000000000000 0000000000000001 0000000000000000 00000002";
         let leading = "00000002 0000000000000002 000000010000001c 0000000000000001 0000000000000001 00000002";
         let following =

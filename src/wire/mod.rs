@@ -2,6 +2,8 @@
 
 pub mod connect;
 pub mod election;
+#[cfg(test)]
+mod golden;
 pub mod multi;
 pub mod quorum;
 pub mod txn;

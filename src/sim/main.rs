@@ -61,8 +61,10 @@ fn main() -> ExitCode {
         }
     };
     match args.seed {
-        Some(seed) => replay(seed, &scenario, if args.packets { Tells::Packets } else { Tells::Events }),
-        None => run(&args, &scenario),
+        Some(seed) => {
+            replay(seed, scenario.as_ref(), if args.packets { Tells::Packets } else { Tells::Events })
+        }
+        None => run(&args, scenario.as_ref()),
     }
 }
 
@@ -71,14 +73,14 @@ fn read_scenario(file: &Path) -> Result<Scenario, String> {
     Scenario::parse(&text).map_err(|what| format!("{}: {what}", file.display()))
 }
 
-fn one(seed: u64, scenario: &Option<Scenario>, figures: &Arc<Figures>, tells: Tells) -> Outcome {
+fn one(seed: u64, scenario: Option<&Scenario>, figures: &Arc<Figures>, tells: Tells) -> Outcome {
     match scenario {
         Some(scenario) => scenario.run(seed, figures, tells),
         None => sim::run(seed, figures, tells),
     }
 }
 
-fn replay(seed: u64, scenario: &Option<Scenario>, tells: Tells) -> ExitCode {
+fn replay(seed: u64, scenario: Option<&Scenario>, tells: Tells) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("zabra=info"));
     tracing_subscriber::fmt()
@@ -99,7 +101,7 @@ fn replay(seed: u64, scenario: &Option<Scenario>, tells: Tells) -> ExitCode {
     }
 }
 
-fn run(args: &Args, scenario: &Option<Scenario>) -> ExitCode {
+fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     let started = Instant::now();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let end = args.first + args.seeds;
@@ -148,7 +150,7 @@ fn run(args: &Args, scenario: &Option<Scenario>) -> ExitCode {
 }
 
 fn work(
-    scenario: &Option<Scenario>,
+    scenario: Option<&Scenario>,
     next: &AtomicU64,
     end: u64,
     failed: &AtomicU64,

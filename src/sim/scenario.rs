@@ -60,26 +60,37 @@ impl Scenario {
 
 /// Nothing goes wrong by itself.
 fn calm() -> Options {
-    let mut options = Options::draw(&mut Random::new(0));
-    options.voters = 3;
-    options.observers = 0;
-    options.spares = 0;
-    options.groups = false;
-    options.clients = 2;
-    options.reconfig = false;
-    options.disk_sync = true;
-    options.force_snapshot_sync = false;
-    options.latency = (50, 2000);
-    options.disk_latency = (20, 1000);
-    options.spike = 0;
-    options.drift = 0;
-    options.snap_count = 1000;
-    options.history_entries = 500;
-    options.history_bytes = 1 << 20;
-    options.max_queued = 1 << 20;
-    options.session_ms = 10_000;
-    options.rates = Rates::default();
-    options
+    Options {
+        voters: 3,
+        observers: 0,
+        spares: 0,
+        groups: false,
+        clients: 2,
+        // A story tells what happens, and takes as long as that does.
+        unsafe_ms: 0,
+        tick_ms: 100,
+        init_limit: 8,
+        sync_limit: 4,
+        latency: (50, 2000),
+        disk_latency: (20, 1000),
+        spike: 0,
+        pipeline: 8,
+        think_us: (0, 40_000),
+        snap_count: 1000,
+        history_entries: 500,
+        history_bytes: 1 << 20,
+        force_snapshot_sync: false,
+        disk_sync: true,
+        reconfig: false,
+        drift: 0,
+        session_ms: 10_000,
+        batch: 1,
+        max_unlogged: 500,
+        max_queued: 1 << 20,
+        feed_piece: 1000,
+        slice: 1,
+        rates: Rates::default(),
+    }
 }
 
 struct Story {

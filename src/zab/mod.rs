@@ -10,7 +10,7 @@ mod leader;
 mod learner;
 mod outputs;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use history::{History, Place};
 pub use leader::Leader;
@@ -375,8 +375,7 @@ impl Zab {
         self.term = Term::Leading(Box::new(leader));
     }
 
-    /// The election chose `leader`.
-    /// `epoch` is the one whose history it has, as far as the votes told.
+    /// The election chose `leader`; `epoch` is the one whose history it has, as far as the votes told.
     pub fn learn(&mut self, now: u64, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
         self.term = Term::Learning(Box::new(Learner::begin(now, leader, epoch, &self.server, out)));
     }
@@ -473,9 +472,7 @@ impl Zab {
         match done {
             DiskDone::Logged(zxid) => self.server.on_logged(zxid),
             DiskDone::AcceptedSaved(epoch) => self.server.accepted = epoch,
-            DiskDone::CurrentSaved(epoch) => {
-                self.server.current = epoch;
-            }
+            DiskDone::CurrentSaved(epoch) => self.server.current = epoch,
             DiskDone::DebtSaved => {}
             DiskDone::Truncated(zxid) => {
                 self.server.durable = self.server.durable.min(zxid);

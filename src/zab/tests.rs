@@ -6,9 +6,9 @@ use crate::wire::quorum::PROTOCOL;
 
 const LINK: LinkId = LinkId(1);
 
-fn settings() -> Settings {
+pub(crate) fn settings(me: ServerId) -> Settings {
     Settings {
-        me: ServerId(1),
+        me,
         tick_ms: 100,
         init_limit: 10,
         sync_limit: 5,
@@ -35,7 +35,7 @@ fn new() -> Zab {
         debt: Debt::None,
         abstains: false,
     };
-    Zab::new(settings(), View::new(Arc::new(three)), at)
+    Zab::new(settings(ServerId(1)), View::new(Arc::new(three)), at)
 }
 
 fn entry(zxid: Zxid) -> Entry {

@@ -331,6 +331,7 @@ mod tests {
         let pieces = 1 + kept.windows(2).filter(|pair| !is_next(pair)).count();
         assert!(pieces <= 2, "{pieces} pieces for 100 KB");
     }
+
     /// A leader that goes sends what it has to say, and its end may be noticed while writing first: a reconfiguration's
     /// COMMITANDACTIVATE was lost so.
     #[test]

@@ -340,7 +340,8 @@ impl Election {
     }
 
     /// A server that has a leader tells which. It is joined where a quorum agrees and the leader itself says so: a quorum of
-    /// one configuration, as the leader may know nothing of one that was proposed here and never committed.
+    /// one configuration, as the leader may know nothing of one that was proposed here and never committed. Who is followed
+    /// itself counts for that quorum: the others may know nothing of a configuration whose voter it would rather see lead.
     fn on_established(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
         let search = self.search.as_mut().expect("the caller looked");
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
@@ -351,7 +352,8 @@ impl Election {
                 Some(of_leader) => of_leader.state == PeerState::Leading,
                 None => false,
             };
-            leads && view.has_some_quorum(|id| votes.get(&id).is_some_and(|other| vote.agrees_with(other)))
+            let agrees = |id| votes.get(&id).is_some_and(|other| vote.agrees_with(other));
+            leads && view.has_some_quorum(|id| agrees(id) || (id == me && id == heard.leader))
         };
         let mut joins = false;
         if heard.round == self.round {

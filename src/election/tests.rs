@@ -252,6 +252,32 @@ fn a_leader_that_does_not_know_the_pending_configuration_is_joined() {
     assert_eq!(out.last(), Some(&Output::Elected(ServerId(2))));
 }
 
+/// Found by the simulator: 6 is to join 2 and 4, which 2 has not seen. It follows 4, whose vote has gone on to 6 meanwhile; 6 is
+/// nobody to 2, and without 2 there is no quorum.
+#[test]
+fn who_is_followed_by_a_quorum_leads_though_it_voted_for_another() {
+    let ensemble = |text: &str| Arc::new(Ensemble::parse(text).unwrap());
+    let mut view = View::new(ensemble("server.2=h2:1:2\nserver.4=h4:1:2"));
+    view.last_seen = ensemble("server.2=h2:1:2\nserver.4=h4:1:2\nserver.6=h6:1:2\nversion=9");
+    let mut election = Election::new(ServerId(4), PACE);
+    let mut out = Vec::new();
+    election.start(0, candidate(4, 2, 9), Standing::Voter, &view, &mut out);
+    for (from, leader, state) in [(6, 6, PeerState::Looking), (2, 4, PeerState::Following)] {
+        assert!(!out.iter().any(|output| matches!(output, Output::Elected(_))), "not yet");
+        let told = Notification {
+            state,
+            leader: ServerId(leader),
+            zxid: Zxid(9),
+            round: 1,
+            peer_epoch: Epoch(2),
+            version: 2,
+            config: None,
+        };
+        election.on_notification(0, ServerId(from), &told, &view, &mut out);
+    }
+    assert_eq!(out.last(), Some(&Output::Elected(ServerId(4))));
+}
+
 /// Found by the simulator: a new voter of a configuration that it has not seen yet is needed for the quorum.
 #[test]
 fn a_voter_that_does_not_know_it_yet_votes() {

@@ -113,6 +113,11 @@ impl Connection {
         &mut self.socket
     }
 
+    /// Whether the core has heard of it.
+    pub fn is_known(&self) -> bool {
+        self.session != SessionId::NONE || self.state == State::Connecting
+    }
+
     /// Whether requests are taken from the input now.
     fn takes_requests(&self, port: &ClientPort) -> bool {
         let crowded = !self.in_flight.is_empty() && port.core.outstanding() > port.limits.outstanding;

@@ -3,7 +3,7 @@
 use super::connection::{Connection, Context};
 use super::{ClientPort, ConnInfo};
 use crate::core::Mail;
-use crate::model::{ConnId, SessionId};
+use crate::model::ConnId;
 use crate::replica::{ClientMessage, Input};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -299,7 +299,7 @@ impl Reactor {
         self.port.unregister(connection.id);
         self.port.dismiss(connection.info.peer.ip());
         self.port.core.db.read().watches.lock().remove_watcher(connection.id);
-        if connection.session != SessionId::NONE {
+        if connection.is_known() {
             self.inputs.push(Input::Disconnected { conn: connection.id, session: connection.session });
         }
         let why = connection.broken.unwrap_or("the server stops");

@@ -22,6 +22,20 @@ pub(super) struct Hello {
     pub with_read_only: bool,
 }
 
+/// A client that came while nobody leads.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    conn: ConnId,
+    connect: Connect,
+    pub until: u64,
+}
+
+/// How long it is kept, in milliseconds: as long as most elections take. A client that is sent away at once has soon tried all
+/// servers in vain, and some give up then.
+const PATIENCE_MS: u64 = 500;
+/// How many are kept.
+const MAX_ARRIVALS: usize = 10_000;
+
 impl Replica {
     pub(super) fn on_connect(
         &mut self,
@@ -32,7 +46,7 @@ impl Replica {
         out: &mut Outputs,
     ) {
         let leads = match &self.serving {
-            Serving::Nobody => return out.close(conn, CloseReason::NotServing),
+            Serving::Nobody => return self.keep_waiting(now, conn, connect, out),
             Serving::Leading(_) => true,
             Serving::Learning(_) => false,
         };
@@ -66,6 +80,22 @@ impl Replica {
         }
     }
 
+    fn keep_waiting(&mut self, now: Now, conn: ConnId, connect: Connect, out: &mut Outputs) {
+        if self.arrivals.len() == MAX_ARRIVALS {
+            return out.close(conn, CloseReason::NotServing);
+        }
+        // It has to have the time to try the others.
+        let patience_ms = PATIENCE_MS.min(u64::try_from(connect.timeout / 10).unwrap_or(0));
+        self.arrivals.push(Arrival { conn, connect, until: now.mono_ms + patience_ms });
+    }
+
+    /// There is a leader: whoever waited is let in.
+    pub(super) fn let_in(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        for Arrival { conn, connect, .. } in std::mem::take(&mut self.arrivals) {
+            self.on_connect(now, db, conn, connect, out);
+        }
+    }
+
     /// The session hangs on this connection from now on; another one that it hung on ends.
     pub(super) fn establish(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
         let Hello { conn, timeout_ms, with_read_only } = hello;
@@ -79,6 +109,8 @@ impl Replica {
     }
 
     pub(super) fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
+        // Let in later, it would take its session away from where that hangs by then.
+        self.arrivals.retain(|arrival| arrival.conn != conn);
         if self.attached.get(&session).is_some_and(|attached| attached.conn == conn) {
             self.attached.remove(&session);
         }
@@ -127,6 +159,9 @@ impl Replica {
     }
 
     pub(super) fn tick_clients(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        for arrival in self.arrivals.extract_if(.., |arrival| arrival.until <= now.mono_ms) {
+            out.close(arrival.conn, CloseReason::NotServing);
+        }
         if matches!(self.serving, Serving::Leading(_)) {
             self.tick_leading(now, db, out);
         }

@@ -84,7 +84,7 @@ pub enum Input {
         conn: ConnId,
         request: Request,
     },
-    /// A client's connection is gone.
+    /// A client's connection is gone. [`SessionId::NONE`]: its session was not there yet.
     Disconnected {
         conn: ConnId,
         session: SessionId,
@@ -304,6 +304,8 @@ pub struct Replica {
     ids: SessionIds,
     /// The connection that each session hangs on here.
     attached: HashMap<SessionId, Attached>,
+    /// Those that wait for a leader.
+    arrivals: Vec<clients::Arrival>,
     steps: VecDeque<Step>,
     /// The database of the snapshot that is being installed.
     received: Option<Box<Database>>,
@@ -351,6 +353,7 @@ impl Replica {
             serving: Serving::Nobody,
             ids: SessionIds::new(me, now.wall_ms as u64),
             attached: HashMap::new(),
+            arrivals: Vec::new(),
             steps: VecDeque::new(),
             received: None,
             reread: None,
@@ -454,8 +457,14 @@ impl Replica {
                     let next = self.reread.take();
                     replace(db, next, zxid, out);
                 }
-                Step::Leads(epoch) => self.begin_leading(now, db, epoch, out),
-                Step::Learns(epoch) => self.begin_learning(now, db, epoch, out),
+                Step::Leads(epoch) => {
+                    self.begin_leading(now, db, epoch, out);
+                    self.let_in(now, db, out);
+                }
+                Step::Learns(epoch) => {
+                    self.begin_learning(now, db, epoch, out);
+                    self.let_in(now, db, out);
+                }
                 Step::Lost(why, next) => self.lose(now, why, next, out),
                 Step::SyncReady => self.sync_confirmed(db, out),
                 Step::Synced => self.sync_answered(db, out),

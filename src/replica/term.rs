@@ -354,7 +354,8 @@ impl Replica {
 
     /// When [`super::Input::Tick`] has something to do, in monotonic milliseconds.
     pub fn next_wake(&self) -> u64 {
-        let wakes = [self.election.next_wake(), self.links.next_wake(), self.zab.next_wake()];
+        let sends_away = self.arrivals.iter().map(|arrival| arrival.until).min();
+        let wakes = [self.election.next_wake(), self.links.next_wake(), self.zab.next_wake(), sends_away];
         wakes.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 

@@ -256,6 +256,80 @@ fn a_client_from_the_future_is_turned_away() {
     assert_eq!(told[0].0.len, 0);
 }
 
+/// A member of an ensemble in which nobody leads yet, with no other voter where `alone`.
+fn leaderless(alone: bool) -> Server {
+    let text = if alone { "server.1=a:1:2" } else { "server.1=a:1:2\nserver.2=b:1:2" };
+    let view = View::new(Arc::new(Ensemble::parse(text).unwrap()));
+    let at = Position {
+        accepted: Epoch(0),
+        current: Epoch(0),
+        last: Zxid::ZERO,
+        recent: Vec::new(),
+        debt: Debt::None,
+        abstains: false,
+    };
+    let mut server = Server::new();
+    server.replica = Replica::in_ensemble(settings(), view, at, server.now);
+    server
+}
+
+fn a_client() -> Connect {
+    Connect { last_zxid_seen: 0, timeout: 2000, session: SessionId::NONE, passwd: vec![], read_only: None }
+}
+
+#[test]
+fn a_client_waits_a_moment_for_a_leader() {
+    let mut server = leaderless(false);
+    assert_eq!(server.input(Input::Connect { conn: CONN, connect: a_client() }), []);
+    assert_eq!(server.input(Input::Tick), [], "there is time to elect");
+    server.now.mono_ms += 200;
+    assert!(server.replica.next_wake() <= server.now.mono_ms);
+    let told = server.input(Input::Tick);
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::NotServing));
+    assert_eq!(server.input(Input::Tick), [], "once");
+}
+
+#[test]
+fn a_client_that_went_away_is_not_let_in() {
+    let mut server = leaderless(false);
+    server.input(Input::Connect { conn: CONN, connect: a_client() });
+    server.input(Input::Disconnected { conn: CONN, session: SessionId::NONE });
+    server.now.mono_ms += 200;
+    assert_eq!(server.input(Input::Tick), []);
+}
+
+#[test]
+fn a_client_is_let_in_once_somebody_leads() {
+    let mut server = leaderless(true);
+    let mut told = Vec::new();
+    let connect = Input::Connect { conn: CONN, connect: a_client() };
+    server.replica.handle(server.now, &server.db, connect, &mut server.out);
+    for _ in 0..30 {
+        server.now.mono_ms += 50;
+        let done: Vec<DiskDone> = server.out.zab.disk.drain(..).map(done).collect();
+        for done in done {
+            server.replica.handle(server.now, &server.db, Input::Disk(done, None), &mut server.out);
+        }
+        server.replica.handle(server.now, &server.db, Input::Tick, &mut server.out);
+        while server.replica.has_steps() {
+            server.replica.apply(server.now, &mut server.db, &mut server.out);
+        }
+        told.extend(server.out.client.drain(..).map(|output| (output.conn, output.message)));
+    }
+    assert!(matches!(told[..], [(CONN, ClientMessage::Established { .. })]), "{told:?}");
+}
+
+fn done(op: DiskOp) -> DiskDone {
+    match op {
+        DiskOp::Append(entry) => DiskDone::Logged(entry.zxid),
+        DiskOp::SaveAccepted(epoch) => DiskDone::AcceptedSaved(epoch),
+        DiskOp::SaveCurrent(epoch) => DiskDone::CurrentSaved(epoch),
+        DiskOp::SaveDebt(_) => DiskDone::DebtSaved,
+        DiskOp::SaveConfig(_) => DiskDone::ConfigSaved,
+        other => panic!("a server alone does no {other:?}"),
+    }
+}
+
 #[test]
 fn the_digest_in_the_log_is_the_trees() {
     let mut server = Server::new();

@@ -472,9 +472,8 @@ impl Process {
     fn client_gone(&mut self, conn: u64, inputs: &mut Vec<Input>) {
         let Some(client) = self.clients.remove(&conn) else { return };
         self.core.db.read().watches.lock().remove_watcher(ConnId(conn));
-        if let Some(session) = client.session {
-            inputs.push(Input::Disconnected { conn: ConnId(conn), session });
-        }
+        let session = client.session.unwrap_or(SessionId::NONE);
+        inputs.push(Input::Disconnected { conn: ConnId(conn), session });
     }
 
     fn read_mail(&mut self, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) -> bool {

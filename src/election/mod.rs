@@ -122,6 +122,11 @@ struct Search {
     heard: BTreeSet<ServerId>,
     /// A forgetful server knows of a history and has not heard enough.
     silent: bool,
+    /// Voters of the committed configuration that have not logged the pending one.
+    unaware: BTreeSet<ServerId>,
+    /// There are so many that the pending configuration can't have been committed. To them its new voters are nobody, so that
+    /// no such voter can win.
+    is_moot: bool,
     interval_ms: u64,
     resend_at: u64,
     finalize_at: Option<u64>,
@@ -130,6 +135,15 @@ struct Search {
 impl Search {
     fn own_vote(&self) -> Candidate {
         if self.silent { Candidate { zxid: NO_DATA, ..self.own } } else { self.own }
+    }
+
+    fn may_win(&self, id: ServerId, view: &View) -> bool {
+        view.committed.is_voter(id) || (view.is_voter(id) && !self.is_moot)
+    }
+
+    /// The best of the votes that were received.
+    fn best_heard(&self, view: &View) -> Option<Candidate> {
+        self.received.values().map(|vote| vote.candidate).max_by_key(|candidate| rank(*candidate, view))
     }
 }
 
@@ -191,6 +205,8 @@ impl Election {
             established: BTreeMap::new(),
             heard,
             silent,
+            unaware: BTreeSet::new(),
+            is_moot: false,
             interval_ms,
             resend_at: now + interval_ms,
             finalize_at: None,
@@ -301,7 +317,14 @@ impl Election {
         if search.standing == Standing::Forgetful {
             self.listen(knows_history, view, out);
         }
+        // One that has nothing may have forgotten it.
+        if heard.leader == from && heard.zxid.0 > 0 {
+            self.note_unaware(from, heard.zxid, view, out);
+        }
         let search = self.search.as_mut().expect("listening ends no search");
+        if !search.may_win(heard.leader, view) {
+            return;
+        }
         // Who offers nothing follows the others' round, down too: nobody follows it into its own.
         let behind = heard.round < self.round && offers;
         if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || behind {
@@ -322,6 +345,28 @@ impl Election {
         search.received.insert(from, vote);
     }
 
+    /// `from` votes for itself with what it has. That it has not logged the pending configuration may show that this never was
+    /// committed: then everybody has to vote for somebody whom all know.
+    fn note_unaware(&mut self, from: ServerId, zxid: Zxid, view: &View, out: &mut Vec<Output>) {
+        let search = self.search.as_mut().expect("the caller looked");
+        let is_unaware = view.pending().is_some_and(|pending| zxid.0 < pending.version());
+        if !is_unaware || !view.committed.is_voter(from) || !search.unaware.insert(from) || search.is_moot {
+            return;
+        }
+        search.is_moot = !view.committed.has_quorum(|id| !search.unaware.contains(&id));
+        if !search.is_moot {
+            return;
+        }
+        if !view.committed.is_voter(self.me) {
+            search.own.id = ServerId(NOBODY);
+        }
+        search.received.retain(|_, vote| view.committed.is_voter(vote.candidate.id));
+        search.received.remove(&self.me);
+        let (own, standing, silent) = (search.own_vote(), search.standing, search.silent);
+        let heard = search.best_heard(view).filter(|best| !silent && beats(*best, own, standing, view));
+        self.propose(heard.unwrap_or(own), view, out);
+    }
+
     /// A forgetful server is silent as long as it knows of a history and has not heard from everybody: there may be more
     /// than it has heard of.
     fn listen(&mut self, knows_history: bool, view: &View, out: &mut Vec<Output>) {
@@ -333,7 +378,7 @@ impl Election {
         }
         let own = search.own_vote();
         // Back in the round: the best of what was heard meanwhile.
-        let heard = search.received.values().map(|vote| vote.candidate).max();
+        let heard = search.best_heard(view);
         let standing = search.standing;
         let best = heard.filter(|best| !search.silent && beats(*best, own, standing, view)).unwrap_or(own);
         self.propose(best, view, out);
@@ -432,11 +477,16 @@ fn may_miss(me: ServerId, heard: &BTreeSet<ServerId>, view: &View) -> bool {
     !view.voters().iter().all(|id| *id == me || heard.contains(id))
 }
 
-/// The total order of votes. A leader without weight never wins, nor one below what this server may have acknowledged.
+/// The total order of votes. Of two that have as much, the one that every server knows goes first.
+fn rank(candidate: Candidate, view: &View) -> (Epoch, Zxid, bool, ServerId) {
+    (candidate.epoch, candidate.zxid, view.committed.is_voter(candidate.id), candidate.id)
+}
+
+/// Which vote is the better one. A leader without weight never wins, nor one below what this server may have acknowledged.
 fn beats(new: Candidate, current: Candidate, standing: Standing, view: &View) -> bool {
     let enough = match standing {
         Standing::AtLeast(epoch, zxid) => (new.epoch, new.zxid) >= (epoch, zxid),
         _ => true,
     };
-    enough && view.committed.weight(new.id) != 0 && new > current
+    enough && view.committed.weight(new.id) != 0 && rank(new, view) > rank(current, view)
 }

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a server without a vote proposes.
 const NOBODY: i64 = i64::MIN;
+const NO_CANDIDATE: Candidate = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
 /// "My data is missing": such a vote counts for nobody.
 pub const NO_DATA: Zxid = Zxid(-1);
 /// How long an answer is not repeated, in milliseconds.
@@ -122,23 +123,28 @@ struct Search {
     heard: BTreeSet<ServerId>,
     /// A forgetful server knows of a history and has not heard enough.
     silent: bool,
-    /// Voters of the committed configuration that have not logged the pending one.
-    unaware: BTreeSet<ServerId>,
-    /// There are so many that the pending configuration can't have been committed. To them its new voters are nobody, so that
-    /// no such voter can win.
-    is_moot: bool,
+    /// New voters of the pending configuration may not win now: to servers that have not heard of it they are nobody, and the
+    /// votes of those may be needed. By turns they may and may not, as nobody can tell what others have heard of.
+    old_only: bool,
+    turn_at: u64,
     interval_ms: u64,
     resend_at: u64,
     finalize_at: Option<u64>,
 }
 
 impl Search {
-    fn own_vote(&self) -> Candidate {
-        if self.silent { Candidate { zxid: NO_DATA, ..self.own } } else { self.own }
+    fn own_vote(&self, view: &View) -> Candidate {
+        if self.silent {
+            Candidate { zxid: NO_DATA, ..self.own }
+        } else if self.old_only && !view.committed.is_voter(self.own.id) {
+            NO_CANDIDATE
+        } else {
+            self.own
+        }
     }
 
     fn may_win(&self, id: ServerId, view: &View) -> bool {
-        view.committed.is_voter(id) || (view.is_voter(id) && !self.is_moot)
+        view.committed.is_voter(id) || (view.is_voter(id) && !self.old_only)
     }
 
     /// The best of the votes that were received.
@@ -149,12 +155,11 @@ impl Search {
 
 impl Election {
     pub fn new(me: ServerId, pace: Pace) -> Self {
-        let vote = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
         Self {
             me,
             pace,
             round: 0,
-            vote,
+            vote: NO_CANDIDATE,
             state: PeerState::Looking,
             search: None,
             unreachable: BTreeSet::new(),
@@ -188,7 +193,7 @@ impl Election {
         self.state = PeerState::Looking;
         let nobody = ServerId(NOBODY);
         let own = match standing {
-            Standing::Observer => Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: nobody },
+            Standing::Observer => NO_CANDIDATE,
             Standing::Abstaining | Standing::AtLeast(..) => Candidate { zxid: NO_DATA, ..own },
             Standing::Voter | Standing::Forgetful => own,
         };
@@ -205,13 +210,13 @@ impl Election {
             established: BTreeMap::new(),
             heard,
             silent,
-            unaware: BTreeSet::new(),
-            is_moot: false,
+            old_only: false,
+            turn_at: now + self.turn_ms(),
             interval_ms,
             resend_at: now + interval_ms,
             finalize_at: None,
         });
-        let own = self.search.as_ref().expect("just begun").own_vote();
+        let own = self.search.as_ref().expect("just begun").own_vote(view);
         self.propose(own, view, out);
         self.look(now, view, out);
     }
@@ -300,13 +305,15 @@ impl Election {
             search.resend_at = now + search.interval_ms;
             self.tell_all(view, out);
         }
+        self.take_turns(now, view, out);
         self.look(now, view, out);
     }
 
     /// When [`Self::on_tick`] has something to do.
     pub fn next_wake(&self) -> Option<u64> {
         let search = self.search.as_ref()?;
-        Some(search.finalize_at.map_or(search.resend_at, |at| at.min(search.resend_at)))
+        let wake = search.resend_at.min(search.turn_at);
+        Some(search.finalize_at.map_or(wake, |at| at.min(wake)))
     }
 
     fn on_vote(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
@@ -316,10 +323,6 @@ impl Election {
         let knows_history = heard.zxid.0 > 0 || heard.peer_epoch.0 > 0;
         if search.standing == Standing::Forgetful {
             self.listen(knows_history, view, out);
-        }
-        // One that has nothing may have forgotten it.
-        if heard.leader == from && heard.zxid.0 > 0 {
-            self.note_unaware(from, heard.zxid, view, out);
         }
         let search = self.search.as_mut().expect("listening ends no search");
         if !search.may_win(heard.leader, view) {
@@ -331,7 +334,7 @@ impl Election {
             return;
         }
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
-        let (own, standing, silent) = (search.own_vote(), search.standing, search.silent);
+        let (own, standing, silent) = (search.own_vote(view), search.standing, search.silent);
         if heard.round != self.round {
             self.round = heard.round;
             search.received.clear();
@@ -345,26 +348,33 @@ impl Election {
         search.received.insert(from, vote);
     }
 
-    /// `from` votes for itself with what it has. That it has not logged the pending configuration may show that this never was
-    /// committed: then everybody has to vote for somebody whom all know.
-    fn note_unaware(&mut self, from: ServerId, zxid: Zxid, view: &View, out: &mut Vec<Output>) {
-        let search = self.search.as_mut().expect("the caller looked");
-        let is_unaware = view.pending().is_some_and(|pending| zxid.0 < pending.version());
-        if !is_unaware || !view.committed.is_voter(from) || !search.unaware.insert(from) || search.is_moot {
+    /// How long new voters may win, and may not, in milliseconds.
+    fn turn_ms(&self) -> u64 {
+        10 * self.pace.finalize_ms
+    }
+
+    fn take_turns(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        let turn_ms = self.turn_ms();
+        let Some(search) = self.search.as_mut().filter(|search| now >= search.turn_at) else { return };
+        search.turn_at = now + turn_ms;
+        if view.pending().is_none() {
             return;
         }
-        search.is_moot = !view.committed.has_quorum(|id| !search.unaware.contains(&id));
-        if !search.is_moot {
-            return;
+        search.old_only = !search.old_only;
+        if search.old_only {
+            search.received.retain(|_, vote| view.committed.is_voter(vote.candidate.id));
         }
-        if !view.committed.is_voter(self.me) {
-            search.own.id = ServerId(NOBODY);
-        }
-        search.received.retain(|_, vote| view.committed.is_voter(vote.candidate.id));
         search.received.remove(&self.me);
-        let (own, standing, silent) = (search.own_vote(), search.standing, search.silent);
-        let heard = search.best_heard(view).filter(|best| !silent && beats(*best, own, standing, view));
-        self.propose(heard.unwrap_or(own), view, out);
+        self.propose_best(view, out);
+    }
+
+    /// The best of what was heard, or this server's own vote.
+    fn propose_best(&mut self, view: &View, out: &mut Vec<Output>) {
+        let search = self.search.as_ref().expect("the caller looked");
+        let own = search.own_vote(view);
+        let heard = search.best_heard(view).filter(|_| !search.silent);
+        let best = heard.filter(|best| beats(*best, own, search.standing, view)).unwrap_or(own);
+        self.propose(best, view, out);
     }
 
     /// A forgetful server is silent as long as it knows of a history and has not heard from everybody: there may be more
@@ -376,12 +386,8 @@ impl Election {
         if search.silent == was_silent {
             return;
         }
-        let own = search.own_vote();
         // Back in the round: the best of what was heard meanwhile.
-        let heard = search.best_heard(view);
-        let standing = search.standing;
-        let best = heard.filter(|best| !search.silent && beats(*best, own, standing, view)).unwrap_or(own);
-        self.propose(best, view, out);
+        self.propose_best(view, out);
     }
 
     /// A server that has a leader tells which. It is joined where a quorum agrees and the leader itself says so: a quorum of

@@ -375,10 +375,13 @@ impl World {
             Err(StorageError::Refused(why)) if why.contains("there is no line") => {
                 self.say(|| format!("server {} is left out; it is told whom to ask", index + 1));
                 let mut servers = String::new();
-                for member in self.newest_configuration().members() {
+                let newest = self.newest_configuration();
+                for member in newest.members() {
                     servers.push_str(&format!("server.{}={member}\n", member.id));
                 }
-                servers.push_str(&own_line(index));
+                if newest.member(ServerId(index as i64 + 1)).is_none() {
+                    servers.push_str(&own_line(index));
+                }
                 lay_out(&disk, index as i64 + 1, &servers, &self.options);
                 self.boot_after(index, 1000);
                 Ok(())

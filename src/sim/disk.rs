@@ -7,7 +7,7 @@ use crate::storage::{Disk, ReadFile, SegmentFile, WriteFile};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 const SECTOR: usize = 512;
@@ -18,7 +18,7 @@ struct Inode {
     bytes: Vec<u8>,
     len: usize,
     /// What the disk has in sectors that were written since the last sync.
-    old: BTreeMap<usize, [u8; SECTOR]>,
+    old: BTreeMap<usize, Box<[u8; SECTOR]>>,
     synced_len: usize,
     /// Cut off, and not durably so.
     cut: Vec<u8>,
@@ -29,7 +29,7 @@ impl Inode {
         for sector in from / SECTOR..to.div_ceil(SECTOR) {
             let bytes = &self.bytes;
             self.old.entry(sector).or_insert_with(|| {
-                let mut kept = [0; SECTOR];
+                let mut kept = Box::new([0; SECTOR]);
                 let start = sector * SECTOR;
                 let end = (start + SECTOR).min(bytes.len());
                 if start < end {
@@ -94,26 +94,37 @@ impl Inode {
     }
 }
 
+/// A whole path. As text it compares faster than as a path.
+type Name = Arc<str>;
+
+fn name_of(path: &Path) -> &str {
+    path.to_str().expect("servers here name files in ASCII")
+}
+
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('/').unwrap_or(("", name))
+}
+
 #[derive(Debug, Clone)]
 enum NameOp {
-    Add(PathBuf, usize),
-    Remove(PathBuf),
-    Rename(PathBuf, PathBuf),
+    Add(Name, usize),
+    Remove(Name),
+    Rename(Name, Name),
 }
 
 impl NameOp {
-    fn dir(&self) -> &Path {
-        let (Self::Add(path, _) | Self::Remove(path) | Self::Rename(_, path)) = self;
-        path.parent().unwrap_or(Path::new(""))
+    fn dir(&self) -> &str {
+        let (Self::Add(name, _) | Self::Remove(name) | Self::Rename(_, name)) = self;
+        split(name).0
     }
 
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+    fn apply(&self, names: &mut BTreeMap<Name, usize>) {
         match self {
-            Self::Add(path, inode) => {
-                names.insert(path.clone(), *inode);
+            Self::Add(name, inode) => {
+                names.insert(name.clone(), *inode);
             }
-            Self::Remove(path) => {
-                names.remove(path);
+            Self::Remove(name) => {
+                names.remove(name);
             }
             Self::Rename(from, to) => {
                 if let Some(inode) = names.remove(from) {
@@ -138,8 +149,8 @@ pub struct DiskFaults {
 #[derive(Debug, Default)]
 struct State {
     inodes: Vec<Inode>,
-    names: BTreeMap<PathBuf, usize>,
-    durable: BTreeMap<PathBuf, usize>,
+    names: BTreeMap<Name, usize>,
+    durable: BTreeMap<Name, usize>,
     pending: Vec<NameOp>,
     faults: DiskFaults,
     ops: u64,
@@ -190,7 +201,7 @@ impl State {
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(missing)
+        self.names.get(name_of(path)).copied().ok_or_else(missing)
     }
 }
 
@@ -261,8 +272,9 @@ impl SimDisk {
             ..Inode::default()
         });
         let inode = state.inodes.len() - 1;
-        state.names.insert(path.to_path_buf(), inode);
-        state.durable.insert(path.to_path_buf(), inode);
+        let name: Name = name_of(path).into();
+        state.names.insert(name.clone(), inode);
+        state.durable.insert(name, inode);
     }
 
     /// Flips a bit of a file.
@@ -284,12 +296,10 @@ impl SimDisk {
 impl Disk for SimDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
         let state = self.0.lock();
-        let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
-        let named = inside.map(|(path, inode)| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (name, state.inodes[*inode].len as u64)
-        });
-        Ok(named.collect())
+        let dir = name_of(dir);
+        let inside = state.names.iter().map(|(name, inode)| (split(name), inode));
+        let inside = inside.filter(|((of, _), _)| *of == dir);
+        Ok(inside.map(|((_, name), inode)| (name.to_string(), state.inodes[*inode].len as u64)).collect())
     }
 
     fn create_dir_all(&self, _: &Path) -> io::Result<()> {
@@ -307,7 +317,7 @@ impl Disk for SimDisk {
         state.room()?;
         state.inodes.push(Inode::default());
         let inode = state.inodes.len() - 1;
-        state.name(NameOp::Add(file.to_path_buf(), inode));
+        state.name(NameOp::Add(name_of(file).into(), inode));
         drop(state);
         Ok(Box::new(Open { disk: self.clone(), inode, position: 0 }))
     }
@@ -316,12 +326,12 @@ impl Disk for SimDisk {
         let mut state = self.0.lock();
         state.step()?;
         state.room()?;
-        if state.names.contains_key(file) {
+        if state.names.contains_key(name_of(file)) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
         state.inodes.push(Inode { len: len as usize, ..Inode::default() });
         let inode = state.inodes.len() - 1;
-        state.name(NameOp::Add(file.to_path_buf(), inode));
+        state.name(NameOp::Add(name_of(file).into(), inode));
         drop(state);
         Ok(Box::new(Open { disk: self.clone(), inode, position: 0 }))
     }
@@ -330,7 +340,7 @@ impl Disk for SimDisk {
         let mut state = self.0.lock();
         state.step()?;
         state.find(from)?;
-        state.name(NameOp::Rename(from.to_path_buf(), to.to_path_buf()));
+        state.name(NameOp::Rename(name_of(from).into(), name_of(to).into()));
         Ok(())
     }
 
@@ -338,7 +348,7 @@ impl Disk for SimDisk {
         let mut state = self.0.lock();
         state.step()?;
         state.find(file)?;
-        state.name(NameOp::Remove(file.to_path_buf()));
+        state.name(NameOp::Remove(name_of(file).into()));
         Ok(())
     }
 
@@ -366,7 +376,7 @@ impl Disk for SimDisk {
         state.step()?;
         let State { durable, pending, .. } = &mut *state;
         // The journal of a file system is written in order: what came before goes along.
-        if let Some(last) = pending.iter().rposition(|op| op.dir() == dir) {
+        if let Some(last) = pending.iter().rposition(|op| op.dir() == name_of(dir)) {
             for op in pending.drain(..=last) {
                 op.apply(durable);
             }

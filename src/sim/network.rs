@@ -34,10 +34,36 @@ pub enum Chunk {
     End,
 }
 
+impl Chunk {
+    fn len(&self) -> usize {
+        if let Self::Bytes(bytes) = self { bytes.len() } else { 0 }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Way {
     chunks: VecDeque<(u64, Chunk)>,
     last_due: u64,
+    /// Bytes in all chunks.
+    queued: usize,
+}
+
+impl Way {
+    fn push(&mut self, due: u64, chunk: Chunk) {
+        self.queued += chunk.len();
+        self.chunks.push_back((due, chunk));
+    }
+
+    fn pop_due(&mut self, now: u64) -> Option<Chunk> {
+        let (_, chunk) = self.chunks.pop_front_if(|(due, _)| *due <= now)?;
+        self.queued -= chunk.len();
+        Some(chunk)
+    }
+
+    fn truncate(&mut self, kept: usize) {
+        self.chunks.truncate(kept);
+        self.queued = self.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
+    }
 }
 
 #[derive(Debug)]
@@ -124,8 +150,7 @@ impl Network {
     /// Bytes under way to the other side.
     pub fn queued(&self, key: u64, from: Host) -> usize {
         let Some(side) = self.side(key, from) else { return 0 };
-        let len = |chunk: &Chunk| if let Chunk::Bytes(bytes) = chunk { bytes.len() } else { 0 };
-        self.conns[&key].ways[side].chunks.iter().map(|(_, chunk)| len(chunk)).sum()
+        self.conns[&key].ways[side].queued
     }
 
     pub fn send(&mut self, now: u64, key: u64, from: Host, chunk: Chunk, random: &mut Random) -> Option<Due> {
@@ -140,7 +165,7 @@ impl Network {
         }
         let way = &mut conn.ways[side];
         way.last_due = way.last_due.max(now + delay);
-        way.chunks.push_back((way.last_due, chunk));
+        way.push(way.last_due, chunk);
         Some((way.last_due, key, side))
     }
 
@@ -153,7 +178,7 @@ impl Network {
         {
             return None;
         }
-        let (_, chunk) = conn.ways[side].chunks.pop_front_if(|(due, _)| *due <= now)?;
+        let chunk = conn.ways[side].pop_due(now)?;
         let is_open = conn.open[1 - side];
         if matches!(chunk, Chunk::End) {
             conn.open[1 - side] = false;
@@ -172,9 +197,9 @@ impl Network {
         conn.broken = true;
         for side in 0..2 {
             let way = &mut conn.ways[side];
-            way.chunks.clear();
+            way.truncate(0);
             if conn.open[1 - side] {
-                way.chunks.push_back((now + 1, Chunk::End));
+                way.push(now + 1, Chunk::End);
                 due.push((now + 1, key, side));
             }
         }
@@ -188,19 +213,19 @@ impl Network {
         for (key, conn) in &mut self.conns {
             let Some(side) = conn.hosts.iter().position(|other| *other == host) else { continue };
             conn.open[side] = false;
-            conn.ways[1 - side].chunks.clear();
+            conn.ways[1 - side].truncate(0);
             let way = &mut conn.ways[side];
             if silent {
                 // Some of it has left the machine.
                 let kept = random.below(way.chunks.len() as u64 + 1) as usize;
-                way.chunks.truncate(kept);
+                way.truncate(kept);
                 continue;
             }
             if random.permille(500) {
-                way.chunks.clear();
+                way.truncate(0);
             }
             way.last_due = way.last_due.max(now + 1);
-            way.chunks.push_back((way.last_due, Chunk::End));
+            way.push(way.last_due, Chunk::End);
             due.push((way.last_due, *key, side));
         }
         due
@@ -217,7 +242,7 @@ impl Network {
                 continue;
             }
             // Keep-alives or the next bytes bring it about.
-            conn.ways[side].chunks.push_back((now + delay, Chunk::End));
+            conn.ways[side].push(now + delay, Chunk::End);
             due.push((now + delay, *key, side));
         }
         due

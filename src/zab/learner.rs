@@ -484,6 +484,11 @@ impl Learner {
         server.is_proven(out);
         out.events.push_back(Event::Learns(self.epoch));
         let Some(config) = self.config.take() else { return Ok(()) };
+        let version = Zxid(config.version());
+        if version.epoch() == self.epoch && version.counter() > 0 && version > server.history.end() {
+            // A Java leader tells what it proposes at the moment, too. Its commit is still to come.
+            return Ok(());
+        }
         let was_observer = server.is_observer();
         let address =
             |ensemble: &Ensemble| ensemble.member(self.leader).map(|member| member.addresses.clone());

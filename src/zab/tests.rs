@@ -1,7 +1,7 @@
 //! The protocol as a value: what a server does with what it has.
 
 use super::*;
-use crate::jute::records::{ErrorTxn, TxnHeader};
+use crate::jute::records::{ErrorTxn, SetDataTxn, TxnHeader};
 use crate::wire::quorum::PROTOCOL;
 
 const LINK: LinkId = LinkId(1);
@@ -107,4 +107,68 @@ fn what_is_left_of_a_cut_log_is_delivered() {
     zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
     assert_eq!(out.disk.pop(), Some(DiskOp::Truncate { to: kept, reload: false }));
     assert_eq!(delivered(&mut out), [kept]);
+}
+
+const TWO: &str = "server.1=a:1:2\nserver.2=b:1:2";
+
+fn reconfiguration(zxid: Zxid) -> Entry {
+    let header = TxnHeader { client_id: 1, cxid: 1, zxid: zxid.0, time: 0, op: 16 };
+    let data = format!("{TWO}\nversion={:x}", zxid.0);
+    let txn = SetDataTxn { path: "/zookeeper/config".into(), data: Some(data.into()), version: -1 };
+    Entry::new(Txn { header, body: TxnBody::Reconfig(txn), digest: None })
+}
+
+/// A learner introduces itself, and has nothing.
+fn welcome(zab: &mut Zab, link: LinkId, id: ServerId, out: &mut Outputs) {
+    zab.on_accepted(0, link, out);
+    let info =
+        FromLearner::Info { observer: false, accepted: Epoch(0), id, protocol: PROTOCOL, config_version: 0 };
+    zab.on_learner_packet(0, link, info, out);
+}
+
+#[test]
+fn a_configuration_that_a_leader_proposes_is_in_force_with_its_commit_only() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.settings.reconfig_enabled = true;
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    let zxid = Zxid::new(Epoch(1), 1);
+    let body = reconfiguration(zxid).body;
+    zab.on_leader_packet(0, LINK, FromLeader::Proposal { zxid, body }, &mut out);
+    // So does a Java leader: the last configuration that it has seen, committed or not.
+    let config = Some(format!("{TWO}\nversion={:x}", zxid.0).into());
+    zab.on_leader_packet(0, LINK, FromLeader::NewLeader { zxid: Zxid::new(Epoch(1), 0), config }, &mut out);
+    zab.on_disk(0, DiskDone::Logged(zxid), &mut out);
+    zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), &mut out);
+    zab.on_leader_packet(0, LINK, FromLeader::UpToDate, &mut out);
+    assert!(out.events.contains(&Event::Learns(Epoch(1))), "{:?}", out.events);
+    assert_eq!(zab.server.view.committed.version(), 0);
+    assert_eq!(zab.server.view.last_seen.version(), zxid.0, "its quorum is needed meanwhile");
+
+    zab.on_leader_packet(0, LINK, FromLeader::CommitAndActivate { zxid, leader: ServerId(2) }, &mut out);
+    assert_eq!(zab.server.view.committed.version(), zxid.0);
+}
+
+#[test]
+fn a_leader_tells_newcomers_the_committed_configuration() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.settings.reconfig_enabled = true;
+    zab.lead(0, &mut out);
+    welcome(&mut zab, LINK, ServerId(2), &mut out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    zab.on_learner_packet(0, LINK, ack.clone(), &mut out);
+    zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), &mut out);
+    zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
+    assert!(out.events.contains(&Event::Leads(Epoch(1))), "{:?}", out.events);
+    zab.propose(reconfiguration(Zxid::new(Epoch(1), 1)), &mut out);
+
+    let last_told = |out: &Outputs| {
+        let packets = String::from_utf8_lossy(&out.packets).into_owned();
+        let (_, version) = packets.rsplit_once("version=").expect("NEWLEADER holds a configuration");
+        version[..9].to_owned()
+    };
+    let link = LinkId(2);
+    welcome(&mut zab, link, ServerId(3), &mut out);
+    zab.on_learner_packet(0, link, ack, &mut out);
+    assert_eq!(last_told(&out), "100000000", "the other one may never be committed");
 }

@@ -440,7 +440,7 @@ impl Replica {
         let leading = self.leading();
         leading.preparer.applied(entry.zxid);
         let origin = leading.origins.pop_front_if(|(zxid, _)| *zxid == entry.zxid).map(|(_, origin)| origin);
-        let session = SessionId(entry.txn.header.client_id);
+        let session = entry.session();
         let ended = matches!(entry.txn.body, TxnBody::CloseSession(_));
         if ended {
             leading.sessions.remove(session);

@@ -158,25 +158,24 @@ impl Learning {
         if self.syncs.is_empty() {
             return None;
         }
-        let session = SessionId(entry.txn.header.client_id);
         // The answer to the very request that brings the event about is going to be held.
-        let own = self.own_place(session, entry).filter(|(at, of)| *at > 0 && *of == conn).map(|_| session);
+        let own = self.own_place(conn, entry).filter(|at| *at > 0).map(|_| entry.session());
         own.or_else(|| self.held.get(&conn).copied())
     }
 
-    /// Where in its session's queue a request stands that `entry` answers, and its connection.
-    fn own_place(&self, session: SessionId, entry: &Entry) -> Option<(usize, ConnId)> {
-        let queue = self.waiting.get(&session)?;
+    /// Where in its session's queue the request stands that `entry` answers, if it came over `conn`.
+    fn own_place(&self, conn: ConnId, entry: &Entry) -> Option<usize> {
+        let queue = self.waiting.get(&entry.session())?;
         let at = queue.iter().position(|waiting| waiting.waits_for(entry))?;
-        Some((at, queue[at].what.conn()))
+        (queue[at].what.conn() == conn).then_some(at)
     }
 
     /// Keeps an event behind what its connection has been answered by then.
     pub fn hold(&mut self, session: SessionId, conn: ConnId, entry: &Entry, event: Bytes) {
-        let own = self.own_place(session, entry).filter(|(_, of)| *of == conn);
+        let own = self.own_place(conn, entry);
         let Some(queue) = self.waiting.get_mut(&session) else { return };
         let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
-        let at = own.map(|(at, _)| at).or_else(behind).unwrap_or(0);
+        let at = own.or_else(behind).unwrap_or(0);
         let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
         queue.insert(at, Waiting { cxid: 0, what: What::Event { conn }, answer: Some(answer) });
         self.count += 1;
@@ -312,7 +311,7 @@ impl Replica {
     // What was committed.
 
     pub(super) fn learned(&mut self, _: Now, entry: Entry, applied: &Applied, out: &mut Outputs) {
-        let session = SessionId(entry.txn.header.client_id);
+        let session = entry.session();
         let ended = matches!(entry.txn.body, TxnBody::CloseSession(_));
         let cxid = entry.txn.header.cxid;
         let learning = self.learning();
@@ -341,5 +340,42 @@ impl Replica {
         if ended {
             self.detach(session, answered, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jute::records::{ErrorTxn, TxnHeader};
+    use crate::wire::txn::Txn;
+
+    fn entry(session: SessionId, cxid: i32, zxid: i64) -> Entry {
+        let header = TxnHeader { client_id: session.0, cxid, zxid, time: 0, op: -1 };
+        Entry::new(Txn { header, body: TxnBody::Error(ErrorTxn { err: -101 }), digest: None })
+    }
+
+    #[test]
+    fn an_event_of_somebody_elses_write_waits_behind_what_was_answered_before_it() {
+        let (mine, other, conn) = (SessionId(1), SessionId(2), ConnId(1));
+        let mut learning = Learning::default();
+        learning.syncs.push_back(mine);
+        learning.wait(mine, 1, What::Sync { conn, path: Ok(None) });
+        learning.wait(mine, 2, What::Write { conn });
+        learning.wait(mine, 3, What::Write { conn });
+        let write = learning.find(mine, |waiting| waiting.cxid == 2).unwrap();
+        write.answer = Some(Answer::Told(Zxid(5), Vec::new()));
+        learning.release(mine, Zxid(5), &mut Outputs::default());
+
+        // Its number is that of a write which still waits here.
+        let theirs = entry(other, 3, 6);
+        assert_eq!(learning.holds(conn, &theirs), Some(mine));
+        learning.hold(mine, conn, &theirs, Bytes::new());
+        let told: Vec<_> = learning.waiting[&mine].iter().map(told_at).collect();
+        assert_eq!(told, [None, Some(Zxid(5)), Some(Zxid(6)), None]);
+
+        let own = entry(mine, 3, 7);
+        learning.hold(mine, conn, &own, Bytes::new());
+        let told: Vec<_> = learning.waiting[&mine].iter().map(told_at).collect();
+        assert_eq!(told, [None, Some(Zxid(5)), Some(Zxid(6)), Some(Zxid(7)), None]);
     }
 }

@@ -18,7 +18,7 @@ pub use learner::Learner;
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 
 use crate::ensemble::{Ensemble, Role, View};
-use crate::model::{Epoch, LinkId, ServerId, Zxid};
+use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::{Bytes, BytesMut};
@@ -59,6 +59,11 @@ impl Entry {
 
     pub fn logged(&self) -> LogEntry {
         LogEntry { zxid: self.zxid, body: self.body.clone() }
+    }
+
+    /// Whose request it came from.
+    pub fn session(&self) -> SessionId {
+        SessionId(self.txn.header.client_id)
     }
 
     /// The configuration that this transaction proposes, where it does.

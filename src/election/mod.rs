@@ -28,10 +28,12 @@ const REPEAT_MS: u64 = 100;
 pub enum Standing {
     /// With all that it ever acknowledged.
     Voter,
-    /// It has forgotten what it acknowledged: its disk is empty (as on the first start of an ensemble, where it votes
-    /// among servers that are empty too), or damaged. Once it hears of a history it is silent until all others have told
-    /// it, in this search, what they would vote for: whoever leads still may count what this server acknowledged before.
-    /// Where the others are a quorum they elect without it.
+    /// It has nothing, as on the first start of an ensemble, and votes among servers that are empty too. Once it hears of
+    /// a history it is forgetful.
+    New,
+    /// It has forgotten what it acknowledged: its disk is empty, or damaged. It is silent until all others have told it, in
+    /// this search, what they would vote for: whoever leads still may count what this server acknowledged before. Where
+    /// the others are a quorum they elect without it.
     Forgetful,
     /// It may have acknowledged up to here, and votes for nobody that has less.
     AtLeast(Epoch, Zxid),
@@ -121,7 +123,7 @@ struct Search {
     established: BTreeMap<ServerId, Vote>,
     /// Who looked for a leader too since the search began: what they vote for is as much as they have, at the least.
     heard: BTreeSet<ServerId>,
-    /// A forgetful server knows of a history and has not heard enough.
+    /// A forgetful server has not heard enough.
     silent: bool,
     /// New voters of the pending configuration may not win now: to servers that have not heard of it they are nobody, and the
     /// votes of those may be needed. By turns they may and may not, as nobody can tell what others have heard of.
@@ -195,14 +197,13 @@ impl Election {
         let own = match standing {
             Standing::Observer => NO_CANDIDATE,
             Standing::Abstaining | Standing::AtLeast(..) => Candidate { zxid: NO_DATA, ..own },
-            Standing::Voter | Standing::Forgetful => own,
+            Standing::Voter | Standing::New | Standing::Forgetful => own,
         };
         // A voter of the pending configuration alone may have most of all: then nobody else can lead.
         let own = if view.is_voter(self.me) { own } else { Candidate { id: nobody, ..own } };
         let interval_ms = self.pace.min_interval_ms;
         let heard = BTreeSet::new();
-        let knows_history = own.zxid.0 > 0 || own.epoch.0 > 0;
-        let silent = standing == Standing::Forgetful && knows_history && may_miss(self.me, &heard, view);
+        let silent = standing == Standing::Forgetful && may_miss(self.me, &heard, view);
         self.search = Some(Search {
             own,
             standing,
@@ -320,9 +321,11 @@ impl Election {
         let offers = self.offers_something(view);
         let search = self.search.as_mut().expect("the caller looked");
         search.heard.insert(from);
-        let knows_history = heard.zxid.0 > 0 || heard.peer_epoch.0 > 0;
+        if search.standing == Standing::New && heard.tells_history() {
+            search.standing = Standing::Forgetful;
+        }
         if search.standing == Standing::Forgetful {
-            self.listen(knows_history, view, out);
+            self.listen(view, out);
         }
         let search = self.search.as_mut().expect("listening ends no search");
         if !search.may_win(heard.leader, view) {
@@ -377,12 +380,11 @@ impl Election {
         self.propose(best, view, out);
     }
 
-    /// A forgetful server is silent as long as it knows of a history and has not heard from everybody: there may be more
-    /// than it has heard of.
-    fn listen(&mut self, knows_history: bool, view: &View, out: &mut Vec<Output>) {
+    /// A forgetful server is silent as long as it has not heard from everybody: there may be more than it has heard of.
+    fn listen(&mut self, view: &View, out: &mut Vec<Output>) {
         let search = self.search.as_mut().expect("the caller looked");
         let was_silent = search.silent;
-        search.silent = (was_silent || knows_history) && may_miss(self.me, &search.heard, view);
+        search.silent = may_miss(self.me, &search.heard, view);
         if search.silent == was_silent {
             return;
         }

@@ -181,7 +181,7 @@ fn observers_learn_the_leader_and_nobody_counts_them() {
 fn an_empty_server_votes_among_empty_ones() {
     let mut round = Round::new(3);
     for id in [1, 2] {
-        round.start(candidate(id, 0, 0), Standing::Forgetful);
+        round.start(candidate(id, 0, 0), Standing::New);
     }
     round.pass(400);
     assert_eq!(round.elected(), [(1, 2), (2, 2)]);
@@ -191,7 +191,7 @@ fn an_empty_server_votes_among_empty_ones() {
 fn an_empty_server_does_not_help_a_history_that_may_be_old_into_the_lead() {
     // The disk of 1 was lost; 3, which is down, may have what 1 acknowledged and 2 lacks.
     let mut round = Round::new(3);
-    round.start(candidate(1, 0, 0), Standing::Forgetful);
+    round.start(candidate(1, 0, 0), Standing::New);
     round.voter(2, 1, 5);
     round.unreachable(1, 3);
     round.unreachable(2, 3);
@@ -205,8 +205,8 @@ fn an_empty_server_does_not_help_a_history_that_may_be_old_into_the_lead() {
 #[test]
 fn empty_servers_elect_the_one_with_data_once_everybody_was_heard() {
     let mut round = Round::new(3);
-    round.start(candidate(1, 0, 0), Standing::Forgetful);
-    round.start(candidate(3, 0, 0), Standing::Forgetful);
+    round.start(candidate(1, 0, 0), Standing::New);
+    round.start(candidate(3, 0, 0), Standing::New);
     round.voter(2, 1, 5);
     round.pass(3000);
     assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);

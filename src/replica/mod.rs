@@ -438,6 +438,11 @@ impl Replica {
         &self.zab.server.view
     }
 
+    /// It has nothing, and has heard of nobody who has.
+    pub fn is_new(&self) -> bool {
+        self.zab.server.is_new()
+    }
+
     /// Something waits to be applied.
     pub fn has_steps(&self) -> bool {
         !self.steps.is_empty()

@@ -69,6 +69,7 @@ impl Replica {
         let standing = match server.debt {
             _ if server.is_observer() => Standing::Observer,
             _ if server.abstains => Standing::Abstaining,
+            _ if server.is_new() => Standing::New,
             _ if server.is_forgetful() => Standing::Forgetful,
             Debt::AtLeast(epoch, zxid) if has < (epoch, zxid) => Standing::AtLeast(epoch, zxid),
             _ => Standing::Voter,
@@ -90,6 +91,9 @@ impl Replica {
         if self.adopts_config(&heard, out) {
             // The election goes by the newer configuration.
             return self.look(now, BTreeMap::from([(from, heard)]), out);
+        }
+        if heard.tells_history() && self.zab.server.view.is_voter(from) {
+            self.zab.server.hear_of_history(&mut out.zab);
         }
         let mut votes = Vec::new();
         self.election.on_notification(now.mono_ms, from, &heard, &self.zab.server.view, &mut votes);

@@ -204,7 +204,8 @@ impl World {
         }
     }
 
-    /// Whether a server may lose its disk now: no other one owes anything, and a minority is concerned.
+    /// Whether a server may lose its disk now: no other one owes anything, a minority is concerned, and it would not be
+    /// one of a quorum that knows of no history: they would begin anew, as nothing tells them from a new ensemble.
     fn may_lose(&self, index: usize) -> bool {
         let others_whole = self
             .nodes
@@ -218,7 +219,15 @@ impl World {
         let everybody_runs = self.nodes.iter().all(|node| node.process.is_some());
         let config = self.configuration();
         let id = ServerId(index as i64 + 1);
-        others_whole && all_agree && everybody_runs && config.has_quorum(|voter| voter != id)
+        let is_new = |voter: ServerId| {
+            let process = self.nodes[voter.0 as usize - 1].process.as_ref();
+            process.and_then(|process| process.core.look(|replica| replica.is_new())).unwrap_or(true)
+        };
+        others_whole
+            && all_agree
+            && everybody_runs
+            && config.has_quorum(|voter| voter != id)
+            && !config.has_quorum(|voter| voter == id || is_new(voter))
     }
 
     fn wipe_one(&mut self) {

@@ -125,6 +125,11 @@ pub struct Notification {
 }
 
 impl Notification {
+    /// Whether the proposed leader has something, or led already.
+    pub fn tells_history(&self) -> bool {
+        self.zxid.0 > 0 || self.peer_epoch.0 > 0
+    }
+
     /// Appends the frame.
     pub fn encode(&self, out: &mut BytesMut) {
         let config = self.config.as_deref().unwrap_or_default();

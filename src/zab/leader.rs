@@ -485,7 +485,9 @@ impl Leader {
                 self.catch_up(now, id, before, server, out);
             }
             Place::Behind(_) => self.feed(now, id, Feed::Snapshot, server, out),
-            Place::Older if server.settings.disk_sync => self.feed(now, id, Feed::Locate(last), server, out),
+            Place::Older if server.settings.disk_sync => {
+                self.feed(now, id, Feed::Locate(last), server, out)
+            }
             Place::Older => self.feed(now, id, Feed::Snapshot, server, out),
         }
     }
@@ -636,7 +638,7 @@ impl Leader {
                 self.phase = Phase::EpochAcks;
                 self.deadline = now + server.settings.init_ms();
                 let memory = match server.is_forgetful() {
-                    true if server.is_blank() => Memory::Blank,
+                    true if server.is_new() => Memory::Blank,
                     true => Memory::Unsure,
                     false => Memory::Whole,
                 };

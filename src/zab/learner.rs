@@ -314,7 +314,7 @@ impl Learner {
             Debt::AtLeast(epoch, zxid) if self.claimed <= epoch => zxid,
             _ => Zxid::ZERO,
         };
-        let last = if self.forgetful && !server.is_blank() { NO_DATA } else { server.log_end };
+        let last = if self.forgetful && !server.is_new() { NO_DATA } else { server.log_end };
         if let Some(link) = self.link {
             out.tell_leader(link, &FromLearner::AckEpoch { current, last });
         }

@@ -148,7 +148,7 @@ pub enum Debt {
     None,
     /// Nothing beyond this: it may vote for whoever has as much.
     AtLeast(Epoch, Zxid),
-    /// Its disk is empty, or damaged at the end.
+    /// Its disk is empty, or damaged at the end; and it has heard of a history.
     Unknown,
 }
 
@@ -263,14 +263,22 @@ impl Server {
         }
     }
 
-    /// It has nothing: it is new, or its disk is.
-    pub fn is_blank(&self) -> bool {
-        self.log_end == Zxid::ZERO && self.current == Epoch(0)
+    /// It has nothing, and has heard of nobody who has: the ensemble is new, as far as it knows.
+    pub fn is_new(&self) -> bool {
+        self.log_end == Zxid::ZERO && self.current == Epoch(0) && self.debt == Debt::None
     }
 
     /// It can't say what it has acknowledged before.
     pub fn is_forgetful(&self) -> bool {
-        self.debt == Debt::Unknown || self.abstains || self.is_blank()
+        self.debt == Debt::Unknown || self.abstains || self.is_new()
+    }
+
+    /// Another server tells that there is a history. Without one here, and without those who have it, none is begun any
+    /// more.
+    pub fn hear_of_history(&mut self, out: &mut Outputs) {
+        if self.is_new() {
+            self.save_debt(Debt::Unknown, out);
+        }
     }
 
     /// What this server would owe if it lost what it has now.

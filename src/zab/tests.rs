@@ -118,11 +118,10 @@ fn reconfiguration(zxid: Zxid) -> Entry {
     Entry::new(Txn { header, body: TxnBody::Reconfig(txn), digest: None })
 }
 
-/// A learner introduces itself, and has nothing.
-fn welcome(zab: &mut Zab, link: LinkId, id: ServerId, out: &mut Outputs) {
+/// A learner introduces itself.
+fn welcome(zab: &mut Zab, link: LinkId, id: ServerId, accepted: Epoch, out: &mut Outputs) {
     zab.on_accepted(0, link, out);
-    let info =
-        FromLearner::Info { observer: false, accepted: Epoch(0), id, protocol: PROTOCOL, config_version: 0 };
+    let info = FromLearner::Info { observer: false, accepted, id, protocol: PROTOCOL, config_version: 0 };
     zab.on_learner_packet(0, link, info, out);
 }
 
@@ -153,7 +152,7 @@ fn a_leader_tells_newcomers_the_committed_configuration() {
     let (mut zab, mut out) = (new(), Outputs::default());
     zab.server.settings.reconfig_enabled = true;
     zab.lead(0, &mut out);
-    welcome(&mut zab, LINK, ServerId(2), &mut out);
+    welcome(&mut zab, LINK, ServerId(2), Epoch(0), &mut out);
     zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
     let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
     zab.on_learner_packet(0, LINK, ack.clone(), &mut out);
@@ -168,7 +167,26 @@ fn a_leader_tells_newcomers_the_committed_configuration() {
         version[..9].to_owned()
     };
     let link = LinkId(2);
-    welcome(&mut zab, link, ServerId(3), &mut out);
+    welcome(&mut zab, link, ServerId(3), Epoch(0), &mut out);
     zab.on_learner_packet(0, link, ack, &mut out);
     assert_eq!(last_told(&out), "100000000", "the other one may never be committed");
+}
+
+#[test]
+fn after_a_history_was_heard_of_no_new_one_is_begun() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    assert!(zab.server.is_new());
+    zab.server.hear_of_history(&mut out);
+    assert_eq!(out.disk.pop(), Some(DiskOp::SaveDebt(Debt::Unknown)));
+
+    zab.lead(0, &mut out);
+    welcome(&mut zab, LINK, ServerId(2), Epoch(0), &mut out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    zab.on_learner_packet(0, LINK, ack.clone(), &mut out);
+    assert!(!out.disk.contains(&DiskOp::SaveCurrent(Epoch(1))), "{:?}", out.disk);
+
+    welcome(&mut zab, LinkId(2), ServerId(3), Epoch(0), &mut out);
+    zab.on_learner_packet(0, LinkId(2), ack, &mut out);
+    assert!(out.disk.contains(&DiskOp::SaveCurrent(Epoch(1))), "all are here: {:?}", out.disk);
 }

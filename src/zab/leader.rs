@@ -152,6 +152,8 @@ pub struct Leader {
     established_at: u64,
     over: bool,
     alone: bool,
+    /// Reading the log for a learner failed: from then on they get what is in memory, or a snapshot.
+    log_fails: bool,
 }
 
 impl Leader {
@@ -195,6 +197,7 @@ impl Leader {
             established_at: now,
             over: false,
             alone: false,
+            log_fails: false,
         }
     }
 
@@ -485,7 +488,7 @@ impl Leader {
                 self.catch_up(now, id, before, server, out);
             }
             Place::Behind(_) => self.feed(now, id, Feed::Snapshot, server, out),
-            Place::Older if server.settings.disk_sync => {
+            Place::Older if server.settings.disk_sync && !self.log_fails => {
                 self.feed(now, id, Feed::Locate(last), server, out)
             }
             Place::Older => self.feed(now, id, Feed::Snapshot, server, out),
@@ -543,7 +546,10 @@ impl Leader {
         match self.links.get(&id).map(|link| link.stage) {
             Some(Stage::Locating { .. }) => self.feed(now, id, Feed::Snapshot, server, out),
             // It has a part of it: it starts again from there, or from the beginning.
-            Some(Stage::Feeding { .. }) => self.drop_link(id, why, out),
+            Some(Stage::Feeding { snapshot }) => {
+                self.log_fails |= !snapshot;
+                self.drop_link(id, why, out);
+            }
             _ => {}
         }
     }
@@ -552,7 +558,7 @@ impl Leader {
     /// transaction can come between, as nothing else happens meanwhile.
     fn catch_up(&mut self, now: u64, id: LinkId, position: Zxid, server: &Server, out: &mut Outputs) {
         let history = &server.history;
-        let is_much = |bytes: usize| bytes > server.settings.max_catch_up_bytes;
+        let is_much = |bytes: usize| bytes > server.settings.max_catch_up_bytes && !self.log_fails;
         if history.place(position) == Place::Older || is_much(history.bytes_after(position)) {
             let upto = server.history.end();
             return self.feed(now, id, Feed::Log { after: position, upto }, server, out);

@@ -190,3 +190,29 @@ fn after_a_history_was_heard_of_no_new_one_is_begun() {
     zab.on_learner_packet(0, LinkId(2), ack, &mut out);
     assert!(out.disk.contains(&DiskOp::SaveCurrent(Epoch(1))), "all are here: {:?}", out.disk);
 }
+
+#[test]
+fn where_the_leaders_log_is_damaged_learners_get_a_snapshot() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    let (old, end) = (Zxid::new(Epoch(1), 1), Zxid::new(Epoch(1), 9));
+    (zab.server.accepted, zab.server.current) = (Epoch(1), Epoch(1));
+    zab.server.restart_at(end);
+    zab.lead(0, &mut out);
+    welcome(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
+    let ack = |last| FromLearner::AckEpoch { current: Some(Epoch(1)), last };
+    zab.on_learner_packet(0, LINK, ack(end), &mut out);
+
+    let (first, second) = (LinkId(2), LinkId(3));
+    welcome(&mut zab, first, ServerId(3), Epoch(1), &mut out);
+    zab.on_learner_packet(0, first, ack(old), &mut out);
+    assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Locate(old)))));
+    zab.on_located(0, first, Located::Within, &mut out);
+    assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Log { after: old, upto: end }))));
+    zab.on_feed_failed(0, first, "log.1 is damaged".into(), &mut out);
+    assert_eq!(out.links.pop(), Some((first, LinkAction::Close("log.1 is damaged".into()))));
+
+    welcome(&mut zab, second, ServerId(3), Epoch(1), &mut out);
+    zab.on_learner_packet(0, second, ack(old), &mut out);
+    assert_eq!(out.links.pop(), Some((second, LinkAction::Feed(Feed::Snapshot))));
+}

@@ -583,3 +583,19 @@ mod links {
         assert_eq!(two.out.last(), Some(&LinkOutput::Write { conn: ElectionConn(9), bytes: frame.freeze() }));
     }
 }
+
+/// Found by the simulator: others went on to tell what it had before its disk was lost, and elected it.
+#[test]
+fn a_server_does_not_lead_by_votes_for_more_than_it_has() {
+    let mut round = Round::new(3);
+    round.voter(3, 1, 1);
+    round.voter(1, 1, 9);
+    round.pass(100);
+    assert_eq!(round.elected(), [], "they wait for a better vote");
+    round.start(candidate(1, 0, 0), Standing::New);
+    round.pass(3000);
+    assert_eq!(round.elected(), [], "2 may have more");
+    round.voter(2, 1, 7);
+    round.pass(3000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);
+}

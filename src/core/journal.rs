@@ -187,6 +187,7 @@ impl Journal {
                 let next = config::dynamic_file(path, None);
                 write_whole(disk, &next, config::dynamic_text(&ensemble, true).as_bytes())
             }
+            ConfigFile::NoNext => storage::remove_if_there(disk, &config::dynamic_file(path, None)),
             ConfigFile::Active(ensemble) => {
                 let dynamic = config::dynamic_file(path, Some(ensemble.version()));
                 write_whole(disk, &dynamic, config::dynamic_text(&ensemble, false).as_bytes())?;

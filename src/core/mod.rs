@@ -23,7 +23,7 @@ pub use feeder::{Fed, Feeder, Files};
 pub use journal::{Journal, Performed, RollRules, Setup, write_snapshot_of};
 pub use log_thread::{LogQueue, run as run_log};
 pub use mailbox::{Mail, Mailbox};
-pub use open::{Opened, Opening, open, view};
+pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
 pub use restore::{RestoredDatabase, is_readable};
 pub use snapshots::{SnapshotJob, Snapshots, run as run_snapshots, write_snapshot};

@@ -4,7 +4,7 @@ use super::{RestoredDatabase, write_snapshot_of};
 use crate::ensemble::{Ensemble, View};
 use crate::model::owner::OwnerRules;
 use crate::model::{Epoch, Zxid};
-use crate::replica::{Debt, Position};
+use crate::replica::{Debt, Position, is_in_log};
 use crate::storage::{
     Dirs, Disk, Epochs, Lost, Progress, Recovered, StorageError, read_debt, recover, remove_if_there,
     write_debt,
@@ -90,6 +90,12 @@ fn may_begin(disk: &Arc<dyn Disk>, dirs: &Dirs, opening: &Opening) -> Result<boo
     Ok(is_there || opening.autocreate)
 }
 
+/// Whether a configuration that a file says was proposed may be committed yet. Where the log, which has lost nothing, ends
+/// before the proposal, this server has not acknowledged it, and is as if it had never heard of it.
+pub fn may_be_committed(proposed: &Ensemble, at: &Position) -> bool {
+    at.last == Zxid::ZERO || at.debt != Debt::None || is_in_log(proposed, at.last, at.current)
+}
+
 /// The configurations that count: those of the files, and one that the log has and no file yet.
 pub fn view(committed: Ensemble, proposed: Option<Ensemble>, reconfig: bool, db: &Database) -> View {
     let mut view = View::new(Arc::new(committed));
@@ -104,4 +110,28 @@ pub fn view(committed: Ensemble, proposed: Option<Ensemble>, reconfig: bool, db:
         }
     }
     view
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proposal_that_never_reached_the_log_is_none() {
+        let proposed = Ensemble::parse("server.1=a:1:2\nversion=20000003b").unwrap();
+        let at = |last, current, debt| Position {
+            accepted: Epoch(current),
+            current: Epoch(current),
+            last: Zxid(last),
+            recent: Vec::new(),
+            debt,
+            abstains: false,
+        };
+        assert!(!may_be_committed(&proposed, &at(0x2_0000_003a, 2, Debt::None)));
+        assert!(may_be_committed(&proposed, &at(0x2_0000_003b, 2, Debt::None)));
+        assert!(may_be_committed(&proposed, &at(0x2_0000_003a, 3, Debt::None)));
+        let lost = Debt::AtLeast(Epoch(2), Zxid(0x2_0000_003b));
+        assert!(may_be_committed(&proposed, &at(0x2_0000_003a, 2, lost)), "it was acknowledged and lost");
+        assert!(may_be_committed(&proposed, &at(0, 0, Debt::None)), "the disk may be a new one");
+    }
 }

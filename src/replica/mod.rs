@@ -36,6 +36,7 @@ use term::Between;
 
 pub use crate::zab::{
     ConfigFile, Debt, DiskDone, DiskOp, Entry, Feed, LinkAction, Located, LogEntry, Position, Strangers,
+    is_in_log,
 };
 
 /// What the replica needs to know of the configuration.

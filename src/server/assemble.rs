@@ -1,12 +1,12 @@
 //! A server without its drivers: its core on the data that it finds, and its journal. The simulator runs just this.
 
 use super::settings;
-use crate::config::Config;
-use crate::core::{Clock, Core, Files, Journal, Opened, open, view};
+use crate::config::{self, Config};
+use crate::core::{Clock, Core, Files, Journal, Opened, may_be_committed, open, view};
 use crate::ensemble::Ensemble;
 use crate::figures::Figures;
 use crate::replica::{Replica, Settings};
-use crate::storage::{Dirs, Disk, Progress, Recovered, StorageError};
+use crate::storage::{Dirs, Disk, Progress, Recovered, StorageError, remove_if_there};
 use std::sync::Arc;
 
 /// Limits of memory and patience that no configuration names.
@@ -69,10 +69,16 @@ pub fn assemble(
     let replica_settings = settings::replica(config, &tuning);
     let setup = settings::journal(config, &disk, &dirs);
     let journal = Journal::new(setup, position.last, random);
-    let view =
-        config.ensemble.clone().filter(|_| config.is_distributed()).map(|committed: Ensemble| {
-            view(committed, config.proposed.clone(), config.reconfig_enabled, &db)
-        });
+    let is_alive = |proposed: &Ensemble| may_be_committed(proposed, &position);
+    let proposed = config.proposed.clone().filter(is_alive);
+    if proposed.is_none() && config.proposed.is_some() && config.reconfig_enabled {
+        remove_if_there(&*disk, &config::dynamic_file(&config.file, None))?;
+    }
+    let view = config
+        .ensemble
+        .clone()
+        .filter(|_| config.is_distributed())
+        .map(|committed| view(committed, proposed, config.reconfig_enabled, &db));
     let settings = replica_settings.clone();
     let replica = |db: &crate::tree::Database, now| match view {
         Some(view) => Replica::in_ensemble(settings, view, position, now),

@@ -74,6 +74,12 @@ impl Entry {
     }
 }
 
+/// Whether a server whose log ends there can have acknowledged the proposal of this configuration: its version is the zxid
+/// of that, or the epoch in which a leader began with what stood in files.
+pub fn is_in_log(config: &Ensemble, last: Zxid, current: Epoch) -> bool {
+    Zxid(config.version()) <= last.max(Zxid::new(current, 0))
+}
+
 fn parse_config(text: &[u8]) -> Result<Ensemble, Misbehaved> {
     let text = std::str::from_utf8(text).map_err(|error| Misbehaved(format!("a configuration: {error}")))?;
     Ensemble::parse(text).map_err(|error| Misbehaved(format!("a configuration: {error}")))
@@ -332,6 +338,15 @@ impl Server {
         out.events.push_back(Event::Reconfigured);
     }
 
+    /// What was proposed last, if anything, is no part of the leader's history.
+    fn withdraw(&mut self, out: &mut Outputs) {
+        if self.view.pending().is_some() {
+            self.view.last_seen = self.view.committed.clone();
+            self.disk(DiskOp::SaveConfig(ConfigFile::NoNext), out);
+            out.events.push_back(Event::Reconfigured);
+        }
+    }
+
     /// A newer configuration is committed. Whether it changes the servers, not its version alone.
     fn activate(&mut self, config: Arc<Ensemble>, out: &mut Outputs) -> bool {
         if !self.settings.reconfig_enabled || config.version() <= self.view.committed.version() {
@@ -489,11 +504,16 @@ impl Zab {
             DiskDone::DebtSaved => {}
             DiskDone::Truncated(zxid) => {
                 self.server.durable = self.server.durable.min(zxid);
+                if !is_in_log(&self.server.view.last_seen, zxid, self.server.current) {
+                    self.server.withdraw(out);
+                }
                 out.events.push_back(Event::Reload(zxid));
             }
             DiskDone::Unmendable => self.server.wipe(out),
             DiskDone::Installed(zxid) => {
                 self.server.restart_at(zxid);
+                // NEWLEADER tells whether something is proposed.
+                self.server.withdraw(out);
                 out.events.push_back(Event::Install(zxid));
             }
             DiskDone::Wiped => {

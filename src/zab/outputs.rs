@@ -39,6 +39,8 @@ pub enum DiskOp {
 pub enum ConfigFile {
     /// Proposed: `zoo.cfg.dynamic.next`.
     Next(Arc<Ensemble>),
+    /// What was proposed is not going to be committed: there is no `zoo.cfg.dynamic.next`.
+    NoNext,
     /// Committed: `zoo.cfg.dynamic.<version>`, named by `zoo.cfg`.
     Active(Arc<Ensemble>),
 }

@@ -216,3 +216,29 @@ fn where_the_leaders_log_is_damaged_learners_get_a_snapshot() {
     zab.on_learner_packet(0, second, ack(old), &mut out);
     assert_eq!(out.links.pop(), Some((second, LinkAction::Feed(Feed::Snapshot))));
 }
+
+#[test]
+fn a_proposed_configuration_that_is_cut_off_the_log_is_withdrawn() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.settings.reconfig_enabled = true;
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    enter(&mut zab, LINK, Epoch(1), &mut out);
+    let (kept, proposed) = (Zxid::new(Epoch(1), 1), Zxid::new(Epoch(1), 2));
+    zab.on_leader_packet(0, LINK, proposal(kept), &mut out);
+    let body = reconfiguration(proposed).body;
+    zab.on_leader_packet(0, LINK, FromLeader::Proposal { zxid: proposed, body }, &mut out);
+    zab.on_disk(0, DiskDone::Logged(proposed), &mut out);
+    assert_eq!(zab.server.view.last_seen.version(), proposed.0);
+    zab.end_term(&mut out);
+
+    zab.learn(0, ServerId(3), Epoch(2), &mut out);
+    let link = LinkId(2);
+    zab.on_dialed(0, link, &mut out);
+    let info = FromLeader::LeaderInfo { epoch: Epoch(2), protocol: PROTOCOL };
+    zab.on_leader_packet(0, link, info, &mut out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
+    zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
+    zab.on_disk(0, DiskDone::Truncated(kept), &mut out);
+    assert_eq!(zab.server.view.pending(), None);
+    assert_eq!(out.disk.pop(), Some(DiskOp::SaveConfig(ConfigFile::NoNext)));
+}

@@ -439,6 +439,11 @@ impl Replica {
         &self.zab.server.view
     }
 
+    /// What this server may have acknowledged and lost.
+    pub fn debt(&self) -> Debt {
+        self.zab.server.debt
+    }
+
     /// It has nothing, and has heard of nobody who has.
     pub fn is_new(&self) -> bool {
         self.zab.server.is_new()

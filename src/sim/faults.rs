@@ -212,10 +212,15 @@ impl World {
             .iter()
             .enumerate()
             .all(|(other, node)| other == index || (!node.owes && !node.flipped));
-        let all_agree =
-            self.nodes.iter().filter_map(|node| node.process.as_ref()).all(|process| {
-                process.core.look(|replica| replica.view().pending().is_none()).unwrap_or(false)
-            });
+        // Who takes a snapshot has nothing until it has everything.
+        let is_settled = |replica: &crate::replica::Replica| {
+            replica.view().pending().is_none() && replica.debt() == crate::replica::Debt::None
+        };
+        let all_agree = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.process.as_ref())
+            .all(|process| process.core.look(is_settled).unwrap_or(false));
         let everybody_runs = self.nodes.iter().all(|node| node.process.is_some());
         let config = self.configuration();
         let id = ServerId(index as i64 + 1);

@@ -312,6 +312,10 @@ fn tell(told: Told) {
         Told::Looking { round, zxid, epoch } => {
             tracing::info!("looking for a leader: round {round}, with zxid {zxid} of epoch {epoch}");
         }
+        Told::History { from } => tracing::info!(
+            "server {from} tells that there is a history, and this server has none: it votes only where all others are \
+             heard. Should the history be lost for good, stop the servers and remove version-2/zabra.debt"
+        ),
         Told::Elected { leader, round } => tracing::info!("round {round} elected server {leader}"),
         Told::Leads(epoch) => tracing::info!("leading epoch {epoch}"),
         Told::Learns { leader, epoch, observer } => {

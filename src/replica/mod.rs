@@ -211,12 +211,33 @@ pub struct Listen {
 /// Something that people should read in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    Looking { round: i64, zxid: Zxid, epoch: Epoch },
-    Elected { leader: ServerId, round: i64 },
+    Looking {
+        round: i64,
+        zxid: Zxid,
+        epoch: Epoch,
+    },
+    /// This server has nothing, and that one knows of something.
+    History {
+        from: ServerId,
+    },
+    Elected {
+        leader: ServerId,
+        round: i64,
+    },
     Leads(Epoch),
-    Learns { leader: ServerId, epoch: Epoch, observer: bool },
-    Lost { why: String },
-    Reconfigured { version: i64, pending: bool, text: String },
+    Learns {
+        leader: ServerId,
+        epoch: Epoch,
+        observer: bool,
+    },
+    Lost {
+        why: String,
+    },
+    Reconfigured {
+        version: i64,
+        pending: bool,
+        text: String,
+    },
     DigestMismatch(Zxid),
 }
 

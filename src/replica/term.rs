@@ -92,8 +92,10 @@ impl Replica {
             // The election goes by the newer configuration.
             return self.look(now, BTreeMap::from([(from, heard)]), out);
         }
-        if heard.tells_history() && self.zab.server.view.is_voter(from) {
-            self.zab.server.hear_of_history(&mut out.zab);
+        let server = &mut self.zab.server;
+        if heard.tells_history() && server.is_new() && server.view.is_voter(from) {
+            server.hear_of_history(&mut out.zab);
+            out.told.push(Told::History { from });
         }
         let mut votes = Vec::new();
         self.election.on_notification(now.mono_ms, from, &heard, &self.zab.server.view, &mut votes);

@@ -279,12 +279,9 @@ impl Server {
         self.debt == Debt::Unknown || self.abstains || self.is_new()
     }
 
-    /// Another server tells that there is a history. Without one here, and without those who have it, none is begun any
-    /// more.
+    /// Another server tells this new one that there is a history. Without those who have it, none is begun any more.
     pub fn hear_of_history(&mut self, out: &mut Outputs) {
-        if self.is_new() {
-            self.save_debt(Debt::Unknown, out);
-        }
+        self.save_debt(Debt::Unknown, out);
     }
 
     /// What this server would owe if it lost what it has now.

@@ -39,6 +39,11 @@ impl Broadcast {
         self.outstanding
     }
 
+    /// A reconfiguration is not committed yet.
+    pub fn is_reconfiguring(&self) -> bool {
+        self.reconfig.is_some()
+    }
+
     pub fn outstanding_len(&self) -> usize {
         self.outstanding.len()
     }

@@ -140,6 +140,9 @@ pub struct Leader {
     synced: BTreeSet<ServerId>,
     links: BTreeMap<LinkId, Link>,
     broadcast: Broadcast,
+    /// What comes behind a reconfiguration that is not committed yet is proposed after that: so a new voter is never ahead
+    /// of all old ones, one of whom has to lead if the others know nothing of the new configuration.
+    held: VecDeque<Entry>,
     committed: Zxid,
     /// False once a reconfiguration gave the lead to somebody else.
     commits: bool,
@@ -188,6 +191,7 @@ impl Leader {
             synced: BTreeSet::new(),
             links: BTreeMap::new(),
             broadcast: Broadcast::new(Zxid::ZERO),
+            held: VecDeque::new(),
             committed: Zxid::ZERO,
             commits: true,
             syncs: VecDeque::new(),
@@ -214,12 +218,13 @@ impl Leader {
         self.is_established() && self.commits
     }
 
+    /// The last transaction that it has been given.
     pub fn last_proposed(&self) -> Zxid {
-        self.broadcast.last_proposed()
+        self.held.back().map_or(self.broadcast.last_proposed(), |entry| entry.zxid)
     }
 
     pub fn outstanding(&self) -> usize {
-        self.broadcast.outstanding_len()
+        self.broadcast.outstanding_len() + self.held.len()
     }
 
     pub fn established_at(&self) -> u64 {
@@ -246,7 +251,7 @@ impl Leader {
 
     /// The zxid of the next proposal; none where this epoch has no more.
     pub fn next_zxid(&self) -> Option<Zxid> {
-        self.broadcast.last_proposed().next()
+        self.last_proposed().next()
     }
 
     /// Alone, an epoch that is used up is followed by the next one: there is nobody to ask.
@@ -753,6 +758,9 @@ impl Leader {
     /// To be called with what is next in the epoch.
     pub fn propose(&mut self, entry: Entry, server: &mut Server, out: &mut Outputs) {
         assert!(self.proposes(), "an established leader proposes");
+        if self.broadcast.is_reconfiguring() {
+            return self.held.push_back(entry);
+        }
         let logged = entry.logged();
         let reconfigures = match entry.configuration() {
             Some(config) => {
@@ -796,7 +804,11 @@ impl Leader {
             out.events.push_back(Event::Deliver(entry));
             if let (Some(config), Some(leader)) = (reconfig, designated) {
                 server.activate(Arc::new(config), out);
-                if leader != server.me() {
+                if leader == server.me() {
+                    for entry in std::mem::take(&mut self.held) {
+                        self.propose(entry, server, out);
+                    }
+                } else {
                     self.commits = false;
                     self.over = true;
                     let why = format!("reconfiguration {zxid} gave the lead to server {leader}");
@@ -819,7 +831,7 @@ impl Leader {
     }
 
     fn sync(&mut self, asker: Asker, server: &Server, out: &mut Outputs) {
-        let after = self.broadcast.last_proposed();
+        let after = self.last_proposed();
         self.ping(|stage| stage == Stage::Live, out);
         self.syncs.push_back(Sync { asker, after, round: self.round, confirmed: false });
         self.confirm_syncs(server, out);

@@ -125,6 +125,18 @@ fn welcome(zab: &mut Zab, link: LinkId, id: ServerId, accepted: Epoch, out: &mut
     zab.on_learner_packet(0, link, info, out);
 }
 
+/// Server 1 leads epoch 1, with server 2 behind it.
+fn lead(zab: &mut Zab, out: &mut Outputs) {
+    zab.lead(0, out);
+    welcome(zab, LINK, ServerId(2), Epoch(0), out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), out);
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    zab.on_learner_packet(0, LINK, ack, out);
+    zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), out);
+    zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), out);
+    assert!(out.events.contains(&Event::Leads(Epoch(1))), "{:?}", out.events);
+}
+
 #[test]
 fn a_configuration_that_a_leader_proposes_is_in_force_with_its_commit_only() {
     let (mut zab, mut out) = (new(), Outputs::default());
@@ -151,14 +163,7 @@ fn a_configuration_that_a_leader_proposes_is_in_force_with_its_commit_only() {
 fn a_leader_tells_newcomers_the_committed_configuration() {
     let (mut zab, mut out) = (new(), Outputs::default());
     zab.server.settings.reconfig_enabled = true;
-    zab.lead(0, &mut out);
-    welcome(&mut zab, LINK, ServerId(2), Epoch(0), &mut out);
-    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
-    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
-    zab.on_learner_packet(0, LINK, ack.clone(), &mut out);
-    zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), &mut out);
-    zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
-    assert!(out.events.contains(&Event::Leads(Epoch(1))), "{:?}", out.events);
+    lead(&mut zab, &mut out);
     zab.propose(reconfiguration(Zxid::new(Epoch(1), 1)), &mut out);
 
     let last_told = |out: &Outputs| {
@@ -168,6 +173,7 @@ fn a_leader_tells_newcomers_the_committed_configuration() {
     };
     let link = LinkId(2);
     welcome(&mut zab, link, ServerId(3), Epoch(0), &mut out);
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
     zab.on_learner_packet(0, link, ack, &mut out);
     assert_eq!(last_told(&out), "100000000", "the other one may never be committed");
 }
@@ -241,4 +247,24 @@ fn a_proposed_configuration_that_is_cut_off_the_log_is_withdrawn() {
     zab.on_disk(0, DiskDone::Truncated(kept), &mut out);
     assert_eq!(zab.server.view.pending(), None);
     assert_eq!(out.disk.pop(), Some(DiskOp::SaveConfig(ConfigFile::NoNext)));
+}
+
+#[test]
+fn nothing_is_proposed_behind_a_reconfiguration_before_its_commit() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.settings.reconfig_enabled = true;
+    lead(&mut zab, &mut out);
+    let (first, second) = (Zxid::new(Epoch(1), 1), Zxid::new(Epoch(1), 2));
+    zab.propose(reconfiguration(first), &mut out);
+    zab.propose(entry(second), &mut out);
+    assert_eq!(zab.leader().unwrap().last_proposed(), second);
+    assert_eq!(zab.server.log_end, first);
+
+    zab.on_disk(0, DiskDone::Logged(first), &mut out);
+    zab.on_learner_packet(0, LINK, FromLearner::Ack(first), &mut out);
+    assert_eq!(zab.server.view.committed.version(), first.0);
+    assert_eq!(zab.server.log_end, second);
+    zab.on_disk(0, DiskDone::Logged(second), &mut out);
+    zab.on_learner_packet(0, LINK, FromLearner::Ack(second), &mut out);
+    assert_eq!(delivered(&mut out), [first, second]);
 }

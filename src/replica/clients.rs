@@ -19,7 +19,18 @@ pub(super) struct Attached {
 pub(super) struct Hello {
     pub conn: ConnId,
     pub timeout_ms: i32,
-    pub with_read_only: bool,
+    /// As it was asked.
+    pub read_only: Option<bool>,
+    pub last_zxid_seen: i64,
+}
+
+impl Hello {
+    /// The request, to be looked at anew. `session` is none where one is to begin.
+    fn again(self, session: SessionId) -> Connect {
+        let (timeout, last_zxid_seen) = (self.timeout_ms, self.last_zxid_seen);
+        let passwd = password_of(session).to_vec();
+        Connect { last_zxid_seen, timeout, session, passwd, read_only: self.read_only }
+    }
 }
 
 /// A client that came while nobody leads.
@@ -59,7 +70,8 @@ impl Replica {
         }
         let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
         let timeout_ms = connect.timeout.min(max).max(min);
-        let hello = Hello { conn, timeout_ms, with_read_only: connect.read_only.is_some() };
+        let Connect { read_only, last_zxid_seen, .. } = connect;
+        let hello = Hello { conn, timeout_ms, read_only, last_zxid_seen };
         if connect.session == SessionId::NONE {
             let session = self.ids.next(|id| db.sessions.contains_key(&id));
             return if leads {
@@ -98,13 +110,13 @@ impl Replica {
 
     /// The session hangs on this connection from now on; another one that it hung on ends.
     pub(super) fn establish(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        let Hello { conn, timeout_ms, with_read_only } = hello;
+        let Hello { conn, timeout_ms, read_only, .. } = hello;
         let old = self.attached.insert(session, Attached { conn, timeout_ms });
         if let Some(old) = old.filter(|old| old.conn != conn) {
             out.close(old.conn, CloseReason::SessionTakenOver);
         }
         out.client(conn, ClientMessage::Established { session, timeout_ms }, |bytes| {
-            connect::write_response(session, timeout_ms, &password_of(session), with_read_only, bytes);
+            connect::write_response(session, timeout_ms, &password_of(session), read_only.is_some(), bytes);
         });
     }
 
@@ -125,13 +137,18 @@ impl Replica {
         }
     }
 
-    /// Without a leader nobody is served: every connection ends, so that clients look for a server that has one.
-    pub(super) fn stop_serving(&mut self, out: &mut Outputs) {
+    /// Without a leader nobody is served: every connection ends, so that clients look for a server that has one. Those that
+    /// have just come wait for the next one here.
+    pub(super) fn stop_serving(&mut self, now: Now, out: &mut Outputs) {
         let mut conns: Vec<ConnId> = self.attached.drain().map(|(_, attached)| attached.conn).collect();
-        match std::mem::replace(&mut self.serving, Serving::Nobody) {
-            Serving::Nobody => {}
-            Serving::Leading(leading) => leading.connecting(&mut conns),
-            Serving::Learning(learning) => learning.connecting(&mut conns),
+        let mut arriving = match std::mem::replace(&mut self.serving, Serving::Nobody) {
+            Serving::Nobody => Vec::new(),
+            Serving::Leading(leading) => leading.end(&mut conns),
+            Serving::Learning(learning) => learning.end(&mut conns),
+        };
+        arriving.sort_unstable_by_key(|(_, hello)| hello.conn);
+        for (session, hello) in arriving {
+            self.keep_waiting(now, hello.conn, hello.again(session), out);
         }
         conns.sort_unstable();
         conns.dedup();
@@ -180,6 +197,6 @@ impl Replica {
 /// "No such session": the client has to begin a new one.
 pub(super) fn refuse(hello: Hello, out: &mut Outputs) {
     out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
-        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.with_read_only, bytes);
+        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.read_only.is_some(), bytes);
     });
 }

@@ -67,15 +67,17 @@ struct PendingSync {
 }
 
 impl Leading {
-    /// Connections that are not attached to a session yet.
-    pub fn connecting(&self, conns: &mut Vec<ConnId>) {
+    /// Adds the connections that wait for an answer, and returns those that are not attached to a session yet.
+    pub fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
+        let mut arriving = Vec::new();
         for (_, origin) in &self.origins {
             match origin {
-                Origin::Establish(hello) => conns.push(hello.conn),
+                Origin::Establish(hello) => arriving.push((SessionId::NONE, *hello)),
                 Origin::Request { conn, .. } | Origin::CloseSession { conn, .. } => conns.push(*conn),
             }
         }
         conns.extend(self.syncs.iter().map(|sync| sync.conn));
+        arriving
     }
 
     pub fn touch(&mut self, now: Now, sessions: Vec<SessionId>) {

@@ -93,10 +93,19 @@ impl What {
 }
 
 impl Learning {
-    /// Connections that are not attached to a session yet, or wait for something.
-    pub fn connecting(&self, conns: &mut Vec<ConnId>) {
-        conns.extend(self.waiting.values().flatten().map(|waiting| waiting.what.conn()));
-        conns.extend(self.revalidations.values().flatten().map(|hello| hello.conn));
+    /// Adds the connections that wait for an answer, and returns those that are not attached to a session yet.
+    pub fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
+        let mut arriving = Vec::new();
+        for (session, hellos) in self.revalidations {
+            arriving.extend(hellos.into_iter().map(|hello| (session, hello)));
+        }
+        for waiting in self.waiting.into_values().flatten() {
+            match waiting.what {
+                What::Establish(hello) => arriving.push((SessionId::NONE, hello)),
+                what => conns.push(what.conn()),
+            }
+        }
+        arriving
     }
 
     pub fn touch(&mut self, session: SessionId, timeout_ms: i32) {
@@ -352,6 +361,21 @@ mod tests {
     fn entry(session: SessionId, cxid: i32, zxid: i64) -> Entry {
         let header = TxnHeader { client_id: session.0, cxid, zxid, time: 0, op: -1 };
         Entry::new(Txn { header, body: TxnBody::Error(ErrorTxn { err: -101 }), digest: None })
+    }
+
+    #[test]
+    fn who_has_just_come_is_not_sent_away_with_the_others() {
+        let hello = |conn| Hello { conn, timeout_ms: 1000, read_only: None, last_zxid_seen: 7 };
+        let mut learning = Learning::default();
+        learning.wait(SessionId(1), 0, What::Establish(hello(ConnId(1))));
+        learning.revalidations.entry(SessionId(2)).or_default().push_back(hello(ConnId(2)));
+        learning.wait(SessionId(3), 5, What::Write { conn: ConnId(3) });
+        let mut conns = Vec::new();
+        let mut arriving: Vec<_> =
+            learning.end(&mut conns).into_iter().map(|(id, hello)| (id, hello.conn)).collect();
+        arriving.sort_unstable();
+        assert_eq!(arriving, [(SessionId::NONE, ConnId(1)), (SessionId(2), ConnId(2))]);
+        assert_eq!(conns, [ConnId(3)]);
     }
 
     #[test]

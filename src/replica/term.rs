@@ -9,7 +9,7 @@ use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::FromLearner;
-use crate::zab::{Debt, Next};
+use crate::zab::{DESIGNATED, Debt, Next};
 use std::collections::BTreeMap;
 
 /// Learners that may wait for this server to be elected, at the most.
@@ -53,7 +53,7 @@ impl Replica {
                 let observer = self.zab.server.is_observer();
                 let is_me = leader == self.settings.server;
                 let state = if is_me { PeerState::Leading } else { peer_state(observer) };
-                self.election.settle(leader, zxid, Epoch(-1), state);
+                self.election.settle(leader, zxid, DESIGNATED, state);
                 self.begin_term(now, leader, Vec::new(), out);
             }
         }
@@ -264,7 +264,7 @@ impl Replica {
                 if let Between::Looking { early } = &mut self.between {
                     early.retain(|early| early.link != link);
                 }
-                self.zab.on_closed(link, zab);
+                self.zab.on_closed(at, link, zab);
             }
             QuorumInput::Located { link, found } => self.zab.on_located(at, link, found, zab),
             QuorumInput::Fed { link, upto } => self.zab.on_fed(at, link, upto, zab),
@@ -315,7 +315,7 @@ impl Replica {
         self.zab.end_term(&mut out.zab);
         // What the term still had to say is of no use any more.
         out.zab.events.clear();
-        self.stop_serving(out);
+        self.stop_serving(now, out);
         self.status_changed = true;
         self.looking_since = now.mono_ms;
         self.between = Between::Settling { next, heard: BTreeMap::new() };

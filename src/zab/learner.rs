@@ -44,6 +44,9 @@ enum Stage {
     Live,
 }
 
+/// What a leader claims that was not elected.
+pub const DESIGNATED: Epoch = Epoch(-1);
+
 #[derive(Debug)]
 pub struct Learner {
     leader: ServerId,
@@ -55,7 +58,7 @@ pub struct Learner {
     deadline: u64,
     dials: u32,
     give_up_at: u64,
-    /// The epoch whose history the leader has, as far as its vote told.
+    /// The epoch whose history the leader has, as far as its vote told, or [`DESIGNATED`].
     claimed: Epoch,
     /// This server may have acknowledged up to here: no leader with less is helped into the lead.
     owed: Zxid,
@@ -153,9 +156,13 @@ impl Learner {
         self.stage = Stage::Dialing { retry_at: Some(now + delay) };
     }
 
-    pub(super) fn on_closed(&mut self, link: LinkId, out: &mut Outputs) {
+    pub(super) fn on_closed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         if self.link == Some(link) {
             self.link = None;
+            // Whom a reconfiguration designated may hear of it a moment after this server.
+            if self.stage == Stage::Introduced && self.claimed == DESIGNATED {
+                return self.on_dial_failed(now);
+            }
             self.lose("the leader closed the connection".into(), out);
         }
     }

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 
 pub use history::{History, Place};
 pub use leader::Leader;
-pub use learner::Learner;
+pub use learner::{DESIGNATED, Learner};
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 
 use crate::ensemble::{Ensemble, Role, View};
@@ -400,7 +400,7 @@ impl Zab {
         self.term = Term::Leading(Box::new(leader));
     }
 
-    /// The election chose `leader`; `epoch` is the one whose history it has, as far as the votes told.
+    /// The election chose `leader`; `epoch` is the one whose history it has, as far as the votes told, or [`DESIGNATED`].
     pub fn learn(&mut self, now: u64, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
         self.term = Term::Learning(Box::new(Learner::begin(now, leader, epoch, &self.server, out)));
     }
@@ -454,11 +454,11 @@ impl Zab {
         learner.on_packet(now, link, packet, &mut self.server, out);
     }
 
-    pub fn on_closed(&mut self, link: LinkId, out: &mut Outputs) {
+    pub fn on_closed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         match &mut self.term {
             Term::None => {}
             Term::Leading(leader) => leader.on_closed(link, out),
-            Term::Learning(learner) => learner.on_closed(link, out),
+            Term::Learning(learner) => learner.on_closed(now, link, out),
         }
     }
 

@@ -268,3 +268,16 @@ fn nothing_is_proposed_behind_a_reconfiguration_before_its_commit() {
     zab.on_learner_packet(0, LINK, FromLearner::Ack(second), &mut out);
     assert_eq!(delivered(&mut out), [first, second]);
 }
+
+#[test]
+fn a_designated_leader_that_does_not_know_yet_is_asked_again() {
+    for (claimed, expected) in [(DESIGNATED, Some(ServerId(2))), (Epoch(1), None)] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        zab.learn(0, ServerId(2), claimed, &mut out);
+        zab.on_dialed(0, LINK, &mut out);
+        out.dial = None;
+        zab.on_closed(0, LINK, &mut out);
+        zab.on_tick(100, &mut out);
+        assert_eq!(out.dial, expected);
+    }
+}

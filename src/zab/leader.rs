@@ -450,8 +450,10 @@ impl Leader {
         }
         // Without an epoch it has accepted this one before: it does not count twice.
         if let Some(current) = current {
-            if (current, last) > self.summary {
-                let (epoch, zxid) = self.summary;
+            let (epoch, zxid) = self.summary;
+            // The last transaction tells the whole history: with the same one it is not ahead, whatever leader it had
+            // that history from.
+            if (current, last) > self.summary && last != zxid {
                 return Err(Misbehaved(format!(
                     "server {} is ahead: epoch {current}, zxid {last}, where this leader has {epoch}, {zxid}",
                     link.sid

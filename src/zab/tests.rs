@@ -281,3 +281,19 @@ fn a_designated_leader_that_does_not_know_yet_is_asked_again() {
         assert_eq!(out.dial, expected);
     }
 }
+
+/// Found by the simulator: nobody else could lead, as only this leader and that learner knew the next configuration.
+#[test]
+fn a_learner_with_the_same_history_of_a_later_epoch_is_not_ahead() {
+    for (last, expected) in [(5, true), (6, false)] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        (zab.server.accepted, zab.server.current) = (Epoch(3), Epoch(2));
+        zab.server.restart_at(Zxid::new(Epoch(2), 5));
+        zab.lead(0, &mut out);
+        welcome(&mut zab, LINK, ServerId(2), Epoch(3), &mut out);
+        zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(4)), &mut out);
+        let ack = FromLearner::AckEpoch { current: Some(Epoch(3)), last: Zxid::new(Epoch(2), last) };
+        zab.on_learner_packet(0, LINK, ack, &mut out);
+        assert_eq!(out.disk.contains(&DiskOp::SaveCurrent(Epoch(4))), expected, "{:?}", out.links);
+    }
+}

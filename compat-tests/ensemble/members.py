@@ -177,9 +177,20 @@ class Member:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def has_logged(self, path):
+        return any(path.encode() in log.read_bytes() for log in self.files.glob("log.*"))
+
     def pause(self):
+        """It stands still when this is over: a signal alone is not at once with all threads."""
         self.process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 5
+        while self.is_running() and not self.stands_still() and time.monotonic() < deadline:
+            time.sleep(0.001)
         self.paused = True
+
+    def stands_still(self):
+        threads = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
 
     def resume(self):
         if self.paused and self.is_running():
@@ -331,16 +342,21 @@ class Ensemble:
     def diverge(self, leader, paths):
         """Kills all in such a way that the leader has logged `paths` and nobody else has."""
         with clients.connect(leader) as session:
-            clients.ok(session, clients.CREATE, clients.create(f"{paths[0]}-before"))
+            before = f"{paths[0]}-before"
+            clients.ok(session, clients.CREATE, clients.create(before))
+            # A quorum has it by now, and the other one may be the slower.
             for member in self:
-                if member is not leader:
-                    member.kill()
+                self.wait(f"{member} has {before}", lambda member=member: member.has_logged(before), 5)
+            # Those that stand still are followers for a moment yet: a leader without any takes no writes.
+            others = [member for member in self if member is not leader]
+            for member in others:
+                member.pause()
             with contextlib.suppress(OSError):
                 for path in paths:
                     session.push(clients.CREATE, clients.create(path))
-            lost = paths[-1].encode()
-            self.wait("the write is in its log", lambda: any(lost in path.read_bytes() for path in leader.files.glob("log.*")), 5)
-            leader.kill()
+            self.wait("the write is in its log", lambda: leader.has_logged(paths[-1]), 5)
+            for member in [*others, leader]:
+                member.kill()
 
     def state(self, lines=25):
         text = []

@@ -135,6 +135,11 @@ struct Search {
 }
 
 impl Search {
+    /// A vote for this server, `me`, with more than it has: it has lost that since, and must not lead on the strength of it.
+    fn has_outlived(&self, candidate: Candidate, me: ServerId) -> bool {
+        candidate.id == me && (candidate.epoch, candidate.zxid) > (self.own.epoch, self.own.zxid)
+    }
+
     fn own_vote(&self, view: &View) -> Candidate {
         if self.silent {
             Candidate { zxid: NO_DATA, ..self.own }
@@ -327,7 +332,7 @@ impl Election {
         if search.standing == Standing::Forgetful {
             self.listen(view, out);
         }
-        let search = self.search.as_ref().expect("listening ends no search");
+        let search = self.search.as_mut().expect("listening ends no search");
         if !search.may_win(heard.leader, view) {
             return;
         }
@@ -338,16 +343,15 @@ impl Election {
         }
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
         let (own, standing, silent) = (search.own_vote(view), search.standing, search.silent);
-        if self.is_outlived(candidate, search) {
+        if search.has_outlived(candidate, self.me) {
             // Those who vote so hear what this server has only in a later round.
-            if offers && heard.round >= self.round {
+            if offers {
                 self.round = heard.round + 1;
-                self.search.as_mut().expect("it has been there").received.clear();
+                search.received.clear();
                 self.propose(own, view, out);
             }
             return;
         }
-        let search = self.search.as_mut().expect("it has been there");
         if heard.round != self.round {
             self.round = heard.round;
             search.received.clear();
@@ -359,12 +363,6 @@ impl Election {
         let search = self.search.as_mut().expect("a proposal ends no search");
         let vote = Vote { candidate, round: heard.round, state: PeerState::Looking, version: 0 };
         search.received.insert(from, vote);
-    }
-
-    /// A vote for this server with more than it has: it has lost that since, and must not lead on the strength of it.
-    fn is_outlived(&self, candidate: Candidate, search: &Search) -> bool {
-        let Candidate { epoch, zxid, .. } = search.own;
-        candidate.id == self.me && (candidate.epoch, candidate.zxid) > (epoch, zxid)
     }
 
     /// How long new voters may win, and may not, in milliseconds.
@@ -412,12 +410,11 @@ impl Election {
     /// one configuration, as the leader may know nothing of one that was proposed here and never committed. Who is followed
     /// itself counts for that quorum: the others may know nothing of a configuration whose voter it would rather see lead.
     fn on_established(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
-        let search = self.search.as_ref().expect("the caller looked");
+        let search = self.search.as_mut().expect("the caller looked");
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
-        if self.is_outlived(candidate, search) {
+        if search.has_outlived(candidate, self.me) {
             return;
         }
-        let search = self.search.as_mut().expect("it has been there");
         let vote = Vote { candidate, round: heard.round, state: heard.state, version: heard.version };
         let agreed = |votes: &BTreeMap<ServerId, Vote>, me: ServerId, round: i64| {
             let leads = match votes.get(&heard.leader) {

@@ -389,6 +389,22 @@ fn nobody_leads_whom_a_server_that_is_needed_does_not_know() {
     assert_eq!(round.elected(), [(1, 1), (2, 1), (3, 1)]);
 }
 
+/// Found by the simulator: others went on to tell what it had before its disk was lost, and elected it.
+#[test]
+fn a_server_does_not_lead_by_votes_for_more_than_it_has() {
+    let mut round = Round::new(3);
+    round.voter(3, 1, 1);
+    round.voter(1, 1, 9);
+    round.pass(100);
+    assert_eq!(round.elected(), [], "they wait for a better vote");
+    round.start(candidate(1, 0, 0), Standing::New);
+    round.pass(3000);
+    assert_eq!(round.elected(), [], "2 may have more");
+    round.voter(2, 1, 7);
+    round.pass(3000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);
+}
+
 mod links {
     use super::*;
     use bytes::Bytes;
@@ -582,20 +598,4 @@ mod links {
         Notification { round: 2, ..notification() }.encode(&mut frame);
         assert_eq!(two.out.last(), Some(&LinkOutput::Write { conn: ElectionConn(9), bytes: frame.freeze() }));
     }
-}
-
-/// Found by the simulator: others went on to tell what it had before its disk was lost, and elected it.
-#[test]
-fn a_server_does_not_lead_by_votes_for_more_than_it_has() {
-    let mut round = Round::new(3);
-    round.voter(3, 1, 1);
-    round.voter(1, 1, 9);
-    round.pass(100);
-    assert_eq!(round.elected(), [], "they wait for a better vote");
-    round.start(candidate(1, 0, 0), Standing::New);
-    round.pass(3000);
-    assert_eq!(round.elected(), [], "2 may have more");
-    round.voter(2, 1, 7);
-    round.pass(3000);
-    assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);
 }

@@ -93,8 +93,7 @@ impl Replica {
             return self.look(now, BTreeMap::from([(from, heard)]), out);
         }
         let server = &mut self.zab.server;
-        if heard.tells_history() && server.is_new() && server.view.is_voter(from) {
-            server.hear_of_history(&mut out.zab);
+        if heard.tells_history() && server.view.is_voter(from) && server.hear_of_history(&mut out.zab) {
             out.told.push(Told::History { from });
         }
         let mut votes = Vec::new();

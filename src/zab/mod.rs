@@ -279,9 +279,14 @@ impl Server {
         self.debt == Debt::Unknown || self.abstains || self.is_new()
     }
 
-    /// Another server tells this new one that there is a history. Without those who have it, none is begun any more.
-    pub fn hear_of_history(&mut self, out: &mut Outputs) {
-        self.save_debt(Debt::Unknown, out);
+    /// Another server tells that there is a history: where this one is new, which is returned, it begins none any more
+    /// without those who have it.
+    pub fn hear_of_history(&mut self, out: &mut Outputs) -> bool {
+        let was_new = self.is_new();
+        if was_new {
+            self.save_debt(Debt::Unknown, out);
+        }
+        was_new
     }
 
     /// What this server would owe if it lost what it has now.

@@ -47,12 +47,17 @@ fn proposal(zxid: Zxid) -> FromLeader {
     FromLeader::Proposal { zxid, body: entry(zxid).body }
 }
 
-/// Follows a leader up to its DIFF.
-fn follow(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
+/// Follows a leader up to its epoch.
+fn join(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
     zab.learn(0, leader, epoch, out);
     zab.on_dialed(0, link, out);
     zab.on_leader_packet(0, link, FromLeader::LeaderInfo { epoch, protocol: PROTOCOL }, out);
     zab.on_disk(0, DiskDone::AcceptedSaved(epoch), out);
+}
+
+/// Follows a leader up to its DIFF.
+fn follow(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
+    join(zab, link, leader, epoch, out);
     zab.on_leader_packet(0, link, FromLeader::Diff(Zxid::ZERO), out);
 }
 
@@ -99,11 +104,7 @@ fn what_is_left_of_a_cut_log_is_delivered() {
     zab.end_term(&mut out);
 
     let link = LinkId(2);
-    zab.learn(0, ServerId(3), Epoch(2), &mut out);
-    zab.on_dialed(0, link, &mut out);
-    let info = FromLeader::LeaderInfo { epoch: Epoch(2), protocol: PROTOCOL };
-    zab.on_leader_packet(0, link, info, &mut out);
-    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
+    join(&mut zab, link, ServerId(3), Epoch(2), &mut out);
     zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
     assert_eq!(out.disk.pop(), Some(DiskOp::Truncate { to: kept, reload: false }));
     assert_eq!(delivered(&mut out), [kept]);
@@ -237,12 +238,8 @@ fn a_proposed_configuration_that_is_cut_off_the_log_is_withdrawn() {
     assert_eq!(zab.server.view.last_seen.version(), proposed.0);
     zab.end_term(&mut out);
 
-    zab.learn(0, ServerId(3), Epoch(2), &mut out);
     let link = LinkId(2);
-    zab.on_dialed(0, link, &mut out);
-    let info = FromLeader::LeaderInfo { epoch: Epoch(2), protocol: PROTOCOL };
-    zab.on_leader_packet(0, link, info, &mut out);
-    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
+    join(&mut zab, link, ServerId(3), Epoch(2), &mut out);
     zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
     zab.on_disk(0, DiskDone::Truncated(kept), &mut out);
     assert_eq!(zab.server.view.pending(), None);

@@ -3,7 +3,6 @@
 use super::settings;
 use crate::config::{self, Config};
 use crate::core::{Clock, Core, Files, Journal, Opened, may_be_committed, open, view};
-use crate::ensemble::Ensemble;
 use crate::figures::Figures;
 use crate::replica::{Replica, Settings};
 use crate::storage::{Dirs, Disk, Progress, Recovered, StorageError, remove_if_there};
@@ -69,9 +68,8 @@ pub fn assemble(
     let replica_settings = settings::replica(config, &tuning);
     let setup = settings::journal(config, &disk, &dirs);
     let journal = Journal::new(setup, position.last, random);
-    let is_alive = |proposed: &Ensemble| may_be_committed(proposed, &position);
-    let proposed = config.proposed.clone().filter(is_alive);
-    if proposed.is_none() && config.proposed.is_some() && config.reconfig_enabled {
+    let mut proposed = config.proposed.clone().filter(|_| config.is_distributed() && config.reconfig_enabled);
+    if proposed.take_if(|proposed| !may_be_committed(proposed, &position)).is_some() {
         remove_if_there(&*disk, &config::dynamic_file(&config.file, None))?;
     }
     let view = config

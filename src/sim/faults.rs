@@ -6,7 +6,7 @@ use super::world::World;
 use super::{DiskFaults, Random, SimDisk};
 use crate::ensemble::{Ensemble, Role};
 use crate::model::ServerId;
-use crate::replica::Mode;
+use crate::replica::{Debt, Mode, Replica};
 use crate::storage::Disk;
 use std::path::Path;
 
@@ -213,15 +213,12 @@ impl World {
             .enumerate()
             .all(|(other, node)| other == index || (!node.owes && !node.flipped));
         // Who takes a snapshot has nothing until it has everything.
-        let is_settled = |replica: &crate::replica::Replica| {
-            replica.view().pending().is_none() && replica.debt() == crate::replica::Debt::None
-        };
-        let all_agree = self
-            .nodes
-            .iter()
-            .filter_map(|node| node.process.as_ref())
-            .all(|process| process.core.look(is_settled).unwrap_or(false));
-        let everybody_runs = self.nodes.iter().all(|node| node.process.is_some());
+        let is_settled =
+            |replica: &Replica| replica.view().pending().is_none() && replica.debt() == Debt::None;
+        let all_are_settled = self.nodes.iter().all(|node| {
+            let process = node.process.as_ref();
+            process.and_then(|process| process.core.look(is_settled)).unwrap_or(false)
+        });
         let config = self.configuration();
         let id = ServerId(index as i64 + 1);
         let is_new = |voter: ServerId| {
@@ -229,8 +226,7 @@ impl World {
             process.and_then(|process| process.core.look(|replica| replica.is_new())).unwrap_or(true)
         };
         others_whole
-            && all_agree
-            && everybody_runs
+            && all_are_settled
             && config.has_quorum(|voter| voter != id)
             && !config.has_quorum(|voter| voter == id || is_new(voter))
     }

@@ -240,6 +240,9 @@ impl Learner {
         out: &mut Outputs,
     ) -> Result<(), Misbehaved> {
         match packet {
+            FromLeader::Trunc(to) | FromLeader::Snap(to) if to < Zxid::ZERO => {
+                Err(Misbehaved(format!("a history that ends at {to}, which is negative")))
+            }
             FromLeader::LeaderInfo { epoch, .. } => self.on_leader_info(epoch, server, out),
             FromLeader::Diff(_) => self.on_diff(server, out),
             FromLeader::Trunc(to) => self.on_trunc(to, server, out),

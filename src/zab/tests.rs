@@ -110,6 +110,17 @@ fn what_is_left_of_a_cut_log_is_delivered() {
     assert_eq!(delivered(&mut out), [kept]);
 }
 
+#[test]
+fn no_history_ends_before_zero() {
+    for packet in [FromLeader::Trunc(Zxid(-1)), FromLeader::Snap(Zxid(-1))] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        join(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+        zab.on_leader_packet(0, LINK, packet, &mut out);
+        assert_eq!(out.disk, [DiskOp::SaveAccepted(Epoch(1))]);
+        assert!(matches!(out.events.pop_back(), Some(Event::Lost { next: Next::Election, .. })));
+    }
+}
+
 const TWO: &str = "server.1=a:1:2\nserver.2=b:1:2";
 
 fn reconfiguration(zxid: Zxid) -> Entry {

@@ -14,6 +14,8 @@ const SECTOR: u64 = 512;
 const VALID_HEADER: [u8; HEADER_LEN as usize] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
 /// A transaction header.
 const MIN_BODY: u64 = 32;
+/// A checksum has 32 bits in a field of 64: what a record begins with is zero, written or not.
+const ZEROS: u64 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
@@ -247,14 +249,14 @@ impl LogReader {
         }
         let claimed = u64::try_from(claimed).unwrap_or(0).max(MIN_BODY);
         let end = offset + FRAME_LEN + claimed + 1;
+        let mut at = offset + ZEROS;
         if end > self.len && stop == self.len {
             // A file that was not allocated ahead ends where its writing ended. Otherwise this is no length, and the
             // place itself has to tell.
             let is_cut = self.last_byte()? == self.len;
-            return Ok(is_cut || self.bytes(offset, SECTOR - offset % SECTOR)?.iter().all(|byte| *byte == 0));
+            return Ok(is_cut || self.bytes(at, SECTOR - at % SECTOR)?.iter().all(|byte| *byte == 0));
         }
         let end = end.min(stop);
-        let mut at = offset;
         while at < end {
             let next = ((at / SECTOR + 1) * SECTOR).min(stop);
             if self.bytes(at, next - at)?.iter().all(|byte| *byte == 0) {

@@ -160,6 +160,25 @@ fn a_flip_in_any_byte_of_a_middle_record_is_damage() {
     }
 }
 
+/// Found by the simulator: where no more than the zeros of a checksum's high half stand before a sector's end, they were
+/// taken for a sector that was never written.
+#[test]
+fn a_flip_in_a_record_that_begins_at_the_end_of_a_sector_is_damage() {
+    let dir = Dir::new();
+    let path = dir.write_log(Arc::new(RealDisk), 1..=300);
+    let whole = fs::read(&path).unwrap();
+    let mut seen = 0;
+    for at in (0..299).map(|record| 16 + record * 65).filter(|at| at % 512 > 504) {
+        let mut bytes = whole.clone();
+        bytes[at + 12 + 40] ^= 0x40;
+        fs::write(&path, &bytes).unwrap();
+        let error = recovered(&dir).err().unwrap_or_else(|| panic!("a flip at {at} went unseen"));
+        assert!(error.to_string().contains(&format!("offset {at}")), "{error}");
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
 #[test]
 fn a_flip_in_the_last_record_is_a_torn_tail() {
     let dir = Dir::new();

@@ -75,27 +75,27 @@ impl Options {
         let rate = |often: u64, up_to: u64, random: &mut Random| {
             if random.permille(often) { random.between(1, up_to) } else { 0 }
         };
-        rates.kill = rate(500, 2500, random);
-        rates.power = rate(500, 2500, random);
-        rates.blackout = rate(150, 800, random);
-        rates.pause = rate(300, 1500, random);
-        rates.partition = rate(400, 1500, random);
-        rates.one_way = rate(300, 1500, random);
-        rates.cut = rate(400, 5000, random);
-        rates.wipe = rate(150, 400, random);
-        rates.flip = rate(100, 400, random);
-        rates.stop_at_op = rate(400, 3000, random);
-        rates.sync_error = rate(150, 1000, random);
-        rates.disk_full = rate(100, 600, random);
-        rates.cut_client = rate(300, 3000, random);
-        rates.reconfig = if reconfig { random.between(200, 1500) } else { 0 };
+        rates.kill = rate(500, 5000, random);
+        rates.power = rate(500, 5000, random);
+        rates.blackout = rate(150, 1600, random);
+        rates.pause = rate(300, 3000, random);
+        rates.partition = rate(400, 3000, random);
+        rates.one_way = rate(300, 3000, random);
+        rates.cut = rate(400, 10_000, random);
+        rates.wipe = rate(150, 800, random);
+        rates.flip = rate(100, 800, random);
+        rates.stop_at_op = rate(400, 6000, random);
+        rates.sync_error = rate(150, 2000, random);
+        rates.disk_full = rate(100, 1200, random);
+        rates.cut_client = rate(300, 6000, random);
+        rates.reconfig = if reconfig { random.between(400, 3000) } else { 0 };
         Self {
             voters,
             observers: *random.pick(&[0, 0, 0, 1, 2]),
             spares: if reconfig { random.between(0, 3) as usize } else { 0 },
             groups: voters >= 3 && !reconfig && random.permille(100),
             clients: random.between(1, 4) as usize,
-            unsafe_ms: random.between(1000, 4000),
+            unsafe_ms: random.between(500, 2000),
             tick_ms: 100,
             init_limit: random.between(5, 10),
             sync_limit: random.between(3, 6),
@@ -103,7 +103,7 @@ impl Options {
             disk_latency: (20, *random.pick(&[200, 2000, 20_000])),
             spike: *random.pick(&[0, 0, 20_000, 150_000]),
             pipeline: *random.pick(&[1, 1, 3, 8]),
-            think_us: (0, *random.pick(&[2000, 10_000, 40_000])),
+            think_us: (0, *random.pick(&[5000, 30_000, 120_000])),
             snap_count: *random.pick(&[3, 8, 30, 1000]),
             history_entries: *random.pick(&[1, 3, 20, 500]),
             history_bytes: *random.pick(&[0, 200, 2000, 1 << 20]),

@@ -299,15 +299,15 @@ impl Replica {
         session: Result<(), ErrorCode>,
         zxid: Zxid,
     ) -> Txn {
-        let (me, standalone) = (self.settings.server, self.settings.standalone_enabled);
+        let standalone = self.settings.standalone_enabled;
         let (Serving::Leading(leading), Some(leader)) = (&mut self.serving, self.zab.leader()) else {
             panic!("asked of a server that does not lead")
         };
-        let view = &self.zab.server.view;
+        let server = &self.zab.server;
         let plan = |wanted: &crate::jute::records::ReconfigRequest<Bytes>| {
             let is_synced =
-                |next: &crate::ensemble::Ensemble| leader.has_synced_quorum(now.mono_ms, me, next);
-            reconfig::plan(wanted, view, zxid, standalone, is_synced)
+                |next: &crate::ensemble::Ensemble| leader.has_synced_quorum(now.mono_ms, server, next);
+            reconfig::plan(wanted, &server.view, zxid, standalone, is_synced)
         };
         leading.preparer.prepare_reconfig(&db.tree, request, session, plan, zxid, now.wall_ms)
     }

@@ -277,13 +277,14 @@ impl Leader {
     }
 
     /// Whether the servers that are synchronized would be enough for `next`. An observer does not acknowledge proposals, and
-    /// would not acknowledge the reconfiguration that makes a voter of it.
-    pub fn has_synced_quorum(&self, now: u64, me: ServerId, next: &Ensemble) -> bool {
+    /// would not acknowledge the reconfiguration that makes a voter of it; nor will one that has not heard yet that it
+    /// became an observer.
+    pub fn has_synced_quorum(&self, now: u64, server: &Server, next: &Ensemble) -> bool {
         next.has_quorum(|id| {
             let live = |link: &Link| {
                 link.sid == id && !link.observer && link.is_forwarding() && link.alive_until >= now
             };
-            id == me || self.links.values().any(live)
+            id == server.me() || self.links.values().any(live) && !server.view.committed.is_observer(id)
         })
     }
 

@@ -17,7 +17,7 @@ pub use leader::Leader;
 pub use learner::{DESIGNATED, Learner};
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 
-use crate::ensemble::{Ensemble, Role, View};
+use crate::ensemble::{Ensemble, View};
 use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::wire::txn::{Txn, TxnBody};
@@ -229,7 +229,7 @@ impl Server {
     }
 
     pub fn is_observer(&self) -> bool {
-        self.view.committed.member(self.me()).is_some_and(|member| member.role == Role::Observer)
+        self.view.committed.is_observer(self.me())
     }
 
     /// Whether a server may connect to this one.

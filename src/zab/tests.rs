@@ -277,6 +277,20 @@ fn nothing_is_proposed_behind_a_reconfiguration_before_its_commit() {
     assert_eq!(delivered(&mut out), [first, second]);
 }
 
+/// Found by the simulator: who stood still when it became an observer was counted for the configuration that makes a
+/// voter of it again, came back as an observer, and never acknowledged that.
+#[test]
+fn who_became_an_observer_does_not_carry_the_next_configuration() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    let next = Ensemble::parse("server.1=a:1:2\nserver.2=b:1:2").unwrap();
+    let is_carried = |zab: &Zab| zab.leader().unwrap().has_synced_quorum(0, &zab.server, &next);
+    assert!(is_carried(&zab));
+    let observing = Ensemble::parse("server.1=a:1:2\nserver.2=b:1:2:observer\nserver.3=c:1:2").unwrap();
+    zab.server.view = View::new(Arc::new(observing));
+    assert!(!is_carried(&zab));
+}
+
 #[test]
 fn a_designated_leader_that_does_not_know_yet_is_asked_again() {
     for (claimed, expected) in [(DESIGNATED, Some(ServerId(2))), (Epoch(1), None)] {

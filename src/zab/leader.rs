@@ -700,8 +700,11 @@ impl Leader {
                 Stage::Accepted { last } => Some((*id, last)),
                 _ => None,
             });
-            for (id, last) in accepted.collect::<Vec<_>>() {
-                self.synchronize(now, id, last, server, out);
+            // The newest first: a server's older link goes with it.
+            for (id, last) in accepted.collect::<Vec<_>>().into_iter().rev() {
+                if self.links.contains_key(&id) {
+                    self.synchronize(now, id, last, server, out);
+                }
             }
         }
         let saved = self.synced.contains(&server.me());

@@ -121,6 +121,7 @@ fn no_history_ends_before_zero() {
     }
 }
 
+const FIVE: &str = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nserver.4=d:1:2\nserver.5=e:1:2";
 const TWO: &str = "server.1=a:1:2\nserver.2=b:1:2";
 
 fn reconfiguration(zxid: Zxid) -> Entry {
@@ -275,6 +276,25 @@ fn nothing_is_proposed_behind_a_reconfiguration_before_its_commit() {
     zab.on_disk(0, DiskDone::Logged(second), &mut out);
     zab.on_learner_packet(0, LINK, FromLearner::Ack(second), &mut out);
     assert_eq!(delivered(&mut out), [first, second]);
+}
+
+/// Found by the simulator: the leader stopped at the second of two links of one server, which went with the first.
+#[test]
+fn of_two_links_of_a_server_the_newer_is_synchronized() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.view = View::new(Arc::new(Ensemble::parse(FIVE).unwrap()));
+    zab.lead(0, &mut out);
+    for (link, id) in [(1, 2), (2, 2), (3, 3)] {
+        welcome(&mut zab, LinkId(link), ServerId(id), Epoch(0), &mut out);
+    }
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
+    for link in 1..=3 {
+        let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+        zab.on_learner_packet(0, LinkId(link), ack, &mut out);
+    }
+    let closed: Vec<_> =
+        out.links.iter().filter(|(_, action)| matches!(action, LinkAction::Close(_))).collect();
+    assert!(matches!(closed[..], [(LinkId(1), _)]), "{closed:?}");
 }
 
 /// Found by the simulator: who stood still when it became an observer was counted for the configuration that makes a

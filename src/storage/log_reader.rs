@@ -1,6 +1,5 @@
 //! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
 
-use super::recovery::follows;
 use super::txn_log::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, is_header, zxid_of};
 use super::{Disk, ReadFile, StorageError};
 use bytes::Bytes;
@@ -297,12 +296,13 @@ impl LogReader {
         Ok(0)
     }
 
-    /// The zxid in the header of a record that is wrong elsewhere.
+    /// The zxid in the header of a record that is wrong elsewhere. Only the next one of the epoch can be believed: another
+    /// that might follow, the first of a later epoch, may be what is wrong.
     fn named_at(&mut self, offset: u64) -> Result<Lost, StorageError> {
         let last = self.last_zxid;
         let head = self.bytes(offset + FRAME_LEN, MIN_BODY)?;
         Ok(match zxid_of(head) {
-            Some(zxid) if last != i64::MIN && follows(last, zxid) => Lost::UpTo(zxid),
+            Some(zxid) if last != i64::MIN && Some(zxid) == last.checked_add(1) => Lost::UpTo(zxid),
             _ => Lost::Unknown,
         })
     }

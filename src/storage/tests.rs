@@ -196,6 +196,29 @@ fn a_flip_in_the_last_record_is_a_torn_tail() {
     }
 }
 
+/// Found by the simulator: a server waited for ever for a transaction whose number the disk had changed.
+#[test]
+fn of_a_damaged_end_only_the_next_zxid_is_believed() {
+    for (next, named) in [(3, true), (0x1_0000_0001, false)] {
+        let dir = Dir::new();
+        let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+        for zxid in [1, 2, next] {
+            log.append(zxid, &body(zxid, 20)).unwrap();
+        }
+        log.sync().unwrap();
+        let path = dir.path().join("log.1");
+        let whole = fs::read(&path).unwrap();
+        let zxid = 16 + 2 * 65 + 12 + 12;
+        for (place, expected) in [(zxid + 1, Lost::Unknown), (zxid + 20, Lost::UpTo(next))] {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x20;
+            fs::write(&path, &bytes).unwrap();
+            let expected = if named { expected } else { Lost::Unknown };
+            assert_eq!(recovered(&dir).unwrap().1.lost, Some(expected), "{next:#x}, flip at {place}");
+        }
+    }
+}
+
 /// Found by the simulator: a new epoch may follow any transaction, so it hid the loss of the last one before it.
 #[test]
 fn a_flip_in_the_last_record_before_a_new_epoch_is_damage() {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use zabra::figures::Figures;
@@ -17,7 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Whole ensembles in one thread, from a seed: production code, simulated network, disks and clocks.
 ///
-/// Ends with the first violation (exit code 1), which it prints with its seed.
+/// Ends with the first violation (exit code 1), which it prints with its seed. Asked to end (SIGINT, SIGTERM), it tells
+/// how far it came (exit code 1, too).
 #[derive(Debug, Parser)]
 #[command(name = "zabra-sim", version)]
 struct Args {
@@ -104,8 +106,9 @@ fn replay(seed: u64, scenario: Option<&Scenario>, tells: Tells) -> ExitCode {
 fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     let started = Instant::now();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let end = args.first + args.seeds;
     let next = AtomicU64::new(args.first);
+    let end = Arc::new(AtomicU64::new(args.first + args.seeds));
+    end_when_asked(end.clone());
     // The smallest seed that failed: no later one is begun.
     let failed = AtomicU64::new(u64::MAX);
     let bar = ProgressBar::new(args.seeds);
@@ -115,7 +118,7 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     );
     let (total, violations) = std::thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..jobs).map(|_| scope.spawn(|| work(scenario, &next, end, &failed, &bar))).collect();
+            (0..jobs).map(|_| scope.spawn(|| work(scenario, &next, &end, &failed, &bar))).collect();
         let mut total = Report::default();
         let mut violations = Vec::new();
         for worker in workers {
@@ -126,7 +129,8 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
         (total, violations)
     });
     bar.finish_and_clear();
-    let seeds = next.into_inner().min(end) - args.first;
+    // Each worker took one more than it ran.
+    let seeds = next.into_inner() - jobs as u64 - args.first;
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "{seeds} seeds in {seconds:.1} s ({:.0} a minute), {:.1} h simulated: {} elections, {} faults, {} requests, \
@@ -141,7 +145,9 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
         violations.len()
     );
     let first = violations.into_iter().min_by_key(|outcome| outcome.seed);
-    let Some(Outcome { seed, violation: Some(what), .. }) = first else { return ExitCode::SUCCESS };
+    let Some(Outcome { seed, violation: Some(what), .. }) = first else {
+        return if seeds == args.seeds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
     println!("VIOLATION in seed {seed}, the {}th: {what}", seed - args.first + 1);
     let story =
         args.scenario.as_ref().map_or(String::new(), |file| format!("--scenario {} ", file.display()));
@@ -149,10 +155,26 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// A long run that is asked to end tells what it has come to.
+fn end_when_asked(end: Arc<AtomicU64>) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            end.store(0, Ordering::Relaxed);
+            std::io::Result::Ok(())
+        })
+    });
+}
+
 fn work(
     scenario: Option<&Scenario>,
     next: &AtomicU64,
-    end: u64,
+    end: &AtomicU64,
     failed: &AtomicU64,
     bar: &ProgressBar,
 ) -> (Report, Vec<Outcome>) {
@@ -161,7 +183,7 @@ fn work(
     let mut violations = Vec::new();
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= end || seed > failed.load(Ordering::Relaxed) {
+        if seed >= end.load(Ordering::Relaxed) || seed > failed.load(Ordering::Relaxed) {
             return (total, violations);
         }
         // A panic is a violation too, and has to name its seed.

@@ -95,7 +95,11 @@ impl Options {
             spares: if reconfig { random.between(0, 3) as usize } else { 0 },
             groups: voters >= 3 && !reconfig && random.permille(100),
             clients: random.between(1, 4) as usize,
-            unsafe_ms: random.between(500, 2000),
+            unsafe_ms: if random.permille(100) {
+                random.between(2000, 5000)
+            } else {
+                random.between(300, 1700)
+            },
             tick_ms: 100,
             init_limit: random.between(5, 10),
             sync_limit: random.between(3, 6),

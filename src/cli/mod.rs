@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod log;
 pub mod serve;
+pub mod signals;
 
 use clap::{Parser, Subcommand};
 

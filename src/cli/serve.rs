@@ -1,12 +1,12 @@
 //! `zabra serve`: runs a server until SIGTERM or SIGINT.
 
+use super::signals::Signals;
 use crate::config::Config;
 use crate::server::{self, Parts, Watch};
 use crate::storage::{Progress, Recovered};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
@@ -20,15 +20,12 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("{}: {}", warning.place, warning.text);
     }
-    // Before the threads: they inherit what the runtime sets up for signals.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let runtime = runtime.map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let signals = Signals::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
     let server =
         server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
     tracing::info!("serving clients on {} after {:.0?}", server.address(), started.elapsed());
-    let which =
-        runtime.block_on(asked_to_stop()).map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let which = signals.wait().map_err(|error| format!("cannot wait for signals: {error}"))?;
     tracing::info!("{which}: stopping");
     server.stop();
     tracing::info!("stopped; everything acknowledged is on disk");
@@ -46,14 +43,6 @@ fn configuration(args: &ServeArgs) -> Result<Config, String> {
         }
     }
     Ok(config)
-}
-
-async fn asked_to_stop() -> std::io::Result<&'static str> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => Ok("SIGTERM"),
-        _ = int.recv() => Ok("SIGINT"),
-    }
 }
 
 fn start_log() {

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use zabra::cli::signals::Signals;
 use zabra::figures::Figures;
 use zabra::sim::{self, Outcome, Report, Scenario, Tells};
 
@@ -108,7 +108,10 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let next = AtomicU64::new(args.first);
     let end = Arc::new(AtomicU64::new(args.first + args.seeds));
-    end_when_asked(end.clone());
+    if let Err(error) = end_when_asked(end.clone()) {
+        eprintln!("cannot wait for signals: {error}");
+        return ExitCode::from(2);
+    }
     // The smallest seed that failed: no later one is begun.
     let failed = AtomicU64::new(u64::MAX);
     let bar = ProgressBar::new(args.seeds);
@@ -156,19 +159,10 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
 }
 
 /// A long run that is asked to end tells what it has come to.
-fn end_when_asked(end: Arc<AtomicU64>) {
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        runtime.block_on(async {
-            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            end.store(0, Ordering::Relaxed);
-            std::io::Result::Ok(())
-        })
-    });
+fn end_when_asked(end: Arc<AtomicU64>) -> std::io::Result<()> {
+    let signals = Signals::new()?;
+    std::thread::spawn(move || signals.wait().map(|_| end.store(0, Ordering::Relaxed)));
+    Ok(())
 }
 
 fn work(

@@ -1,0 +1,330 @@
+//! A leader's links to its learners: who is let in, and what each one has done so far.
+
+use super::{Leader, Memory, Phase};
+use crate::model::{Epoch, LinkId, ServerId, Zxid};
+use crate::wire::quorum::{FromLeader, FromLearner, PROTOCOL};
+use crate::zab::{Event, Misbehaved, NO_DATA, Outputs, Server};
+use std::collections::VecDeque;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Has not said who it is.
+    Stranger,
+    /// Waits for the epoch.
+    Introduced,
+    /// Was told the epoch.
+    Informed,
+    /// Accepted it, and waits for a quorum to do the same.
+    Accepted { last: Zxid },
+    /// Its last zxid is looked for in the log.
+    Locating { last: Zxid },
+    /// Is sent files.
+    Feeding { snapshot: bool },
+    /// Was sent NEWLEADER behind everything.
+    Asked,
+    /// Acknowledged it, and waits for a quorum to do the same.
+    Ready,
+    /// Was sent UPTODATE.
+    Live,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stage: Stage,
+    pub(super) sid: ServerId,
+    pub(super) observer: bool,
+    /// The next packet has to be there by then, in stages that wait for one.
+    pub(super) deadline: u64,
+    /// It counts as alive until then.
+    pub(super) alive_until: u64,
+    /// Proposals that it acknowledged before NEWLEADER: old Java followers do. They count once that is acknowledged.
+    pub(super) early_ack: Zxid,
+    /// It has to acknowledge this proposal before that time passes.
+    pub(super) checkpoint: (Zxid, u64),
+    /// The rounds of pings that it has not answered yet, and the last one that it has.
+    pub(super) pings: VecDeque<u64>,
+    pub(super) heard: u64,
+}
+
+impl Link {
+    pub(super) fn is_forwarding(&self) -> bool {
+        matches!(self.stage, Stage::Asked | Stage::Ready | Stage::Live)
+    }
+}
+
+impl Leader {
+    /// Learners by id, whether they observe, and whether they are synchronized.
+    pub fn learners(&self) -> impl Iterator<Item = (ServerId, bool, bool)> {
+        let known = self.links.values().filter(|link| link.stage != Stage::Stranger);
+        known.map(|link| (link.sid, link.observer, link.stage == Stage::Live))
+    }
+
+    pub(super) fn alive_until(&self, id: ServerId) -> u64 {
+        self.links.values().filter(|link| link.sid == id).map(|link| link.alive_until).max().unwrap_or(0)
+    }
+
+    pub(in crate::zab) fn on_accepted(&mut self, now: u64, link: LinkId, server: &Server) {
+        let (init, sync) = (server.settings.init_ms(), server.settings.sync_ms());
+        let stranger = Link {
+            stage: Stage::Stranger,
+            sid: ServerId(i64::MIN),
+            observer: false,
+            deadline: now + init,
+            alive_until: now + init + sync,
+            early_ack: Zxid(i64::MIN),
+            checkpoint: (Zxid(i64::MIN), 0),
+            pings: VecDeque::new(),
+            heard: 0,
+        };
+        self.links.insert(link, stranger);
+    }
+
+    pub(in crate::zab) fn drop_link(&mut self, link: LinkId, why: impl Into<String>, out: &mut Outputs) {
+        if self.links.remove(&link).is_some() {
+            out.close(link, why);
+            out.events.push_back(Event::LinkGone(link));
+        }
+    }
+
+    pub(in crate::zab) fn on_closed(&mut self, link: LinkId, out: &mut Outputs) {
+        if self.links.remove(&link).is_some() {
+            out.events.push_back(Event::LinkGone(link));
+        }
+    }
+
+    pub(in crate::zab) fn on_packet(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        packet: FromLearner,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        link.alive_until = link.alive_until.max(now + server.settings.sync_ms());
+        match packet {
+            FromLearner::Info { observer, accepted, id: sid, protocol, config_version } => {
+                self.on_info(now, id, observer, accepted, sid, protocol, config_version, server, out)
+            }
+            FromLearner::AckEpoch { current, last } => self.on_ack_epoch(now, id, current, last, server, out),
+            FromLearner::Ack(zxid) => self.on_ack(now, id, zxid, server, out),
+            FromLearner::Ping { touched, .. } => {
+                if let Some(round) = link.pings.pop_front() {
+                    link.heard = round;
+                }
+                out.events.push_back(Event::Touched(touched));
+                Ok(())
+            }
+            FromLearner::Revalidate { session, timeout_ms } => {
+                self.require_live(id, "REVALIDATE")?;
+                out.events.push_back(Event::Revalidate { link: id, session, timeout_ms });
+                Ok(())
+            }
+            FromLearner::Request(request) => {
+                self.require_live(id, "REQUEST")?;
+                out.events.push_back(Event::Forwarded { link: id, request });
+                Ok(())
+            }
+            FromLearner::Unknown(_) => Ok(()),
+        }
+    }
+
+    fn require_live(&self, id: LinkId, packet: &str) -> Result<(), Misbehaved> {
+        match self.links.get(&id).map(|link| link.stage) {
+            Some(Stage::Live) => Ok(()),
+            other => Err(Misbehaved(format!("{packet} in stage {other:?}"))),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of one packet
+    fn on_info(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        observer: bool,
+        accepted: Epoch,
+        sid: ServerId,
+        protocol: i32,
+        config_version: i64,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        let committed = server.view.committed.version();
+        let link = self.links.get_mut(&id).expect("the caller looked");
+        if link.stage != Stage::Stranger {
+            return Err(Misbehaved("FOLLOWERINFO twice".into()));
+        }
+        if !server.admits(sid) {
+            return Err(Misbehaved(format!(
+                "server {sid} is in no configuration; learners.allow may name it"
+            )));
+        }
+        if protocol < PROTOCOL {
+            return Err(Misbehaved(format!(
+                "server {sid} speaks protocol {protocol:#x}, older than ZAB 1.0"
+            )));
+        }
+        if !(0..i64::from(i32::MAX)).contains(&accepted.0) {
+            return Err(Misbehaved(format!("server {sid} accepted epoch {accepted}")));
+        }
+        if config_version > committed {
+            return Err(Misbehaved(format!(
+                "server {sid} has configuration {config_version:x}, later than {committed:x}"
+            )));
+        }
+        link.sid = sid;
+        link.observer = observer;
+        link.stage = Stage::Introduced;
+        if self.phase >= Phase::EpochAcks {
+            if accepted > self.epoch && server.view.is_voter(sid) {
+                // It can never follow this epoch. A later one takes it in.
+                self.give_up(
+                    format!("server {sid} accepted epoch {accepted}, later than {}", self.epoch),
+                    out,
+                );
+                return Ok(());
+            }
+            self.inform(now, id, server, out);
+        } else if self.phase == Phase::Discovery {
+            self.epoch = self.epoch.max(Epoch(accepted.0 + 1));
+            if server.view.is_voter(sid) {
+                self.connecting.add(sid, Memory::of_epoch(accepted));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn inform(&mut self, now: u64, id: LinkId, server: &Server, out: &mut Outputs) {
+        let link = self.links.get_mut(&id).expect("the caller has it");
+        link.stage = Stage::Informed;
+        link.deadline = now + server.settings.init_ms();
+        out.tell_learner(id, &FromLeader::LeaderInfo { epoch: self.epoch, protocol: PROTOCOL });
+    }
+
+    fn on_ack_epoch(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        current: Option<Epoch>,
+        last: Zxid,
+        server: &Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        let link = self.links.get_mut(&id).expect("the caller looked");
+        if link.stage != Stage::Informed {
+            return Err(Misbehaved(format!("ACKEPOCH in stage {:?}", link.stage)));
+        }
+        if last < NO_DATA {
+            return Err(Misbehaved(format!("ACKEPOCH with zxid {last}")));
+        }
+        link.stage = Stage::Accepted { last };
+        if self.phase > Phase::EpochAcks {
+            self.synchronize(now, id, last, server, out);
+            return Ok(());
+        }
+        // Without an epoch it has accepted this one before: it does not count twice.
+        if let Some(current) = current {
+            let (epoch, zxid) = self.summary;
+            // The last transaction tells the whole history: with the same one it is not ahead, whatever leader it had
+            // that history from.
+            if (current, last) > self.summary && last != zxid {
+                return Err(Misbehaved(format!(
+                    "server {} is ahead: epoch {current}, zxid {last}, where this leader has {epoch}, {zxid}",
+                    link.sid
+                )));
+            }
+            let memory = match last {
+                NO_DATA => Memory::Unsure,
+                _ if last == Zxid::ZERO && current.0 <= 0 => Memory::Blank,
+                _ => Memory::Whole,
+            };
+            if server.view.is_voter(link.sid) {
+                self.electing.add(link.sid, memory);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ack(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        zxid: Zxid,
+        server: &Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        let opens = zxid == Zxid::new(self.epoch, 0);
+        let last = self.broadcast.last_proposed();
+        let link = self.links.get_mut(&id).expect("the caller looked");
+        match link.stage {
+            Stage::Asked if opens => {
+                link.stage = Stage::Ready;
+                link.alive_until = now + server.settings.sync_ms();
+                link.checkpoint = (last, now);
+                let (sid, early) = (link.sid, link.early_ack);
+                self.synced.insert(sid);
+                if !self.links[&id].observer {
+                    self.broadcast.on_ack(sid, early);
+                }
+                if self.phase == Phase::Broadcast {
+                    self.welcome(id, out);
+                }
+                Ok(())
+            }
+            Stage::Asked | Stage::Ready | Stage::Live if zxid > last && zxid.counter() != 0 => {
+                Err(Misbehaved(format!("an ACK of {zxid}, where {last} is the last proposal")))
+            }
+            Stage::Asked => {
+                link.early_ack = link.early_ack.max(zxid);
+                Ok(())
+            }
+            // The second ACK of the epoch follows UPTODATE and says nothing new.
+            Stage::Ready | Stage::Live => {
+                if zxid.counter() != 0 && !link.observer {
+                    let sid = link.sid;
+                    self.broadcast.on_ack(sid, zxid);
+                }
+                Ok(())
+            }
+            other => Err(Misbehaved(format!("an ACK in stage {other:?}"))),
+        }
+    }
+
+    pub(super) fn welcome(&mut self, id: LinkId, out: &mut Outputs) {
+        self.links.get_mut(&id).expect("the caller has it").stage = Stage::Live;
+        out.tell_learner(id, &FromLeader::UpToDate);
+    }
+
+    /// Links whose other side is late: with a packet, with an ACK, or with anything at all.
+    pub(super) fn drop_late(&mut self, now: u64, server: &Server, out: &mut Outputs) {
+        let (last, patience) = (self.broadcast.last_proposed(), server.settings.sync_ms());
+        let mut late = Vec::new();
+        for (id, link) in &mut self.links {
+            let why = match link.stage {
+                Stage::Stranger | Stage::Informed | Stage::Asked if now >= link.deadline => {
+                    Some(format!("server {} is late in stage {:?}", link.sid, link.stage))
+                }
+                Stage::Ready | Stage::Live if now > link.alive_until => {
+                    Some(format!("server {} is silent", link.sid))
+                }
+                Stage::Ready | Stage::Live if !link.observer => {
+                    if self.broadcast.acked(link.sid) >= link.checkpoint.0 || link.checkpoint.0.counter() == 0
+                    {
+                        link.checkpoint = (last, now);
+                        None
+                    } else {
+                        let waited = now.saturating_sub(link.checkpoint.1);
+                        (waited > patience).then(|| {
+                            format!("server {} does not acknowledge {}", link.sid, link.checkpoint.0)
+                        })
+                    }
+                }
+                _ => None,
+            };
+            late.extend(why.map(|why| (*id, why)));
+        }
+        for (id, why) in late {
+            self.drop_link(id, why, out);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The leader's part (`server/quorum/Leader`, `LearnerHandler`): it opens an epoch with a quorum, brings its learners
+//! up to date, and proposes.
+
+mod gathering;
+mod links;
+mod synchronization;
+mod syncs;
+
+use self::gathering::{Gathering, Memory};
+use self::links::{Link, Stage};
+use self::syncs::Sync;
+use super::broadcast::Broadcast;
+use super::{DiskDone, DiskOp, Entry, Event, Next, Outputs, Server};
+use crate::ensemble::Ensemble;
+use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
+use crate::wire::quorum::FromLeader;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// A quorum has to connect, so that the new epoch is later than all that they accepted.
+    Discovery,
+    /// The new epoch is on its way to the disk.
+    AcceptingEpoch,
+    /// A quorum has to accept it, and show that nobody of it has more than this leader.
+    EpochAcks,
+    /// A quorum has to have this leader's history on disk.
+    Synchronization,
+    Broadcast,
+}
+
+#[derive(Debug)]
+pub struct Leader {
+    epoch: Epoch,
+    phase: Phase,
+    /// The phase has to be over by then.
+    deadline: u64,
+    /// What this server had when the term began.
+    summary: (Epoch, Zxid),
+    connecting: Gathering,
+    electing: Gathering,
+    synced: BTreeSet<ServerId>,
+    links: BTreeMap<LinkId, Link>,
+    broadcast: Broadcast,
+    /// What comes behind a reconfiguration that is not committed yet is proposed after that: so a new voter is never ahead
+    /// of all old ones, one of whom has to lead if the others know nothing of the new configuration.
+    held: VecDeque<Entry>,
+    committed: Zxid,
+    /// False once a reconfiguration gave the lead to somebody else.
+    commits: bool,
+    syncs: VecDeque<Sync>,
+    /// Pings are counted.
+    round: u64,
+    next_beat: u64,
+    /// Pings go out at every beat, deadlines are looked at every second one.
+    beats: u64,
+    established_at: u64,
+    over: bool,
+    alone: bool,
+    /// Reading the log for a learner failed: from then on they get what is in memory, or a snapshot.
+    log_fails: bool,
+}
+
+impl Leader {
+    /// Everything in the log counts as history of this leader: it is delivered.
+    pub(super) fn begin(now: u64, server: &mut Server, out: &mut Outputs) -> Self {
+        server.deliver_tail(out);
+        let mut leader = Self::new(now, server);
+        leader.epoch = Epoch(server.accepted.0 + 1);
+        leader.connecting.add(server.me(), Memory::of_epoch(server.accepted));
+        leader
+    }
+
+    /// Without an ensemble there is nobody to ask.
+    pub(super) fn alone(now: u64, server: &Server) -> Self {
+        let mut leader = Self::new(now, server);
+        leader.epoch = server.log_end.epoch();
+        leader.phase = Phase::Broadcast;
+        leader.broadcast = Broadcast::new(server.log_end);
+        leader.committed = server.log_end;
+        leader.alone = true;
+        leader
+    }
+
+    fn new(now: u64, server: &Server) -> Self {
+        Self {
+            epoch: server.accepted,
+            phase: Phase::Discovery,
+            deadline: now + server.settings.init_ms(),
+            summary: (server.current, server.log_end),
+            connecting: Gathering::default(),
+            electing: Gathering::default(),
+            synced: BTreeSet::new(),
+            links: BTreeMap::new(),
+            broadcast: Broadcast::new(Zxid::ZERO),
+            held: VecDeque::new(),
+            committed: Zxid::ZERO,
+            commits: true,
+            syncs: VecDeque::new(),
+            round: 0,
+            next_beat: now + server.settings.tick_ms / 2,
+            beats: 0,
+            established_at: now,
+            over: false,
+            alone: false,
+            log_fails: false,
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn is_established(&self) -> bool {
+        self.phase == Phase::Broadcast && !self.over
+    }
+
+    /// Whether new proposals may be made. Not any more once somebody else is designated.
+    pub fn proposes(&self) -> bool {
+        self.is_established() && self.commits
+    }
+
+    /// The last transaction that it has been given.
+    pub fn last_proposed(&self) -> Zxid {
+        self.held.back().map_or(self.broadcast.last_proposed(), |entry| entry.zxid)
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.broadcast.outstanding_len() + self.held.len()
+    }
+
+    pub fn established_at(&self) -> u64 {
+        self.established_at
+    }
+
+    pub fn pending_syncs(&self) -> usize {
+        self.syncs.len()
+    }
+
+    pub fn phase_name(&self) -> &'static str {
+        match self.phase {
+            Phase::Discovery | Phase::AcceptingEpoch | Phase::EpochAcks => "discovery",
+            Phase::Synchronization => "synchronization",
+            Phase::Broadcast => "broadcast",
+        }
+    }
+
+    /// The zxid of the next proposal; none where this epoch has no more.
+    pub fn next_zxid(&self) -> Option<Zxid> {
+        self.last_proposed().next()
+    }
+
+    /// Alone, an epoch that is used up is followed by the next one: there is nobody to ask.
+    pub fn open_next_epoch_alone(&mut self) {
+        assert!(self.alone, "an ensemble opens epochs by election");
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.broadcast.open_epoch(self.epoch);
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Until when this leader may be sure that nobody else leads: a quorum has been heard of so lately.
+    pub fn lease(&self, server: &Server) -> u64 {
+        let until = |id: ServerId| if id == server.me() { u64::MAX } else { self.alive_until(id) };
+        let leases = server.view.required().map(|ensemble| ensemble.reached_by_quorum(until).unwrap_or(0));
+        leases.min().unwrap_or(0)
+    }
+
+    /// Whether the servers that are synchronized would be enough for `next`. An observer does not acknowledge proposals, and
+    /// would not acknowledge the reconfiguration that makes a voter of it; nor will one that has not heard yet that it
+    /// became an observer.
+    pub fn has_synced_quorum(&self, now: u64, server: &Server, next: &Ensemble) -> bool {
+        next.has_quorum(|id| {
+            let live = |link: &Link| {
+                link.sid == id && !link.observer && link.is_forwarding() && link.alive_until >= now
+            };
+            id == server.me() || self.links.values().any(live) && !server.view.committed.is_observer(id)
+        })
+    }
+
+    pub(super) fn on_disk(&mut self, now: u64, done: &DiskDone, server: &mut Server, out: &mut Outputs) {
+        match done {
+            DiskDone::Logged(zxid) => self.broadcast.on_ack(server.me(), *zxid),
+            DiskDone::AcceptedSaved(epoch) if *epoch == self.epoch && self.phase == Phase::AcceptingEpoch => {
+                self.phase = Phase::EpochAcks;
+                self.deadline = now + server.settings.init_ms();
+                let memory = match server.is_forgetful() {
+                    true if server.is_new() => Memory::Blank,
+                    true => Memory::Unsure,
+                    false => Memory::Whole,
+                };
+                self.electing.add(server.me(), memory);
+                self.version_first_config(server, out);
+                let waiting = self.links.iter().filter(|(_, link)| link.stage == Stage::Introduced);
+                for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.inform(now, id, server, out);
+                }
+            }
+            DiskDone::CurrentSaved(epoch) if *epoch == self.epoch => {
+                self.synced.insert(server.me());
+            }
+            _ => {}
+        }
+    }
+
+    /// A configuration that comes from files alone gets the epoch as its version, so that it wins over other files.
+    fn version_first_config(&self, server: &mut Server, out: &mut Outputs) {
+        let view = &server.view;
+        if server.settings.reconfig_enabled && view.committed.version() == 0 && view.pending().is_none() {
+            let next = view.committed.with_version(Zxid::new(self.epoch, 0).0);
+            server.see(next, out);
+        }
+    }
+
+    /// Goes on to the next phase, or commits, as far as possible.
+    pub(super) fn advance(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
+        if self.over {
+            return;
+        }
+        if self.phase == Phase::Discovery && self.connecting.is_quorum(&server.view) {
+            self.phase = Phase::AcceptingEpoch;
+            server.disk(DiskOp::SaveAccepted(self.epoch), out);
+        }
+        if self.phase == Phase::EpochAcks && self.electing.is_quorum(&server.view) {
+            self.phase = Phase::Synchronization;
+            self.deadline = now + server.settings.init_ms();
+            self.broadcast = Broadcast::new(Zxid::new(self.epoch, 0));
+            self.committed = Zxid::new(self.epoch, 0);
+            server.disk(DiskOp::SaveCurrent(self.epoch), out);
+            let accepted = self.links.iter().filter_map(|(id, link)| match link.stage {
+                Stage::Accepted { last } => Some((*id, last)),
+                _ => None,
+            });
+            // The newest first: a server's older link goes with it.
+            for (id, last) in accepted.collect::<Vec<_>>().into_iter().rev() {
+                if self.links.contains_key(&id) {
+                    self.synchronize(now, id, last, server, out);
+                }
+            }
+        }
+        let saved = self.synced.contains(&server.me());
+        if self.phase == Phase::Synchronization
+            && saved
+            && server.view.has_quorum(|id| self.synced.contains(&id))
+        {
+            self.establish(now, server, out);
+        }
+        if self.phase == Phase::Broadcast {
+            self.commit(server, out);
+            self.confirm_syncs(server, out);
+        }
+    }
+
+    fn establish(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
+        self.phase = Phase::Broadcast;
+        self.established_at = now;
+        server.is_proven(out);
+        self.next_beat = now;
+        let config = server.view.last_seen.clone();
+        let designated = if server.settings.reconfig_enabled {
+            let designated = self.designate(&config, Zxid::new(self.epoch, 0), server);
+            server.activate(config, out);
+            designated
+        } else {
+            server.me()
+        };
+        out.events.push_back(Event::Leads(self.epoch));
+        let ready = self.links.iter().filter(|(_, link)| link.stage == Stage::Ready);
+        for id in ready.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.welcome(id, out);
+        }
+        if designated != server.me() {
+            self.commits = false;
+            self.give_up("the configuration gives the lead to somebody else".into(), out);
+        }
+    }
+
+    /// Who leads in `config`: this server where it may, otherwise a voter that acknowledged up to `zxid`, the one that
+    /// has most.
+    fn designate(&self, config: &Ensemble, zxid: Zxid, server: &Server) -> ServerId {
+        let me = server.me();
+        let address = |ensemble: &Ensemble| ensemble.member(me).map(|member| member.addresses.clone());
+        let own = address(&server.view.committed).or_else(|| address(&server.view.last_seen));
+        if config.is_voter(me) && address(config) == own {
+            return me;
+        }
+        let voters = config.voters().filter(|id| *id != me && config.weight(*id) > 0);
+        let acked = |id: &ServerId| if zxid.counter() == 0 { Zxid::ZERO } else { self.broadcast.acked(*id) };
+        let has = |id: &ServerId| {
+            if zxid.counter() == 0 { self.synced.contains(id) } else { acked(id) >= zxid }
+        };
+        voters.filter(has).max_by_key(|id| (acked(id), *id)).unwrap_or(me)
+    }
+
+    /// To be called with what is next in the epoch.
+    pub fn propose(&mut self, entry: Entry, server: &mut Server, out: &mut Outputs) {
+        assert!(self.proposes(), "an established leader proposes");
+        if self.broadcast.is_reconfiguring() {
+            return self.held.push_back(entry);
+        }
+        let logged = entry.logged();
+        let reconfigures = match entry.configuration() {
+            Some(config) => {
+                server.see(config.expect("prep wrote it"), out);
+                true
+            }
+            None => false,
+        };
+        self.broadcast.propose(entry, reconfigures);
+        let followers = self.links.iter().filter(|(_, link)| link.is_forwarding() && !link.observer);
+        let packet = FromLeader::Proposal { zxid: logged.zxid, body: logged.body.clone() };
+        out.tell_learners(followers.map(|(id, _)| *id), &packet);
+        server.append(logged, out);
+    }
+
+    fn commit(&mut self, server: &mut Server, out: &mut Outputs) {
+        while self.commits
+            && let Some(entry) = self.broadcast.next_committed(&server.view)
+        {
+            let zxid = entry.zxid;
+            self.committed = zxid;
+            let logged = entry.logged();
+            let reconfig = entry.configuration().map(|config| config.expect("it was proposed"));
+            let designated = reconfig.as_ref().map(|config| self.designate(config, zxid, server));
+            let links = |observers: bool| {
+                let these = move |link: &Link| link.is_forwarding() && link.observer == observers;
+                self.links.iter().filter(move |(_, link)| these(link)).map(|(id, _)| *id)
+            };
+            let body = logged.body.clone();
+            match designated {
+                Some(leader) => {
+                    out.tell_learners(links(false), &FromLeader::CommitAndActivate { zxid, leader });
+                    out.tell_learners(links(true), &FromLeader::InformAndActivate { zxid, leader, body });
+                }
+                None => {
+                    out.tell_learners(links(false), &FromLeader::Commit(zxid));
+                    out.tell_learners(links(true), &FromLeader::Inform { zxid, body });
+                }
+            }
+            server.history.push(logged);
+            out.events.push_back(Event::Deliver(entry));
+            if let (Some(config), Some(leader)) = (reconfig, designated) {
+                server.activate(Arc::new(config), out);
+                if leader == server.me() {
+                    for entry in std::mem::take(&mut self.held) {
+                        self.propose(entry, server, out);
+                    }
+                } else {
+                    self.commits = false;
+                    self.over = true;
+                    let why = format!("reconfiguration {zxid} gave the lead to server {leader}");
+                    out.events.push_back(Event::Lost { why, next: Next::Designated { leader, zxid } });
+                }
+            }
+        }
+    }
+
+    pub fn revalidated(&self, link: LinkId, session: SessionId, valid: bool, out: &mut Outputs) {
+        if self.links.contains_key(&link) {
+            out.tell_learner(link, &FromLeader::Revalidate { session, valid });
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
+        if self.over || self.alone {
+            self.next_beat = u64::MAX;
+            return;
+        }
+        self.drop_late(now, server, out);
+        if self.phase != Phase::Broadcast {
+            let busy = |link: &Link| match link.stage {
+                Stage::Feeding { .. } | Stage::Locating { .. } => true,
+                Stage::Asked => link.deadline > now,
+                _ => false,
+            };
+            // A long synchronization is no reason to begin it again.
+            let waits = self.phase == Phase::Synchronization && self.links.values().any(busy);
+            if now >= self.deadline && !waits {
+                let why = format!("no quorum for epoch {} in time: {}", self.epoch, self.phase_name());
+                self.give_up(why, out);
+            }
+            self.next_beat = now + (server.settings.tick_ms / 2).max(1);
+            return;
+        }
+        if now < self.next_beat {
+            return;
+        }
+        self.next_beat = now + (server.settings.tick_ms / 2).max(1);
+        self.beats += 1;
+        if self.beats.is_multiple_of(2) && self.lease(server) < now {
+            let alive: Vec<_> = self.links.values().filter(|link| link.alive_until >= now).collect();
+            let alive: Vec<String> = alive.iter().map(|link| link.sid.to_string()).collect();
+            return self.give_up(format!("no quorum follows any more, only [{}]", alive.join(", ")), out);
+        }
+        self.ping(|stage| matches!(stage, Stage::Ready | Stage::Live), out);
+    }
+
+    pub(super) fn next_wake(&self) -> u64 {
+        self.next_beat
+    }
+
+    fn give_up(&mut self, why: String, out: &mut Outputs) {
+        self.over = true;
+        out.events.push_back(Event::Lost { why, next: Next::Election });
+    }
+
+    /// The epoch has no more zxids: another has to be opened.
+    pub fn roll_over(&mut self, out: &mut Outputs) {
+        self.give_up(format!("epoch {} has no more zxids", self.epoch), out);
+    }
+
+    pub(super) fn end(self, server: &mut Server, out: &mut Outputs) {
+        server.tail.extend(self.broadcast.into_outstanding());
+        for id in self.links.into_keys() {
+            out.close(id, "the term is over");
+            out.events.push_back(Event::LinkGone(id));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! How a learner gets what this leader has: out of memory, out of the log, or by a snapshot.
+
+use super::{Leader, Phase, Stage};
+use crate::model::{LinkId, Zxid};
+use crate::wire::quorum::FromLeader;
+use crate::zab::{Feed, Located, NO_DATA, Outputs, Place, Server};
+
+impl Leader {
+    /// Decides how the learner gets this leader's history, and begins.
+    pub(super) fn synchronize(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        last: Zxid,
+        server: &Server,
+        out: &mut Outputs,
+    ) {
+        // It may be told to cut off what it acknowledged on an earlier connection.
+        let sid = self.links[&id].sid;
+        self.broadcast.forget(sid);
+        let old = self.links.iter().filter(|(other, link)| **other != id && link.sid == sid);
+        for old in old.map(|(old, _)| *old).collect::<Vec<_>>() {
+            self.drop_link(old, "its server has connected anew", out);
+        }
+        if server.settings.force_snapshot_sync || last == NO_DATA {
+            return self.feed(now, id, Feed::Snapshot, server, out);
+        }
+        match server.history.place(last) {
+            Place::Within => {
+                out.tell_learner(id, &FromLeader::Diff(server.history.end()));
+                self.catch_up(now, id, last, server, out);
+            }
+            Place::Behind(before) if may_truncate(last, before) => {
+                out.tell_learner(id, &FromLeader::Trunc(before));
+                self.catch_up(now, id, before, server, out);
+            }
+            Place::Behind(_) => self.feed(now, id, Feed::Snapshot, server, out),
+            Place::Older if server.settings.disk_sync && !self.log_fails => {
+                self.feed(now, id, Feed::Locate(last), server, out)
+            }
+            Place::Older => self.feed(now, id, Feed::Snapshot, server, out),
+        }
+    }
+
+    fn feed(&mut self, now: u64, id: LinkId, feed: Feed, server: &Server, out: &mut Outputs) {
+        let link = self.links.get_mut(&id).expect("the caller has it");
+        link.stage = match feed {
+            Feed::Locate(last) => Stage::Locating { last },
+            Feed::Log { .. } => Stage::Feeding { snapshot: false },
+            Feed::Snapshot => Stage::Feeding { snapshot: true },
+        };
+        link.deadline = now + server.settings.init_ms();
+        out.feed(id, feed);
+    }
+
+    pub(in crate::zab) fn on_located(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        found: Located,
+        server: &Server,
+        out: &mut Outputs,
+    ) {
+        let Some(Stage::Locating { last }) = self.links.get(&id).map(|link| link.stage) else { return };
+        let upto = server.history.end();
+        match found {
+            Located::Within => {
+                out.tell_learner(id, &FromLeader::Diff(upto));
+                self.feed(now, id, Feed::Log { after: last, upto }, server, out);
+            }
+            Located::Behind(before) if may_truncate(last, before) => {
+                out.tell_learner(id, &FromLeader::Trunc(before));
+                self.feed(now, id, Feed::Log { after: before, upto }, server, out);
+            }
+            Located::Behind(_) | Located::Unusable => self.feed(now, id, Feed::Snapshot, server, out),
+        }
+    }
+
+    pub(in crate::zab) fn on_fed(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        upto: Zxid,
+        server: &Server,
+        out: &mut Outputs,
+    ) {
+        if let Some(Stage::Feeding { .. }) = self.links.get(&id).map(|link| link.stage) {
+            self.catch_up(now, id, upto, server, out);
+        }
+    }
+
+    pub(in crate::zab) fn on_feed_failed(
+        &mut self,
+        now: u64,
+        id: LinkId,
+        why: String,
+        server: &Server,
+        out: &mut Outputs,
+    ) {
+        match self.links.get(&id).map(|link| link.stage) {
+            Some(Stage::Locating { .. }) => self.feed(now, id, Feed::Snapshot, server, out),
+            // It has a part of it: it starts again from there, or from the beginning.
+            Some(Stage::Feeding { snapshot }) => {
+                self.log_fails |= !snapshot;
+                self.drop_link(id, why, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The learner has everything up to `position`. What is in memory follows at once, and then it takes part: no
+    /// transaction can come between, as nothing else happens meanwhile.
+    fn catch_up(&mut self, now: u64, id: LinkId, position: Zxid, server: &Server, out: &mut Outputs) {
+        let history = &server.history;
+        let is_much = |bytes: usize| bytes > server.settings.max_catch_up_bytes && !self.log_fails;
+        if history.place(position) == Place::Older || is_much(history.bytes_after(position)) {
+            let upto = server.history.end();
+            return self.feed(now, id, Feed::Log { after: position, upto }, server, out);
+        }
+        for entry in server.history.after(position) {
+            let (zxid, body) = (entry.zxid, entry.body.clone());
+            out.tell_learner(id, &FromLeader::Proposal { zxid, body });
+            out.tell_learner(id, &FromLeader::Commit(zxid));
+        }
+        let link = self.links.get_mut(&id).expect("the caller has it");
+        if !link.observer {
+            for entry in self.broadcast.outstanding() {
+                let (zxid, body) = (entry.zxid, entry.body.clone());
+                out.tell_learner(id, &FromLeader::Proposal { zxid, body });
+            }
+        }
+        // The learner takes it for committed at UPTODATE. That is so of all that this leader began with, as UPTODATE
+        // comes behind the NEWLEADER quorum; what is proposed since then has its own commit.
+        let config = match self.phase {
+            Phase::Broadcast => &server.view.committed,
+            _ => &server.view.last_seen,
+        };
+        let zxid = Zxid::new(self.epoch, 0);
+        out.tell_learner(id, &FromLeader::NewLeader { zxid, config: Some(config.to_string().into()) });
+        link.stage = Stage::Asked;
+        link.deadline = now + server.settings.init_ms();
+    }
+}
+
+/// A learner may be told to cut its log only behind a transaction that it has logged for sure: one of the same epoch as
+/// its last. What opens an epoch is in no log.
+fn may_truncate(last: Zxid, before: Zxid) -> bool {
+    before.epoch() == last.epoch() && before.counter() != 0
+}

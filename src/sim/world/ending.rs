@@ -1,0 +1,135 @@
+//! The end of a run: everything is mended, has to serve again, and is looked through.
+
+use super::World;
+use crate::replica::Mode;
+use crate::sim::client::Client;
+use crate::sim::history;
+use crate::sim::model::Model;
+use crate::sim::node::Process;
+
+/// Milliseconds that a mended ensemble has to serve again.
+const LIVENESS_MS: u64 = 15_000;
+const QUIET_MS: u64 = 5_000;
+/// Writes of every client that a mended ensemble has to take.
+const LAST_WRITES: usize = 2;
+
+impl World {
+    pub(super) fn mend(&mut self) {
+        self.say(|| "everything is mended".into());
+        self.faults.are_on = false;
+        self.heal();
+        self.network.spike = 0;
+        for index in 0..self.nodes.len() {
+            let disk = self.nodes[index].disk.clone();
+            self.faults.clear_disk(&disk);
+            if self.nodes[index].paused {
+                self.resume(index);
+            }
+            if self.nodes[index].process.is_none() {
+                let delay = self.random.below(50_000);
+                self.boot_after(index, delay);
+            }
+        }
+        self.clients.iter_mut().for_each(|client| client.acked = 0);
+    }
+
+    pub(super) fn await_service(&mut self) -> Result<(), String> {
+        let deadline = self.now + LIVENESS_MS * 1000;
+        let mut next_look = 0;
+        loop {
+            self.step()?;
+            if self.now < next_look {
+                continue;
+            }
+            next_look = self.now + 10_000;
+            let all_serve = self.members().iter().all(|index| self.serves(*index));
+            if all_serve && self.clients.iter().all(|client| client.acked >= LAST_WRITES) {
+                self.say(|| "all members serve, and every client writes".into());
+                return Ok(());
+            }
+            if self.now > deadline {
+                let modes: Vec<String> = self.modes();
+                let acked: Vec<usize> = self.clients.iter().map(|client| client.acked).collect();
+                return Err(format!(
+                    "liveness: not all serve {LIVENESS_MS} ms after everything was mended: {modes:?}, writes {acked:?}"
+                ));
+            }
+        }
+    }
+
+    /// Nobody asks for anything any more: all servers come to stand at the same place.
+    pub(super) fn await_silence(&mut self) -> Result<(), String> {
+        self.clients.iter_mut().for_each(|client| client.is_quiet = true);
+        let deadline = self.now + QUIET_MS * 1000;
+        let mut next_look = 0;
+        loop {
+            self.step()?;
+            if self.now < next_look {
+                continue;
+            }
+            next_look = self.now + 10_000;
+            let members = self.members();
+            let zxid = |index: &usize| {
+                self.nodes[*index].process.as_ref().map(|process| process.core.db.read().last_zxid)
+            };
+            let first = members.first().and_then(zxid);
+            let are_even = members.iter().all(|index| self.serves(*index) && zxid(index) == first);
+            let are_answered = self.clients.iter().all(Client::is_idle);
+            if are_even && are_answered && first.is_some() {
+                return Ok(());
+            }
+            if self.now > deadline {
+                let at: Vec<_> = members.iter().map(zxid).collect();
+                return Err(format!("liveness: servers do not come even: {:?} at {at:?}", self.modes()));
+            }
+        }
+    }
+
+    pub(super) fn verify(&self) -> Result<(), String> {
+        let model = history::check(&self.history, &self.observed.committed)?;
+        for index in self.members() {
+            let Some(process) = &self.nodes[index].process else { continue };
+            compare(&model, process).map_err(|what| format!("server {}: {what}", index + 1))?;
+        }
+        Ok(())
+    }
+
+    fn serves(&self, index: usize) -> bool {
+        self.mode_of(index) != Mode::NotServing
+    }
+}
+
+/// The tree and the sessions of a server against the model's.
+fn compare(model: &Model, process: &Process) -> Result<(), String> {
+    let db = process.core.db.read();
+    let mut seen = 1;
+    let mut open = vec![("/".to_string(), db.tree.find(b"/").ok_or("there is no root")?)];
+    while let Some((path, id)) = open.pop() {
+        let node = model.nodes.get(&path).ok_or(format!("{path} is there, and not in the model"))?;
+        let stat = db.tree.stat(id);
+        let data = db.tree.data(id).unwrap_or_default();
+        let is = (data, stat.version, stat.mzxid, stat.czxid, stat.pzxid, stat.ephemeral_owner);
+        let should = (&node.data[..], node.version, node.mzxid, node.czxid, node.pzxid, node.owner);
+        if is != should && path != "/" {
+            return Err(format!("{path} is {is:?}, where the model has {should:?}"));
+        }
+        for name in db.tree.children(id) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            if path == "/" && name == "zookeeper" {
+                continue;
+            }
+            let child = if path == "/" { format!("/{name}") } else { format!("{path}/{name}") };
+            let id = db.tree.find(child.as_bytes()).ok_or(format!("{child} is listed, and not there"))?;
+            seen += 1;
+            open.push((child, id));
+        }
+    }
+    if seen != model.nodes.len() {
+        return Err(format!("{seen} znodes, where the model has {}", model.nodes.len()));
+    }
+    let sessions: Vec<i64> = db.sessions.keys().map(|session| session.0).collect();
+    if sessions.len() != model.sessions.len() || sessions.iter().any(|id| !model.sessions.contains_key(id)) {
+        return Err(format!("sessions {sessions:x?}, where the model has {:x?}", model.sessions));
+    }
+    Ok(())
+}

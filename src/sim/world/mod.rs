@@ -1,0 +1,377 @@
+//! One run: servers, clients and the network between them, worked off in the order of a queue of events.
+
+mod clients;
+mod ending;
+mod servers;
+
+use self::servers::own_line;
+use super::client::Client;
+use super::faults::{Faults, Partition};
+use super::history::{Asked, History};
+use super::network::{Due, Host, Network, Port};
+use super::node::{Incoming, Process, lay_out};
+use super::observed::Observed;
+use super::{Options, Random, SimDisk};
+use crate::ensemble::Ensemble;
+use crate::figures::Figures;
+use crate::model::ServerId;
+use crate::replica::Mode;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Microseconds between two looks at whether a fault is due.
+const FAULT_STEP: u64 = 20_000;
+
+#[derive(Debug)]
+enum Event {
+    /// A server works off what came in.
+    Run(usize, u64),
+    Incoming(usize, u64, Incoming),
+    Arrive(u64, usize),
+    Dial {
+        from: usize,
+        life: u64,
+        port: Port,
+        to: ServerId,
+    },
+    DialTimeout {
+        from: usize,
+        life: u64,
+        port: Port,
+        to: ServerId,
+    },
+    Boot(usize, u64),
+    Resume(usize, u64),
+    Heal(u64),
+    Fault,
+    Client(usize),
+    ClientTick(usize),
+}
+
+struct Queued {
+    at: u64,
+    seq: u64,
+    event: Event,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+pub(super) struct Node {
+    pub disk: SimDisk,
+    pub process: Option<Process>,
+    /// Goes up with every start and every end: what was meant for another life comes to nothing.
+    pub life: u64,
+    pub paused: bool,
+    running: bool,
+    /// When its next tick is queued for.
+    tick_at: u64,
+    booted_at: u64,
+    /// Per mille of the clock's rate.
+    rate: u64,
+    /// It may have lost what it acknowledged, and has not got it back yet.
+    pub owes: bool,
+    /// A bit of a file was flipped: it may refuse to start.
+    pub flipped: bool,
+    pub boots: u64,
+}
+
+/// What is told of a run on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    Nothing,
+    Events,
+    /// Every packet too.
+    Packets,
+}
+
+/// What happened in a run.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    pub events: u64,
+    pub elections: u64,
+    pub committed: usize,
+    pub requests: usize,
+    pub answered: usize,
+    pub faults: u64,
+    pub virtual_ms: u64,
+}
+
+impl std::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.elections += other.elections;
+        self.committed += other.committed;
+        self.requests += other.requests;
+        self.answered += other.answered;
+        self.faults += other.faults;
+        self.virtual_ms += other.virtual_ms;
+    }
+}
+
+pub struct World {
+    pub(super) options: Options,
+    pub(super) random: Random,
+    pub(super) now: u64,
+    clock: Arc<AtomicU64>,
+    queue: BinaryHeap<Reverse<Queued>>,
+    seq: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) network: Network,
+    pub(super) clients: Vec<Client>,
+    history: History,
+    observed: Observed,
+    pub(super) faults: Faults,
+    figures: Arc<Figures>,
+    seed: u64,
+    tells: Tells,
+    events: u64,
+    servers_text: String,
+    /// How each server was synchronized last.
+    pub(super) ways: BTreeMap<usize, &'static str>,
+}
+
+impl World {
+    pub fn new(seed: u64, options: Options, mut random: Random, figures: Arc<Figures>, tells: Tells) -> Self {
+        let network = Network::new(options.servers(), options.latency, options.spike);
+        let servers_text = options.servers_text();
+        let mut nodes = Vec::new();
+        for index in 0..options.servers() {
+            let disk = SimDisk::default();
+            let mut text = servers_text.clone();
+            if index >= options.voters + options.observers {
+                text.push_str(&own_line(index));
+            }
+            lay_out(&disk, index as i64 + 1, &text, &options);
+            let drift = options.drift;
+            nodes.push(Node {
+                disk,
+                process: None,
+                life: 0,
+                paused: false,
+                running: false,
+                tick_at: u64::MAX,
+                booted_at: 0,
+                rate: 1000 - drift + random.below(2 * drift + 1),
+                owes: false,
+                flipped: false,
+                boots: 0,
+            });
+        }
+        let clients = (0..options.clients).map(|index| Client::new(index, options.session_ms)).collect();
+        Self {
+            options,
+            random,
+            now: 0,
+            clock: Arc::new(AtomicU64::new(0)),
+            queue: BinaryHeap::new(),
+            seq: 0,
+            nodes,
+            network,
+            clients,
+            history: History::default(),
+            observed: Observed::default(),
+            faults: Faults::default(),
+            figures,
+            seed,
+            tells,
+            events: 0,
+            servers_text,
+            ways: BTreeMap::new(),
+        }
+    }
+
+    pub fn report(&self) -> Report {
+        Report {
+            events: self.events,
+            elections: self.observed.elections,
+            committed: self.observed.committed.len(),
+            requests: self.history.requests.len(),
+            answered: self.history.requests.iter().filter(|request| request.ended.is_some()).count(),
+            faults: self.faults.count,
+            virtual_ms: self.now / 1000,
+        }
+    }
+
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
+        if self.tells != Tells::Nothing {
+            println!("{:>10.3} ms  {}", self.now as f64 / 1000.0, what());
+        }
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.seq += 1;
+        self.queue.push(Reverse(Queued { at: at.max(self.now), seq: self.seq, event }));
+    }
+
+    fn after(&mut self, delay: u64, event: Event) {
+        self.at(self.now + delay, event);
+    }
+
+    fn due(&mut self, due: impl IntoIterator<Item = Due>) {
+        for (at, key, side) in due {
+            self.at(at, Event::Arrive(key, side));
+        }
+    }
+
+    /// The whole run. An error is a violation of what was promised.
+    pub fn run(&mut self) -> Result<(), String> {
+        self.begin();
+        let end = self.options.unsafe_ms * 1000;
+        while self.now < end {
+            self.step()?;
+        }
+        self.finish()
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.say(|| format!("seed {}: {:?}", self.seed, self.options));
+        for index in 0..self.nodes.len() {
+            let delay = self.random.below(50_000);
+            self.boot_after(index, delay);
+        }
+        for index in 0..self.clients.len() {
+            self.after(index as u64, Event::Client(index));
+            self.after(index as u64, Event::ClientTick(index));
+        }
+        self.after(FAULT_STEP, Event::Fault);
+    }
+
+    /// Everything is mended, has to serve again, and is looked through.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
+        self.mend();
+        self.await_service()?;
+        self.await_silence()?;
+        self.verify()
+    }
+
+    pub(super) fn step(&mut self) -> Result<(), String> {
+        let Some(Reverse(Queued { at, event, .. })) = self.queue.pop() else {
+            return Err("nothing is left to happen".into());
+        };
+        self.now = at;
+        self.clock.store(at, Ordering::Relaxed);
+        self.events += 1;
+        match event {
+            Event::Run(index, life) => self.run_node(index, life),
+            // The link takes no more for now.
+            Event::Incoming(index, life, Incoming::Feed(key))
+                if self.network.queued(key, Host::Server(index)) > self.options.max_queued / 4 =>
+            {
+                self.after(200, Event::Incoming(index, life, Incoming::Feed(key)));
+                Ok(())
+            }
+            Event::Incoming(index, life, incoming) => {
+                self.bring(index, life, incoming);
+                Ok(())
+            }
+            Event::Arrive(key, side) => self.arrive(key, side),
+            Event::Dial { from, life, port, to } => {
+                self.dial(from, life, port, to);
+                Ok(())
+            }
+            Event::DialTimeout { from, life, port, to } => {
+                self.bring(from, life, Incoming::DialFailed { port, to });
+                Ok(())
+            }
+            Event::Boot(index, life) if self.nodes[index].life == life => self.boot(index),
+            Event::Resume(index, life) if self.nodes[index].life == life => {
+                self.resume(index);
+                Ok(())
+            }
+            Event::Boot(..) | Event::Resume(..) => Ok(()),
+            Event::Heal(number) => {
+                if self.faults.partition_number == number {
+                    self.heal();
+                }
+                Ok(())
+            }
+            Event::Fault => {
+                if self.faults.are_on {
+                    self.maybe_fail()?;
+                    self.after(FAULT_STEP, Event::Fault);
+                }
+                Ok(())
+            }
+            Event::Client(index) => {
+                self.client_acts(index);
+                Ok(())
+            }
+            Event::ClientTick(index) => {
+                self.client_ticks(index);
+                Ok(())
+            }
+        }
+    }
+
+    /// The newest configuration that a server has in force.
+    pub(super) fn configuration(&self) -> Ensemble {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let texts = processes.map(|process| process.core.with_status(|status| status.config.clone()));
+        // They are the same nearly always.
+        let texts: BTreeSet<_> = texts.collect();
+        let configs = texts.iter().filter_map(|text| Ensemble::parse(text).ok());
+        configs
+            .max_by_key(Ensemble::version)
+            .unwrap_or_else(|| Ensemble::parse(&self.servers_text).expect("it was laid out"))
+    }
+
+    pub(super) fn mode_of(&self, index: usize) -> Mode {
+        self.nodes[index].process.as_ref().map_or(Mode::NotServing, Process::mode)
+    }
+
+    pub(super) fn members(&self) -> Vec<usize> {
+        self.configuration().members().map(|member| member.id.0 as usize - 1).collect()
+    }
+
+    pub(super) fn modes(&self) -> Vec<String> {
+        let mode = |node: &Node| {
+            node.process.as_ref().map_or("down".to_string(), |process| {
+                process.core.with_status(|status| status.peer_state.clone())
+            })
+        };
+        self.nodes.iter().map(mode).collect()
+    }
+
+    pub(super) fn apply_partition(&mut self, partition: Partition, millis: u64) {
+        for (from, to) in &partition.blocked {
+            self.network.block(*from, *to);
+        }
+        let number = self.faults.partition_number;
+        self.after(millis * 1000, Event::Heal(number));
+    }
+
+    pub(super) fn heal(&mut self) {
+        let due = self.network.heal(self.now);
+        self.due(due);
+    }
+
+    pub(super) fn cut(&mut self, key: u64) {
+        let due = self.network.cut(self.now, key);
+        self.due(due);
+    }
+
+    /// A reconfiguration that somebody is to ask for.
+    pub(super) fn want_reconfig(&mut self, joining: String, leaving: String) {
+        self.faults.wanted_reconfig = Some(Asked::Reconfig { joining, leaving });
+    }
+}

@@ -1,7 +1,7 @@
 //! Reads on in a log that is still written: what a leader sends to learners that are far behind.
 
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
-use super::names::{files, log_zxid, snapshot_zxid};
+use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::recovery::follows;
 use super::{Dirs, Disk, StorageError};
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub struct LogCursor {
     /// The last record that was passed.
     last: i64,
     doubt: Option<Doubt>,
+    /// What a snapshot shows may be in no log, where a torn end was cut off. The next epoch's log goes on behind it.
+    shown: Shown,
     /// A record that was read and not taken.
     ahead: Option<LogRecord>,
     bytes: u64,
@@ -37,11 +39,10 @@ impl LogCursor {
     pub fn seek(disk: Arc<dyn Disk>, dirs: &Dirs, zxid: i64) -> Result<(Self, Place), StorageError> {
         let logs = files(&*disk, &dirs.log, log_zxid)?;
         let first = logs.iter().rposition(|(start, _)| *start <= zxid).unwrap_or(0);
-        // What a snapshot shows may be in no log.
-        let is_shown = files(&*disk, &dirs.data, snapshot_zxid)?.iter().any(|(shown, _)| *shown == zxid);
+        let shown = Shown::new(&files(&*disk, &dirs.data, snapshot_zxid)?);
         let files: Vec<_> = logs[first..].iter().rev().cloned().collect();
         let mut cursor =
-            Self { disk, files, reader: None, last: i64::MIN, doubt: None, ahead: None, bytes: 0 };
+            Self { disk, files, reader: None, last: i64::MIN, doubt: None, shown, ahead: None, bytes: 0 };
         let place = loop {
             match cursor.read()? {
                 Some(record) if record.zxid < zxid => cursor.last = record.zxid,
@@ -51,20 +52,28 @@ impl LogCursor {
                 }
                 other => {
                     cursor.ahead = other;
-                    let next = cursor.ahead.as_ref().map(|record| record.zxid);
-                    break match cursor.last {
-                        i64::MIN if is_shown && next.is_none_or(|next| follows(zxid, next)) => {
-                            cursor.last = zxid;
-                            Place::Within
-                        }
-                        i64::MIN => Place::Unknown,
-                        _ if zxid as u32 == 0 => Place::Within,
-                        before => Place::Behind(before),
-                    };
+                    break cursor.place_before(zxid);
                 }
             }
         };
         Ok((cursor, place))
+    }
+
+    /// Where `zxid` stands, which is no record's: those before it were passed, the one ahead is behind it.
+    fn place_before(&mut self, zxid: i64) -> Place {
+        let next = self.ahead.as_ref().map(|record| record.zxid);
+        let goes_on = next.is_none_or(|next| follows(zxid, next));
+        let next = next.unwrap_or(i64::MAX);
+        if self.shown.has(zxid) && goes_on && !self.shown.is_between(zxid, next) {
+            self.last = zxid;
+            return Place::Within;
+        }
+        match self.last {
+            i64::MIN => Place::Unknown,
+            before if self.shown.is_between(before, next) => Place::Unknown,
+            _ if zxid as u32 == 0 => Place::Within,
+            before => Place::Behind(before),
+        }
     }
 
     /// The next record; none where the log ends for now. A gap is an error: it must not spread.
@@ -82,7 +91,8 @@ impl LogCursor {
             if record.zxid <= self.last {
                 continue;
             }
-            if self.last != i64::MIN && !follows(self.last, record.zxid) {
+            let is_next = follows(self.last, record.zxid) && !self.shown.is_between(self.last, record.zxid);
+            if self.last != i64::MIN && !is_next {
                 let path = self.reader.as_ref().map(|reader| reader.path().to_path_buf()).unwrap_or_default();
                 let what = format!("transaction {:#x} follows {:#x}", record.zxid, self.last);
                 return Err(StorageError::damaged(&path, record.offset, what));

@@ -53,3 +53,22 @@ pub(super) fn files(
     found.sort();
     Ok(found)
 }
+
+/// What the names of snapshots say: that a history went through there, whatever the logs hold.
+#[derive(Debug)]
+pub(super) struct Shown(Vec<i64>);
+
+impl Shown {
+    pub fn new(snapshots: &[(i64, PathBuf)]) -> Self {
+        Self(snapshots.iter().map(|(zxid, _)| *zxid).collect())
+    }
+
+    pub fn has(&self, zxid: i64) -> bool {
+        self.0.contains(&zxid)
+    }
+
+    /// Whether there was a transaction between these two. What opens an epoch is none.
+    pub fn is_between(&self, last: i64, next: i64) -> bool {
+        self.0.iter().any(|zxid| last < *zxid && *zxid < next && *zxid as u32 != 0)
+    }
+}

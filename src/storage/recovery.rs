@@ -6,7 +6,7 @@
 
 use super::install::finish_install;
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord, Lost};
-use super::names::{files, log_zxid, snapshot_zxid};
+use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
 use super::snapshot_writer::TEMPORARY;
 use super::txn_log::{HEADER_LEN, dir_of};
@@ -127,6 +127,7 @@ fn read<'a>(
     state: &'a mut dyn Restore,
     progress: &'a mut dyn FnMut(Progress<'_>),
 ) -> Result<(Recovery<'a>, Files), StorageError> {
+    let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     let mut recovery = Recovery {
         disk,
         state,
@@ -134,10 +135,10 @@ fn read<'a>(
         found: Recovered::default(),
         tail: None,
         doubt: None,
+        shown: Shown::new(&snapshots),
         proven: None,
         previous: i64::MIN,
     };
-    let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     let logs = files(disk, &dirs.log, log_zxid)?;
     recovery.load_newest(&snapshots)?;
     recovery.replay_all(&logs, !snapshots.is_empty())?;
@@ -154,6 +155,7 @@ struct Recovery<'a> {
     tail: Option<(PathBuf, u64, String)>,
     /// Of an older log.
     doubt: Option<Doubt>,
+    shown: Shown,
     /// The largest zxid that the name of a damaged snapshot proves, and that snapshot.
     proven: Option<(i64, PathBuf)>,
     /// The last zxid read from a log.
@@ -302,7 +304,8 @@ impl Recovery<'_> {
     /// a snapshot of nothing says that epochs before were empty.
     fn may_follow(&self, zxid: i64) -> bool {
         let last = self.found.last_zxid;
-        follows(last, zxid) && (last != 0 || self.found.snapshot.is_some() || zxid >> 32 <= 1)
+        let is_next = follows(last, zxid) && !self.shown.is_between(last, zxid);
+        is_next && (last != 0 || self.found.snapshot.is_some() || zxid >> 32 <= 1)
     }
 
     /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.
@@ -317,7 +320,7 @@ impl Recovery<'_> {
         if self.may_follow(zxid) {
             return Ok(());
         }
-        let missing = if self.found.snapshot.is_some() {
+        let missing = if self.found.snapshot.is_some() || self.found.txns > 0 {
             format!("transaction {zxid:#x} follows {last:#x}: what lies between is missing")
         } else if had_snapshots {
             let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();

@@ -259,6 +259,37 @@ fn a_flip_in_the_last_record_before_a_new_epoch_is_damage() {
     assert_eq!(recovered(&dir).unwrap().0.replayed, [1, 2, 3, 4]);
 }
 
+/// A torn end that a snapshot covers is cut off, and nothing is lost. But the log has a hole then, where the next epoch
+/// begins, that its zxids do not show.
+#[test]
+fn a_hole_that_a_snapshot_covers_is_never_passed_over() {
+    let dir = Dir::new();
+    let log = dir.write_log(Arc::new(RealDisk), 1..=4);
+    flip(&log, 16 + 3 * 65 + 40);
+    let snapshot = dir.write_snapshot(4);
+    let (state, found) = recovered(&dir).unwrap();
+    assert_eq!((state.from_snapshot, found.last_zxid), (4, 4));
+    assert_eq!(read_all(&log).0, [1, 2, 3], "the torn end is cut off");
+    dir.write_log(Arc::new(RealDisk), 0x1_0000_0001..=0x1_0000_0002);
+    let seek = |zxid| LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), zxid).unwrap();
+
+    let (mut cursor, place) = seek(2);
+    assert_eq!(place, Place::Within);
+    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(3));
+    assert!(cursor.next().is_err(), "a learner would be sent what has a hole");
+    let (mut cursor, place) = seek(4);
+    assert_eq!(place, Place::Within, "a learner would be told to cut off what is committed");
+    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(0x1_0000_0001));
+    assert_eq!(seek(5).1, Place::Unknown, "whether 4 or 5 was the last of the epoch is in no file");
+    assert_eq!(seek(0x1_0000_0003).1, Place::Behind(0x1_0000_0002));
+
+    // Without the snapshot the log can't be trusted any more, but it proves what is missing by its name.
+    flip(&snapshot, 20);
+    dir.write_snapshot(0);
+    let error = recovered(&dir).err().expect("it starts with a hole").to_string();
+    assert!(error.contains("transaction 0x100000001 follows 0x3"), "{error}");
+}
+
 #[test]
 fn a_record_that_a_kill_cut_short_was_never_acknowledged() {
     let dir = Dir::new();

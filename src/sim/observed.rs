@@ -6,8 +6,15 @@ use crate::replica::Mode;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Reads a server's log files.
-type Logs<'a> = dyn Fn() -> Vec<LogFile> + 'a;
+/// A server's files.
+pub struct Files {
+    pub logs: Vec<LogFile>,
+    /// The zxids that its snapshots show.
+    pub snapshots: Vec<i64>,
+}
+
+/// Reads them.
+type ReadFiles<'a> = dyn Fn() -> Files + 'a;
 
 #[derive(Debug, Default)]
 pub struct Observed {
@@ -44,7 +51,7 @@ impl Observed {
         server: usize,
         life: u64,
         process: &Process,
-        logs: &Logs<'_>,
+        files: &ReadFiles<'_>,
     ) -> Result<(), String> {
         let mode = process.mode();
         if mode == Mode::NotServing {
@@ -57,7 +64,7 @@ impl Observed {
         if mode == Mode::Leader {
             let epoch = process.core.with_status(|status| status.epoch.0);
             match self.leaders.get(&epoch) {
-                None => self.established(server, life, epoch, &logs())?,
+                None => self.established(server, life, epoch, &files())?,
                 Some(known) if *known == (server, life) => {}
                 Some((other, _)) => {
                     return Err(format!(
@@ -86,20 +93,23 @@ impl Observed {
     }
 
     /// All that a leader has in its log when its epoch opens is committed then.
-    fn established(&mut self, server: usize, life: u64, epoch: i64, logs: &[LogFile]) -> Result<(), String> {
+    fn established(&mut self, server: usize, life: u64, epoch: i64, files: &Files) -> Result<(), String> {
         self.elections += 1;
         self.leaders.insert(epoch, (server, life));
         let older = |zxid: i64| zxid >> 32 < epoch;
         let mut log: BTreeMap<i64, &[u8]> = BTreeMap::new();
-        for file in logs {
+        for file in &files.logs {
             log.extend(file.records.iter().filter(|(zxid, _)| older(*zxid)).map(|(z, b)| (*z, &b[..])));
         }
         let Some(first) = log.keys().next().copied() else { return Ok(()) };
         // What it can't read it does not send: it sends a snapshot then.
-        let is_whole = !logs.iter().any(|file| file.is_damaged);
+        let is_whole = !files.logs.iter().any(|file| file.is_damaged);
         // One that was stopped for long may find out late that it leads: what is of later epochs is not its business.
         for (zxid, _) in self.committed.range(first..epoch << 32) {
-            if is_whole && !log.contains_key(zxid) {
+            // A torn end was cut off, and a snapshot has what it held.
+            let goes_on_at = log.range(zxid..).next().map_or(i64::MAX, |(next, _)| *next);
+            let is_shown = files.snapshots.iter().any(|shown| (*zxid..goes_on_at).contains(shown));
+            if is_whole && !log.contains_key(zxid) && !is_shown {
                 return Err(format!(
                     "agreement: server {} leads epoch {epoch} without transaction {zxid:#x}, which was committed",
                     server + 1

@@ -8,6 +8,7 @@ use crate::replica::{Mode, Now};
 use crate::sim::model::LogFile;
 use crate::sim::network::{Arrival, Chunk, Host, Port};
 use crate::sim::node::{DATA_DIR, Effect, Incoming, Process, lay_out};
+use crate::sim::observed::Files;
 use crate::sim::trace;
 use crate::storage::{Disk, StorageError};
 use std::path::Path;
@@ -194,14 +195,17 @@ impl World {
         }
         node.owes = false;
         let disk = &node.disk;
-        let logs = || {
+        let files = || {
             let dir = Path::new(DATA_DIR).join("version-2");
-            let mut names = disk.list(&dir).unwrap_or_default();
-            names.retain(|(name, _)| name.starts_with("log."));
-            let files = names.iter().filter_map(|(name, _)| disk.read(&dir.join(name)));
-            files.map(|bytes| LogFile::read(&bytes)).collect::<Vec<_>>()
+            let names = disk.list(&dir).unwrap_or_default();
+            let of_kind = |kind: &'static str| {
+                names.iter().filter_map(move |(name, _)| Some((name, name.strip_prefix(kind)?)))
+            };
+            let logs = of_kind("log.").filter_map(|(name, _)| disk.read(&dir.join(name)));
+            let snapshots = of_kind("snapshot.").filter_map(|(_, hex)| i64::from_str_radix(hex, 16).ok());
+            Files { logs: logs.map(|bytes| LogFile::read(&bytes)).collect(), snapshots: snapshots.collect() }
         };
-        self.observed.look(index, node.life, process, &logs)
+        self.observed.look(index, node.life, process, &files)
     }
 
     /// Queues the next tick where it comes before the one that is queued.

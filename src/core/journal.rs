@@ -210,7 +210,7 @@ pub fn write_snapshot_of(
     disk: &Arc<dyn Disk>,
     dirs: &Dirs,
 ) -> Result<PathBuf, StorageError> {
-    let (zxid, digest) = (db.last_zxid.0, db.tree.digest());
+    let (zxid, digest) = (db.last_txn.0, db.tree.digest());
     db.begin_snapshot();
     let mut writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid)?;
     loop {

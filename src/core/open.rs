@@ -63,7 +63,8 @@ pub fn open(
     let found = recover(&**disk, dirs, &mut state, &mut remember, progress)?;
     let recent = state.take_recent();
     let mut db = state.into_database();
-    db.last_zxid = db.last_zxid.max(Zxid(found.last_zxid));
+    db.last_txn = db.last_txn.max(Zxid(found.last_zxid));
+    db.last_zxid = db.last_zxid.max(db.last_txn);
     let last = db.last_zxid;
     let is_empty = found.snapshot.is_none() && last == Zxid::ZERO;
     let abstains = is_empty && opening.distributed && !may_begin(disk, dirs, opening)?;
@@ -115,6 +116,19 @@ pub fn view(committed: Ensemble, proposed: Option<Ensemble>, reconfig: bool, db:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What opens an epoch proves no transaction: where the end of the log was lost, nobody could tell that it has a hole.
+    #[test]
+    fn a_snapshot_is_named_by_the_last_transaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(dir.path(), dir.path());
+        let mut db = Database::new(OwnerRules::default());
+        (db.last_txn, db.last_zxid) = (Zxid(0x1_0000_0017), Zxid(0x3_0000_0000));
+        let disk: Arc<dyn Disk> = Arc::new(crate::storage::RealDisk);
+        disk.create_dir_all(&dirs.data).unwrap();
+        let path = write_snapshot_of(&mut db, &disk, &dirs).unwrap();
+        assert!(path.ends_with("snapshot.100000017"), "{}", path.display());
+    }
 
     #[test]
     fn a_proposal_that_never_reached_the_log_is_none() {

@@ -24,7 +24,7 @@ pub struct SnapshotJob {
 impl SnapshotJob {
     /// Of the tree as it is now.
     pub fn begin(db: &mut Database, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<Self, StorageError> {
-        let (zxid, digest) = (db.last_zxid, db.tree.digest());
+        let (zxid, digest) = (db.last_txn, db.tree.digest());
         let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid.0)?;
         db.begin_snapshot();
         Ok(Self { writer, zxid, digest })

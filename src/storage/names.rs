@@ -67,8 +67,14 @@ impl Shown {
         self.0.contains(&zxid)
     }
 
-    /// Whether there was a transaction between these two. What opens an epoch is none.
+    /// Whether a history went on between these two.
     pub fn is_between(&self, last: i64, next: i64) -> bool {
+        self.0.iter().any(|zxid| last < *zxid && *zxid < next)
+    }
+
+    /// Whether there was a transaction between these two, for sure. A Java server names snapshots by what opens an epoch
+    /// too, which is none.
+    pub fn proves_one_between(&self, last: i64, next: i64) -> bool {
         self.0.iter().any(|zxid| last < *zxid && *zxid < next && *zxid as u32 != 0)
     }
 }

@@ -304,7 +304,7 @@ impl Recovery<'_> {
     /// a snapshot of nothing says that epochs before were empty.
     fn may_follow(&self, zxid: i64) -> bool {
         let last = self.found.last_zxid;
-        let is_next = follows(last, zxid) && !self.shown.is_between(last, zxid);
+        let is_next = follows(last, zxid) && !self.shown.proves_one_between(last, zxid);
         is_next && (last != 0 || self.found.snapshot.is_some() || zxid >> 32 <= 1)
     }
 

@@ -283,6 +283,11 @@ fn a_hole_that_a_snapshot_covers_is_never_passed_over() {
     assert_eq!(seek(5).1, Place::Unknown, "whether 4 or 5 was the last of the epoch is in no file");
     assert_eq!(seek(0x1_0000_0003).1, Place::Behind(0x1_0000_0002));
 
+    // A Java server's snapshot does not tell what was the last one before.
+    let of_java = dir.write_snapshot(0x1_0000_0000);
+    assert_eq!(seek(4).1, Place::Unknown);
+    fs::remove_file(of_java).unwrap();
+
     // Without the snapshot the log can't be trusted any more, but it proves what is missing by its name.
     flip(&snapshot, 20);
     dir.write_snapshot(0);

@@ -27,6 +27,8 @@ pub struct Database {
     /// The global sessions with their timeouts in milliseconds, as their createSession transactions named them.
     pub sessions: BTreeMap<SessionId, i32>,
     pub last_zxid: Zxid,
+    /// The last transaction, where `last_zxid` opens an epoch: what names a snapshot, so that it proves that transaction.
+    pub last_txn: Zxid,
     /// Its own lock, because readers register watches while they hold the database for reading only.
     pub watches: Mutex<Watches>,
 }
@@ -42,7 +44,8 @@ impl Database {
     }
 
     fn with_tree(tree: Tree, sessions: BTreeMap<SessionId, i32>, last_zxid: Zxid) -> Self {
-        Self { tree, sessions, last_zxid, watches: Mutex::new(Watches::default()) }
+        let watches = Mutex::new(Watches::default());
+        Self { tree, sessions, last_zxid, last_txn: last_zxid, watches }
     }
 
     /// Shows the committed configuration in `/zookeeper/config`, as every server of an ensemble does for itself when it
@@ -64,7 +67,8 @@ impl Database {
     /// Applies one transaction. Errors are results, not failures: the rules are idempotent (see [`Tree`]).
     pub fn apply(&mut self, txn: &Txn, events: &mut Vec<Event>) -> Applied {
         let applied = self.apply_body(&txn.header, &txn.body, events);
-        self.last_zxid = self.last_zxid.max(Zxid(txn.header.zxid));
+        self.last_txn = self.last_txn.max(Zxid(txn.header.zxid));
+        self.last_zxid = self.last_zxid.max(self.last_txn);
         applied
     }
 

@@ -41,6 +41,12 @@ SHARES = [0.25, 0.5]
 EQUAL_SECONDS = 2 * SECONDS
 
 
+def stolen_s():
+    """Seconds that the host of this machine kept its CPUs to itself, all of them together."""
+    cpu = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(cpu[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def bench(ensemble, op, connections, in_flight, seconds, warm_up=1.0, rate=None):
     leader = ensemble.leader()
     servers = [member for member in ensemble if member is not leader] + [leader]
@@ -52,11 +58,13 @@ def bench(ensemble, op, connections, in_flight, seconds, warm_up=1.0, rate=None)
     ]
     if rate:
         command += ["--rate", str(rate)]
+    stolen, started = stolen_s(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{ensemble.state()}\n{' '.join(command)}: {done.stderr}")
     row = json.loads(done.stdout)
     assert row["errors"] == 0, row
+    row["stolen_percent"] = 100 * (stolen_s() - stolen) / (time.monotonic() - started) / os.cpu_count()
     return row
 
 
@@ -94,21 +102,21 @@ def main():
     def middle(kind, point, what):
         return statistics.median(found[point][what] for found in rounds[kind])
 
-    line = "{:<10} {:>5} x {:<3} {:>9} {:>9} {:>6}  {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6}  {:>8} {:>8} {:>6}"
+    line = "{:<10} {:>5} x {:<3} {:>9} {:>9} {:>6}  {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6}  {:>8} {:>8} {:>6}  {:>6} {:>6}"
     print(f"median of {ROUNDS} rounds of {SECONDS} s; {os.cpu_count()} cores, load {load:.1f} before")
-    print(line.format("", "", "", "per s", "", "", "p50 us", "", "p99 us", "", "p99.9 us", "", "", "CPU us", "an op", ""))
+    print(line.format("", "", "", "per s", "", "", "p50 us", "", "p99 us", "", "p99.9 us", "", "", "CPU us", "an op", "", "steal", "%"))
     names = ["java", "zabra"]
-    print(line.format("op", "conns", "in", *names, "z/j", *(names * 3), "j/z", *names, "j/z"))
+    print(line.format("op", "conns", "in", *names, "z/j", *(names * 3), "j/z", *names, "j/z", *names))
     equal = [point for point in rounds["java"][0] if isinstance(point, str) and point != "memory"]
     for point in POINTS + equal:
-        per_s, p50, p99, p999, cpu = (
+        per_s, p50, p99, p999, cpu, stolen = (
             [middle(kind, point, what) for kind in names]
-            for what in ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us_per_op"))
+            for what in ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us_per_op", "stolen_percent"))
         name = point if isinstance(point, tuple) else (point, 64, "")
         print(line.format(
             *name, *(round(value) for value in per_s), ratio(per_s[1], per_s[0], 2), *(round(value) for value in p50),
             *(round(value) for value in p99), *(round(value) for value in p999), ratio(*p999), *(f"{value:.1f}" for value in cpu),
-            ratio(*cpu)))
+            ratio(*cpu), *(f"{value:.1f}" for value in stolen)))
     memory = [statistics.median(found["memory"] for found in rounds[kind]) for kind in names]
     print(f"memory of the three servers at the end: java {memory[0]:.0f} MB, zabra {memory[1]:.0f} MB, ratio {ratio(*memory)}")
     print(f"took {time.monotonic() - started:.0f} s; every run: {RESULTS.relative_to(ROOT)}")

@@ -14,7 +14,7 @@ use crate::storage::{Disk, StorageError};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// Milliseconds until a dial that gets no answer is given up.
+/// Microseconds until a dial that gets no answer is given up.
 const DIAL_TIMEOUT_US: u64 = 300_000;
 
 impl World {

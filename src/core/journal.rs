@@ -1,13 +1,12 @@
 //! Does the disk's work, in the order in which the replica asked for it: appends with one sync for many, epochs, cuts,
 //! the installation of a leader's snapshot, configuration files.
 
+use super::write_snapshot_of;
 use crate::config;
 use crate::model::owner::OwnerRules;
 use crate::model::{ServerId, Zxid};
 use crate::replica::{ConfigFile, Debt, DiskDone, DiskOp, Input};
-use crate::storage::{
-    self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, SnapshotWriter, StorageError, TxnLog, write_whole,
-};
+use crate::storage::{self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, StorageError, TxnLog, write_whole};
 use crate::tree::Database;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -200,24 +199,6 @@ impl Journal {
                 write_whole(disk, path, config::point_to(&old, &dynamic, has_client).as_bytes())?;
                 storage::remove_if_there(disk, &config::dynamic_file(path, None))
             }
-        }
-    }
-}
-
-/// Writes a snapshot of a database that nobody else uses.
-pub fn write_snapshot_of(
-    db: &mut Database,
-    disk: &Arc<dyn Disk>,
-    dirs: &Dirs,
-) -> Result<PathBuf, StorageError> {
-    let (zxid, digest) = (db.last_txn.0, db.tree.digest());
-    db.begin_snapshot();
-    let mut writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid)?;
-    loop {
-        let slice = db.tree.snapshot_slice(usize::MAX >> 1);
-        writer.write(&slice.bytes)?;
-        if slice.done {
-            return writer.finish(zxid, Some(digest)).map(|(path, _)| path);
         }
     }
 }

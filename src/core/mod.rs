@@ -20,13 +20,13 @@ mod snapshots;
 mod timer;
 
 pub use feeder::{Fed, Feeder, Files};
-pub use journal::{Journal, Performed, RollRules, Setup, write_snapshot_of};
+pub use journal::{Journal, Performed, RollRules, Setup};
 pub use log_thread::{LogQueue, run as run_log};
 pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
 pub use restore::{RestoredDatabase, is_readable};
-pub use snapshots::{SnapshotJob, Snapshots, run as run_snapshots, write_snapshot};
+pub use snapshots::{SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of};
 pub use timer::{Alarm, run as run_timer};
 
 use crate::figures::Figures;

@@ -67,14 +67,18 @@ impl Shown {
         self.0.contains(&zxid)
     }
 
+    fn between(&self, last: i64, next: i64) -> impl Iterator<Item = i64> {
+        self.0.iter().copied().filter(move |zxid| last < *zxid && *zxid < next)
+    }
+
     /// Whether a history went on between these two.
     pub fn is_between(&self, last: i64, next: i64) -> bool {
-        self.0.iter().any(|zxid| last < *zxid && *zxid < next)
+        self.between(last, next).next().is_some()
     }
 
     /// Whether there was a transaction between these two, for sure. A Java server names snapshots by what opens an epoch
     /// too, which is none.
     pub fn proves_one_between(&self, last: i64, next: i64) -> bool {
-        self.0.iter().any(|zxid| last < *zxid && *zxid < next && *zxid as u32 != 0)
+        self.between(last, next).any(|zxid| zxid as u32 != 0)
     }
 }

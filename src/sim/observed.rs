@@ -106,10 +106,12 @@ impl Observed {
         let is_whole = !files.logs.iter().any(|file| file.is_damaged);
         // One that was stopped for long may find out late that it leads: what is of later epochs is not its business.
         for (zxid, _) in self.committed.range(first..epoch << 32) {
-            // A torn end was cut off, and a snapshot has what it held.
-            let goes_on_at = log.range(zxid..).next().map_or(i64::MAX, |(next, _)| *next);
-            let is_shown = files.snapshots.iter().any(|shown| (*zxid..goes_on_at).contains(shown));
-            if is_whole && !log.contains_key(zxid) && !is_shown {
+            // Where a torn end was cut off, a snapshot has what it held.
+            let is_shown = || {
+                let goes_on_at = log.range(zxid..).next().map_or(i64::MAX, |(next, _)| *next);
+                files.snapshots.iter().any(|shown| (*zxid..goes_on_at).contains(shown))
+            };
+            if is_whole && !log.contains_key(zxid) && !is_shown() {
                 return Err(format!(
                     "agreement: server {} leads epoch {epoch} without transaction {zxid:#x}, which was committed",
                     server + 1

@@ -34,33 +34,44 @@ impl World {
     }
 
     pub(super) fn await_service(&mut self) -> Result<(), String> {
-        let deadline = self.now + LIVENESS_MS * 1000;
-        let mut next_look = 0;
-        loop {
-            self.step()?;
-            if self.now < next_look {
-                continue;
-            }
-            next_look = self.now + 10_000;
-            let all_serve = self.members().iter().all(|index| self.serves(*index));
-            if all_serve && self.clients.iter().all(|client| client.acked >= LAST_WRITES) {
-                self.say(|| "all members serve, and every client writes".into());
-                return Ok(());
-            }
-            if self.now > deadline {
-                let modes: Vec<String> = self.modes();
-                let acked: Vec<usize> = self.clients.iter().map(|client| client.acked).collect();
-                return Err(format!(
-                    "liveness: not all serve {LIVENESS_MS} ms after everything was mended: {modes:?}, writes {acked:?}"
-                ));
-            }
+        let serve = |world: &Self| {
+            world.members().iter().all(|index| world.serves(*index))
+                && world.clients.iter().all(|client| client.acked >= LAST_WRITES)
+        };
+        if !self.comes_to(LIVENESS_MS, serve)? {
+            let modes = self.modes();
+            let acked: Vec<usize> = self.clients.iter().map(|client| client.acked).collect();
+            return Err(format!(
+                "liveness: not all serve {LIVENESS_MS} ms after everything was mended: {modes:?}, writes {acked:?}"
+            ));
         }
+        self.say(|| "all members serve, and every client writes".into());
+        Ok(())
     }
 
     /// Nobody asks for anything any more: all servers come to stand at the same place.
     pub(super) fn await_silence(&mut self) -> Result<(), String> {
         self.clients.iter_mut().for_each(|client| client.is_quiet = true);
-        let deadline = self.now + QUIET_MS * 1000;
+        let zxid = |world: &Self, index: usize| {
+            world.nodes[index].process.as_ref().map(|process| process.core.db.read().last_zxid)
+        };
+        let are_even = |world: &Self| {
+            let members = world.members();
+            let first = members.first().and_then(|index| zxid(world, *index));
+            first.is_some()
+                && world.clients.iter().all(Client::is_idle)
+                && members.iter().all(|index| world.serves(*index) && zxid(world, *index) == first)
+        };
+        if !self.comes_to(QUIET_MS, are_even)? {
+            let at: Vec<_> = self.members().into_iter().map(|index| zxid(self, index)).collect();
+            return Err(format!("liveness: servers do not come even: {:?} at {at:?}", self.modes()));
+        }
+        Ok(())
+    }
+
+    /// Whether things come to be so in time. They are looked at every 10 ms.
+    fn comes_to(&mut self, patience_ms: u64, be_so: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        let deadline = self.now + patience_ms * 1000;
         let mut next_look = 0;
         loop {
             self.step()?;
@@ -68,19 +79,11 @@ impl World {
                 continue;
             }
             next_look = self.now + 10_000;
-            let members = self.members();
-            let zxid = |index: &usize| {
-                self.nodes[*index].process.as_ref().map(|process| process.core.db.read().last_zxid)
-            };
-            let first = members.first().and_then(zxid);
-            let are_even = members.iter().all(|index| self.serves(*index) && zxid(index) == first);
-            let are_answered = self.clients.iter().all(Client::is_idle);
-            if are_even && are_answered && first.is_some() {
-                return Ok(());
+            if be_so(self) {
+                return Ok(true);
             }
             if self.now > deadline {
-                let at: Vec<_> = members.iter().map(zxid).collect();
-                return Err(format!("liveness: servers do not come even: {:?} at {at:?}", self.modes()));
+                return Ok(false);
             }
         }
     }

@@ -132,12 +132,25 @@ impl Journal {
                     false => DiskDone::Unmendable,
                 }
             }
-            DiskOp::Install { link, zxid, debt } => {
-                self.save_debt(debt)?;
-                self.log.restart(zxid.0);
+            DiskOp::Stage { link, zxid } => {
+                self.log.restart_staged(zxid.0);
                 let received = dirs.data.join(storage::received_name(link.0, zxid.0));
-                storage::install(disk, &dirs, &received, zxid.0)?;
-                DiskDone::Installed(zxid)
+                storage::stage(disk, &dirs, &received, zxid.0)?;
+                DiskDone::Staged(zxid)
+            }
+            DiskOp::Install => {
+                self.log.restart(self.log.last_zxid());
+                storage::install(disk, &dirs)?;
+                DiskDone::Installed
+            }
+            DiskOp::Unstage { to } => {
+                tracing::info!("the leader's history is not complete: going back to {to}");
+                self.log.restart(to.0);
+                storage::unstage(disk, &dirs)?;
+                let reread = self.reread(to)?;
+                let lost = || StorageError::Refused(format!("the files do not lead to {to} any more"));
+                database = Some(reread.ok_or_else(lost)?);
+                DiskDone::Unstaged(to)
             }
             DiskOp::Wipe { debt } => {
                 self.save_debt(debt)?;

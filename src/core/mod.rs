@@ -165,7 +165,10 @@ impl Core {
         }
         for input in &performed.done {
             if let Input::Disk(
-                DiskDone::Logged(zxid) | DiskDone::Truncated(zxid) | DiskDone::Installed(zxid),
+                DiskDone::Logged(zxid)
+                | DiskDone::Truncated(zxid)
+                | DiskDone::Staged(zxid)
+                | DiskDone::Unstaged(zxid),
                 _,
             ) = input
             {

@@ -395,7 +395,7 @@ impl Replica {
             Input::Disconnected { conn, session } => self.on_disconnected(conn, session),
             Input::Touched(sessions) => self.on_touched(now, sessions),
             Input::Disk(done, reread) => {
-                self.reread = reread;
+                self.reread = reread.or(self.reread.take());
                 self.zab.on_disk(now.mono_ms, done, &mut out.zab);
             }
             Input::Election(input) => self.on_election(now, input, out),

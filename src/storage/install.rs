@@ -1,5 +1,9 @@
 //! Large changes of the files that a leader asks for, each in steps of which any may be the last before a crash: a
-//! shorter log, the leader's snapshot in place of everything, nothing at all.
+//! shorter log, the leader's history in place of everything, nothing at all.
+//!
+//! A leader's snapshot is worth nothing without the log behind it, and the leader may fail before that is through. So
+//! the two are staged first, beside everything that this server has, and installed when they are complete: a crash
+//! before leaves what was there, a crash after what the leader sent.
 
 use super::log_reader::LogReader;
 use super::names::{files, log_zxid, snapshot_zxid};
@@ -8,10 +12,15 @@ use super::txn_log::dir_of;
 use super::{Dirs, Disk, StorageError, snapshot_name};
 use std::path::{Path, PathBuf};
 
-/// A received snapshot that is being installed: from here on it is what counts, and what else there is goes.
+/// Before the name of a received snapshot, and of the logs behind it. A start removes them, unless they were being
+/// installed.
+pub(super) const STAGED: &str = "staged.";
+/// Before the snapshot's name: what is staged is what counts from here on, and what else there is goes.
 const INSTALLING: &str = "install.";
+/// Likewise: nothing else is left, and the staged logs get their own names. Then the snapshot does.
+const ENTERING: &str = "enter.";
 
-/// The name of a snapshot that arrives over a link. A start removes it, unless it is being installed.
+/// The name of a snapshot that arrives over a link. A start removes it.
 pub fn received_name(link: u64, zxid: i64) -> String {
     format!("{TEMPORARY}received.{link}.{}", snapshot_name(zxid))
 }
@@ -24,9 +33,7 @@ pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Sto
     file.write_all(bytes).map_err(StorageError::io("write", &temporary))?;
     file.sync().map_err(StorageError::io("sync", &temporary))?;
     drop(file);
-    disk.rename(&temporary, path).map_err(StorageError::io("rename", &temporary))?;
-    let dir = dir_of(path);
-    disk.sync_dir(dir).map_err(StorageError::io("sync", dir))
+    rename(disk, &temporary, path)
 }
 
 pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StorageError> {
@@ -81,25 +88,68 @@ pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: i64) -> Result<bool, StorageEr
     Ok(true)
 }
 
-/// Puts the snapshot `received` in place of all snapshots and logs. The rename to its own name is the point from which
-/// a crash ends in the new state.
-pub fn install(disk: &dyn Disk, dirs: &Dirs, received: &Path, zxid: i64) -> Result<(), StorageError> {
-    let installing = dirs.data.join(format!("{INSTALLING}{}", snapshot_name(zxid)));
-    disk.rename(received, &installing).map_err(StorageError::io("rename", received))?;
-    disk.sync_dir(&dirs.data).map_err(StorageError::io("sync", &dirs.data))?;
+/// Keeps the snapshot `received` beside everything else, as that behind which the leader's log comes.
+pub fn stage(disk: &dyn Disk, dirs: &Dirs, received: &Path, zxid: i64) -> Result<(), StorageError> {
+    unstage(disk, dirs)?;
+    rename(disk, received, &dirs.data.join(format!("{STAGED}{}", snapshot_name(zxid))))
+}
+
+/// Removes what was staged.
+pub fn unstage(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
+    for (dir, zxid_of) in [(&dirs.data, snapshot_zxid as fn(&str) -> _), (&dirs.log, log_zxid)] {
+        let staged = marked(disk, dir, STAGED, zxid_of)?;
+        remove(disk, dir, staged.into_iter().map(|name| dir.join(format!("{STAGED}{name}"))).collect())?;
+    }
+    Ok(())
+}
+
+/// Puts what was staged, which is complete and durable, in place of all snapshots and logs. The first rename is the point
+/// from which a crash ends in the new state.
+pub fn install(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
+    disk.sync_dir(&dirs.log).map_err(StorageError::io("sync", &dirs.log))?;
+    for snapshot in marked(disk, &dirs.data, STAGED, snapshot_zxid)? {
+        mark(disk, &dirs.data, &snapshot, STAGED, INSTALLING)?;
+    }
     finish_install(disk, dirs).map(drop)
 }
 
-/// Does what is left to do of an installation, if one was begun.
+/// Does what is left to do of an installation, if one was begun. Returns the snapshot.
 pub(super) fn finish_install(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<PathBuf>, StorageError> {
-    let names = disk.list(&dirs.data).map_err(StorageError::io("list", &dirs.data))?;
-    let mut begun = names.iter().filter_map(|(name, _)| Some((name, name.strip_prefix(INSTALLING)?)));
-    let Some((name, snapshot)) = begun.next_back() else { return Ok(None) };
-    let (installing, path) = (dirs.data.join(name), dirs.data.join(snapshot));
-    clear(disk, dirs)?;
-    disk.rename(&installing, &path).map_err(StorageError::io("rename", &installing))?;
-    disk.sync_dir(&dirs.data).map_err(StorageError::io("sync", &dirs.data))?;
-    Ok(Some(path))
+    for snapshot in marked(disk, &dirs.data, INSTALLING, snapshot_zxid)? {
+        clear(disk, dirs)?;
+        mark(disk, &dirs.data, &snapshot, INSTALLING, ENTERING)?;
+    }
+    let mut entered = None;
+    for snapshot in marked(disk, &dirs.data, ENTERING, snapshot_zxid)? {
+        for log in marked(disk, &dirs.log, STAGED, log_zxid)? {
+            mark(disk, &dirs.log, &log, STAGED, "")?;
+        }
+        mark(disk, &dirs.data, &snapshot, ENTERING, "")?;
+        entered = Some(dirs.data.join(snapshot));
+    }
+    Ok(entered)
+}
+
+/// The own names of the files of one kind that have this mark before them.
+fn marked(
+    disk: &dyn Disk,
+    dir: &Path,
+    mark: &str,
+    zxid_of: fn(&str) -> Option<i64>,
+) -> Result<Vec<String>, StorageError> {
+    let names = disk.list(dir).map_err(StorageError::io("list", dir))?;
+    let own = names.iter().filter_map(|(name, _)| name.strip_prefix(mark));
+    Ok(own.filter(|name| zxid_of(name).is_some()).map(str::to_owned).collect())
+}
+
+/// Durably puts one mark in the place of another.
+fn mark(disk: &dyn Disk, dir: &Path, name: &str, old: &str, new: &str) -> Result<(), StorageError> {
+    rename(disk, &dir.join(format!("{old}{name}")), &dir.join(format!("{new}{name}")))
+}
+
+fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StorageError> {
+    disk.rename(from, to).map_err(StorageError::io("rename", from))?;
+    disk.sync_dir(dir_of(to)).map_err(StorageError::io("sync", dir_of(to)))
 }
 
 /// Removes all logs and snapshots.

@@ -22,7 +22,9 @@ pub use cursor::{LogCursor, Place, newest_snapshots};
 pub use debt::{read_debt, remove_debt, write_debt};
 pub use disk::{Disk, ReadFile, RealDisk, SegmentFile, WriteFile};
 pub use epochs::Epochs;
-pub use install::{install, read_whole, received_name, remove_if_there, truncate, wipe, write_whole};
+pub use install::{
+    install, read_whole, received_name, remove_if_there, stage, truncate, unstage, wipe, write_whole,
+};
 pub use lock::DirLock;
 pub use log_reader::{LogEnd, LogReader, LogRecord, Lost};
 pub use names::{Dirs, log_name, snapshot_name};

@@ -4,7 +4,7 @@
 //! is cut off is kept beside. Damage before good records, or a gap between them, does not start: the error names
 //! file and offset, and nothing is changed.
 
-use super::install::finish_install;
+use super::install::{STAGED, finish_install};
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord, Lost};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
@@ -383,7 +383,7 @@ impl Recovery<'_> {
 
     fn remove_temporaries(&mut self, dir: &Path) -> Result<(), StorageError> {
         for (name, _) in self.disk.list(dir).map_err(StorageError::io("list", dir))? {
-            if name.starts_with(TEMPORARY) {
+            if name.starts_with(TEMPORARY) || name.starts_with(STAGED) {
                 let file = dir.join(name);
                 self.disk.remove(&file).map_err(StorageError::io("remove", &file))?;
                 self.found.notes.push(Note::TemporaryRemoved { file });

@@ -459,11 +459,28 @@ struct FaultyDisk {
     room: AtomicU64,
     /// Syncs until one fails.
     syncs_left: Arc<AtomicU64>,
+    /// Renames and removes until all fail.
+    changes_left: AtomicU64,
 }
 
 impl FaultyDisk {
     fn new(room: u64, syncs: u64) -> Arc<Self> {
-        Arc::new(Self { room: AtomicU64::new(room), syncs_left: Arc::new(AtomicU64::new(syncs)) })
+        let (room, syncs_left) = (AtomicU64::new(room), Arc::new(AtomicU64::new(syncs)));
+        Arc::new(Self { room, syncs_left, changes_left: AtomicU64::new(u64::MAX) })
+    }
+
+    /// A process that ends after so many changes of names.
+    fn ending_after(changes: u64) -> Arc<Self> {
+        let disk = Self::new(u64::MAX, u64::MAX);
+        disk.changes_left.store(changes, Ordering::Relaxed);
+        disk
+    }
+
+    fn change(&self) -> io::Result<()> {
+        let left = self.changes_left.load(Ordering::Relaxed).checked_sub(1);
+        let left = left.ok_or_else(|| io::Error::other("the process has ended"))?;
+        self.changes_left.store(left, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -514,9 +531,11 @@ impl Disk for FaultyDisk {
         Ok(Box::new(FaultySegment { inner, syncs_left: self.syncs_left.clone() }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change()?;
         RealDisk.rename(from, to)
     }
     fn remove(&self, file: &Path) -> io::Result<()> {
+        self.change()?;
         RealDisk.remove(file)
     }
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()> {
@@ -556,6 +575,58 @@ fn a_full_disk_is_an_error_that_names_the_file() {
     log.sync().unwrap();
     let error = (2..9999).find_map(|zxid| log.append(zxid, &body(zxid, 1000)).err()).unwrap().to_string();
     assert!(error.contains("log.1") && error.contains("No space left"), "{error}");
+}
+
+/// A leader's history, snapshot and log, comes and is installed. The old one reaches further than the snapshot.
+fn take_history(dir: &Dir, disk: Arc<FaultyDisk>) -> Result<(), StorageError> {
+    let received = dir.path().join(received_name(1, 2));
+    let mut writer = SnapshotWriter::create_received(disk.clone(), received.clone())?;
+    writer.write(&2_i64.to_be_bytes())?;
+    writer.write(b"\0\0\0\x01/")?;
+    writer.finish(2, None)?;
+    stage(&*disk, &dir.dirs(), &received, 2)?;
+    let mut log = TxnLog::new(disk.clone(), dir.path(), OPTIONS, 5);
+    log.restart_staged(2);
+    for zxid in 3..=9 {
+        log.append(zxid, &body(zxid, 20))?;
+        if zxid == 6 {
+            log.roll();
+        }
+    }
+    log.sync()?;
+    log.restart(9);
+    install(&*disk, &dir.dirs())
+}
+
+/// The leader may lose its disk before its log is through: what this server had must not be gone by then. So, wherever a
+/// process ends, and the next one again, the old history is there or the new one, whole.
+#[test]
+fn a_leaders_history_takes_the_place_of_the_old_one_as_a_whole() {
+    let mut ends = Vec::new();
+    for (first, second) in (0..20).flat_map(|first| (0..20).map(move |second| (first, second))) {
+        let dir = Dir::new();
+        dir.write_log(Arc::new(RealDisk), 1..=4);
+        dir.write_log(Arc::new(RealDisk), 5..=5);
+        dir.write_snapshot(0);
+        dir.write_snapshot(3);
+        let done = take_history(&dir, FaultyDisk::ending_after(first)).is_ok();
+        let disk = FaultyDisk::ending_after(second);
+        let _ = recover(&*disk, &dir.dirs(), &mut Zxids::default(), &mut |_| Ok(()), &mut |_| ());
+        let (state, found) = recovered(&dir).unwrap();
+        let at = format!("first {first}, second {second}");
+        match found.last_zxid {
+            5 => assert_eq!((state.from_snapshot, state.replayed, done), (3, vec![4, 5], false), "{at}"),
+            9 => assert_eq!((state.from_snapshot, state.replayed), (2, (3..=9).collect()), "{at}"),
+            other => panic!("{at}: a history that ends at {other}"),
+        }
+        let left = RealDisk.list(&dir.path()).unwrap();
+        let own = |name: &str| name.starts_with("log.") || name.starts_with("snapshot.");
+        assert!(left.iter().all(|(name, _)| own(name)), "{at}: {left:?}");
+        ends.push((found.last_zxid, done));
+    }
+    for end in [(5, false), (9, false), (9, true)] {
+        assert!(ends.contains(&end), "{end:?} was never seen");
+    }
 }
 
 fn flip(path: &std::path::Path, place: usize) {

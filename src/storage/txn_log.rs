@@ -1,5 +1,6 @@
 //! The writer of the transaction log: segments `log.<zxid>`, allocated ahead, one sync for everything that waits.
 
+use super::install::STAGED;
 use super::{Disk, SegmentFile, StorageError, log_name};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct TxnLog {
     segment: Option<Segment>,
     /// Rolled segments with bytes that are not synced yet.
     unsynced: Vec<Segment>,
+    /// Before the names of new segments.
+    mark: &'static str,
     last_zxid: i64,
     /// An append or a sync failed: what is on the disk is not known, and asking again would not tell.
     failed: bool,
@@ -50,7 +53,7 @@ struct Segment {
 impl TxnLog {
     /// Appends go behind `last_zxid`, into a new segment.
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: i64) -> Self {
-        Self { disk, dir, options, segment: None, unsynced: Vec::new(), last_zxid, failed: false }
+        Self { disk, dir, options, segment: None, unsynced: Vec::new(), mark: "", last_zxid, failed: false }
     }
 
     /// Writes one transaction: header, record, digest. Not durable before [`Self::sync`].
@@ -89,7 +92,7 @@ impl TxnLog {
     }
 
     fn open_segment(&self, zxid: i64, framed: u64) -> Result<Segment, StorageError> {
-        let path = self.dir.join(log_name(zxid));
+        let path = self.dir.join(format!("{}{}", self.mark, log_name(zxid)));
         let needed = HEADER_LEN + framed + FRAME_LEN;
         let mut file = None;
         allocate(0, needed, self.options.prealloc_bytes + HEADER_LEN, |len| {
@@ -133,8 +136,15 @@ impl TxnLog {
     /// Everything behind `last_zxid` is gone from the files: the next append opens a new segment there.
     pub fn restart(&mut self, last_zxid: i64) {
         assert!(self.unsynced.is_empty(), "what was appended is synced before files go");
+        self.mark = "";
         self.segment = None;
         self.last_zxid = last_zxid;
+    }
+
+    /// What comes now follows a staged snapshot: until the next restart, segments are staged too.
+    pub fn restart_staged(&mut self, last_zxid: i64) {
+        self.restart(last_zxid);
+        self.mark = STAGED;
     }
 
     pub fn last_zxid(&self) -> i64 {

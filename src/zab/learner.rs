@@ -28,8 +28,8 @@ enum Stage {
     Truncating,
     /// The snapshot arrives.
     Receiving(Zxid),
-    /// The disk puts it in place of everything.
-    Installing,
+    /// The disk puts it beside what this server has.
+    Staging,
     /// What can't be mended is thrown away; then it all begins anew.
     Wiping,
     /// Takes the leader's history.
@@ -200,11 +200,9 @@ impl Learner {
     /// Packets have to wait: what they build on is not there yet.
     fn waits_for_disk(&self) -> bool {
         match self.stage {
-            Stage::Accepting
-            | Stage::Truncating
-            | Stage::Receiving(_)
-            | Stage::Installing
-            | Stage::Wiping => true,
+            Stage::Accepting | Stage::Truncating | Stage::Receiving(_) | Stage::Staging | Stage::Wiping => {
+                true
+            }
             Stage::Dialing { .. }
             | Stage::Introduced
             | Stage::Accepted
@@ -376,8 +374,11 @@ impl Learner {
             return false;
         }
         self.deadline = now + server.settings.init_ms();
-        self.stage = Stage::Installing;
-        server.install(link, zxid, out);
+        self.stage = Stage::Staging;
+        if self.forgetful {
+            server.save_debt(Debt::Unknown, out);
+        }
+        server.stage(link, zxid, out);
         true
     }
 
@@ -523,7 +524,7 @@ impl Learner {
                 let current = server.current;
                 self.ack_epoch(Some(current), server, out);
             }
-            (Stage::Truncating, DiskDone::Truncated(_)) | (Stage::Installing, DiskDone::Installed(_)) => {
+            (Stage::Truncating, DiskDone::Truncated(_)) | (Stage::Staging, DiskDone::Staged(_)) => {
                 self.stage = Stage::Syncing;
             }
             (Stage::Truncating, DiskDone::Unmendable) => self.stage = Stage::Wiping,
@@ -564,6 +565,7 @@ impl Learner {
             && server.durable >= zxid
         {
             self.stage = Stage::Entering;
+            server.install(out);
             server.disk(DiskOp::SaveCurrent(self.epoch), out);
         }
         if matches!(self.stage, Stage::Synced | Stage::Live)

@@ -172,6 +172,13 @@ impl Debt {
     }
 }
 
+/// Where a server stood before it was sent a snapshot, and stands again should the leader's history not come through.
+#[derive(Debug)]
+struct Kept {
+    log_end: Zxid,
+    last_seen: Arc<Ensemble>,
+}
+
 /// What a server keeps from term to term.
 #[derive(Debug)]
 pub struct Server {
@@ -191,6 +198,8 @@ pub struct Server {
     pub tail: VecDeque<Entry>,
     pub debt: Debt,
     pub abstains: bool,
+    /// What the files have beside a leader's history that is not complete yet.
+    kept: Option<Kept>,
     /// Work that the disk has not reported back, appends aside.
     disk_ops: usize,
     unlogged_bytes: VecDeque<(Zxid, usize)>,
@@ -213,6 +222,7 @@ impl Server {
             tail: VecDeque::new(),
             debt: at.debt,
             abstains: at.abstains,
+            kept: None,
             disk_ops: 0,
             unlogged_bytes: VecDeque::new(),
             unlogged: 0,
@@ -310,10 +320,52 @@ impl Server {
         self.save_debt(Debt::None, out);
     }
 
-    fn install(&mut self, link: LinkId, zxid: Zxid, out: &mut Outputs) {
-        self.debt = self.owes();
+    fn stage(&mut self, link: LinkId, zxid: Zxid, out: &mut Outputs) {
+        self.kept = Some(Kept { log_end: self.log_end, last_seen: self.view.last_seen.clone() });
         self.tail.clear();
-        self.disk(DiskOp::Install { link, zxid, debt: self.debt }, out);
+        self.disk(DiskOp::Stage { link, zxid }, out);
+    }
+
+    /// The snapshot is what counts in memory now.
+    fn on_staged(&mut self, zxid: Zxid, out: &mut Outputs) {
+        self.restart_at(zxid);
+        // NEWLEADER tells whether something is proposed.
+        self.see_again(self.view.committed.clone(), out);
+        out.events.push_back(Event::Install(zxid));
+    }
+
+    /// The leader's history is on disk behind the snapshot, if there was one.
+    fn install(&mut self, out: &mut Outputs) {
+        if self.kept.take().is_some() {
+            self.disk(DiskOp::Install, out);
+            if self.view.pending().is_none() {
+                self.disk(DiskOp::SaveConfig(ConfigFile::NoNext), out);
+            }
+        }
+    }
+
+    /// The term is over, and the leader's history is not complete.
+    fn unstage(&mut self, out: &mut Outputs) {
+        if let Some(kept) = &self.kept {
+            self.disk(DiskOp::Unstage { to: kept.log_end }, out);
+        }
+    }
+
+    fn on_unstaged(&mut self, to: Zxid, out: &mut Outputs) {
+        self.restart_at(to);
+        if let Some(kept) = self.kept.take() {
+            let is_committed = kept.last_seen.version() <= self.view.committed.version();
+            self.see_again(if is_committed { self.view.committed.clone() } else { kept.last_seen }, out);
+        }
+        out.events.push_back(Event::Reload(to));
+    }
+
+    /// The newest configuration of another history.
+    fn see_again(&mut self, config: Arc<Ensemble>, out: &mut Outputs) {
+        if config != self.view.last_seen {
+            self.view.last_seen = config;
+            out.events.push_back(Event::Reconfigured);
+        }
     }
 
     fn wipe(&mut self, out: &mut Outputs) {
@@ -512,12 +564,9 @@ impl Zab {
                 out.events.push_back(Event::Reload(zxid));
             }
             DiskDone::Unmendable => self.server.wipe(out),
-            DiskDone::Installed(zxid) => {
-                self.server.restart_at(zxid);
-                // NEWLEADER tells whether something is proposed.
-                self.server.withdraw(out);
-                out.events.push_back(Event::Install(zxid));
-            }
+            DiskDone::Staged(zxid) => self.server.on_staged(zxid, out),
+            DiskDone::Unstaged(to) => self.server.on_unstaged(to, out),
+            DiskDone::Installed => {}
             DiskDone::Wiped => {
                 self.server.restart_at(Zxid::ZERO);
                 out.events.push_back(Event::Reload(Zxid::ZERO));
@@ -585,7 +634,10 @@ impl Zab {
         match std::mem::replace(&mut self.term, Term::None) {
             Term::None => {}
             Term::Leading(leader) => leader.end(&mut self.server, out),
-            Term::Learning(learner) => learner.end(out),
+            Term::Learning(learner) => {
+                learner.end(out);
+                self.server.unstage(out);
+            }
         }
     }
 }

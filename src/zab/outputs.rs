@@ -21,11 +21,17 @@ pub enum DiskOp {
         to: Zxid,
         reload: bool,
     },
-    /// The snapshot that has just been received over `link` takes the place of everything. The debt comes first.
-    Install {
+    /// The snapshot that has just been received over `link` is what appends come behind from now on; everything else
+    /// stays, too.
+    Stage {
         link: LinkId,
         zxid: Zxid,
-        debt: Debt,
+    },
+    /// That snapshot, and what was appended behind it, take the place of everything else.
+    Install,
+    /// They go, and all is as before: the log ends at `to`.
+    Unstage {
+        to: Zxid,
     },
     /// Log and snapshots go: what is there can't be mended. The debt comes first.
     Wipe {
@@ -56,7 +62,9 @@ pub enum DiskDone {
     Truncated(Zxid),
     /// There is no snapshot from which the log could be cut at the place asked for.
     Unmendable,
-    Installed(Zxid),
+    Staged(Zxid),
+    Installed,
+    Unstaged(Zxid),
     Wiped,
     ConfigSaved,
 }
@@ -121,7 +129,7 @@ pub enum Event {
     Deliver(Entry),
     /// The database is to be that of the snapshot received.
     Install(Zxid),
-    /// The database is to be that of the files, read anew, where truncating asked for it; an empty one at 0.
+    /// The database is to be that of the files, where they were read anew; an empty one at 0.
     Reload(Zxid),
     /// This server leads: clients are served from now on.
     Leads(Epoch),

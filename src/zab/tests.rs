@@ -110,6 +110,60 @@ fn what_is_left_of_a_cut_log_is_delivered() {
     assert_eq!(delivered(&mut out), [kept]);
 }
 
+/// Server 1 has followed epoch 1 up to `last`, and is sent a leader's snapshot that ends before that.
+fn stage(zab: &mut Zab, last: Zxid, snapshot: Zxid, out: &mut Outputs) {
+    follow(zab, LINK, ServerId(2), Epoch(1), out);
+    enter(zab, LINK, Epoch(1), out);
+    (1..=last.counter()).for_each(|at| {
+        zab.on_leader_packet(0, LINK, proposal(Zxid::new(Epoch(1), at)), out);
+    });
+    zab.on_disk(0, DiskDone::Logged(last), out);
+    zab.end_term(out);
+    let link = LinkId(2);
+    join(zab, link, ServerId(3), Epoch(2), out);
+    zab.on_leader_packet(0, link, FromLeader::Snap(snapshot), out);
+    assert!(zab.on_snapshot(0, link, snapshot, out));
+    assert_eq!(out.disk.pop(), Some(DiskOp::Stage { link, zxid: snapshot }));
+    zab.on_disk(0, DiskDone::Staged(snapshot), out);
+    assert_eq!((zab.server.log_end, out.events.pop_back()), (snapshot, Some(Event::Install(snapshot))));
+}
+
+/// Seed 733510: the leader lost its disk before the log behind its snapshot was through, and this server had replaced what
+/// nobody else had by that snapshot.
+#[test]
+fn a_snapshot_without_the_log_behind_it_takes_nothing_away() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    let (snapshot, last) = (Zxid::new(Epoch(1), 3), Zxid::new(Epoch(1), 7));
+    stage(&mut zab, last, snapshot, &mut out);
+    zab.on_leader_packet(0, LinkId(2), proposal(Zxid::new(Epoch(1), 4)), &mut out);
+    zab.end_term(&mut out);
+    assert_eq!(out.disk.pop(), Some(DiskOp::Unstage { to: last }));
+    assert!(!zab.server.disk_is_idle(), "no vote before the files are read again");
+    zab.on_disk(0, DiskDone::Logged(Zxid::new(Epoch(1), 4)), &mut out);
+    zab.on_disk(0, DiskDone::Unstaged(last), &mut out);
+    assert!(out.events.contains(&Event::Reload(last)), "{:?}", out.events);
+    assert_eq!((zab.server.log_end, zab.server.debt), (last, Debt::None), "it can vote for what it had");
+}
+
+#[test]
+fn a_snapshot_takes_its_place_with_the_log_behind_it() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    let (snapshot, last) = (Zxid::new(Epoch(1), 3), Zxid::new(Epoch(1), 7));
+    stage(&mut zab, last, snapshot, &mut out);
+    let link = LinkId(2);
+    let next = Zxid::new(Epoch(1), 4);
+    zab.on_leader_packet(0, link, proposal(next), &mut out);
+    let opened = Zxid::new(Epoch(2), 0);
+    out.disk.clear();
+    zab.on_leader_packet(0, link, FromLeader::NewLeader { zxid: opened, config: None }, &mut out);
+    assert_eq!(out.disk, [], "the log is not on disk");
+    zab.on_disk(0, DiskDone::Logged(next), &mut out);
+    let no_next = DiskOp::SaveConfig(ConfigFile::NoNext);
+    assert_eq!(out.disk, [DiskOp::Install, no_next, DiskOp::SaveCurrent(Epoch(2))]);
+    zab.end_term(&mut out);
+    assert!(!out.disk.iter().any(|op| matches!(op, DiskOp::Unstage { .. })), "there is no way back");
+}
+
 #[test]
 fn no_history_ends_before_zero() {
     for packet in [FromLeader::Trunc(Zxid(-1)), FromLeader::Snap(Zxid(-1))] {

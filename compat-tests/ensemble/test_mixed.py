@@ -245,6 +245,9 @@ def test_sessions_move_and_expire_across_kinds(java_leads):
             # The same session at the other server, while the old connection stands.
             moved = connect(other, session.session, session.passwd, 6000)
             assert moved.session == session.session, f"from {one} to {other}"
+            # As with Java's client, xids go on. A server knows a commit by session and xid alone: of what a session did
+            # elsewhere a moment ago, it may hear when the session is here, and take it for the answer to a request of the same xid.
+            moved.xid = 100
             sync(moved)
             ok(moved, CREATE, create(f"{mine}-too", b"e", 1))
             # Writes through the old connection are refused: by an error, or by its end.
@@ -256,6 +259,7 @@ def test_sessions_move_and_expire_across_kinds(java_leads):
             session.close()
             back = connect(one, moved.session, moved.passwd, 6000)
             assert back.session == moved.session
+            back.xid = 200
             moved.close()
             ok(back, CREATE, create(f"{mine}-back", b"e", 1))
             # A wrong password takes nothing.

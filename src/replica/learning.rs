@@ -32,6 +32,8 @@ pub(super) struct Learning {
 #[derive(Debug)]
 struct Waiting {
     cxid: i32,
+    /// The end of the log when the leader was asked: its answer is newer.
+    after: Zxid,
     what: What,
     /// The answer, while an older request of the session has none.
     answer: Option<Answer>,
@@ -116,9 +118,9 @@ impl Learning {
         self.count
     }
 
-    fn wait(&mut self, session: SessionId, cxid: i32, what: What) {
+    fn wait(&mut self, session: SessionId, cxid: i32, after: Zxid, what: What) {
         self.count += 1;
-        let waiting = Waiting { cxid, what, answer: None };
+        let waiting = Waiting { cxid, after, what, answer: None };
         self.waiting.entry(session).or_default().push_back(waiting);
     }
 
@@ -186,16 +188,21 @@ impl Learning {
         let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
         let at = own.or_else(behind).unwrap_or(0);
         let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
-        queue.insert(at, Waiting { cxid: 0, what: What::Event { conn }, answer: Some(answer) });
+        queue.insert(
+            at,
+            Waiting { cxid: 0, after: entry.zxid, what: What::Event { conn }, answer: Some(answer) },
+        );
         self.count += 1;
     }
 }
 
 impl Waiting {
-    /// Whether `entry`, which is of the same session, is what this waits for.
+    /// Whether `entry`, which is of the same session, is what this waits for. An older one may have the same cxid: some
+    /// clients begin anew with each connection, and what they asked of another server may be committed late.
     fn waits_for(&self, entry: &Entry) -> bool {
-        let body = &entry.txn.body;
-        self.answer.is_none() && self.cxid == entry.txn.header.cxid && self.what.is_answered_by(body)
+        let (zxid, cxid) = (entry.zxid, entry.txn.header.cxid);
+        let is_of_it = self.cxid == cxid && self.after < zxid && self.what.is_answered_by(&entry.txn.body);
+        self.answer.is_none() && is_of_it
     }
 }
 
@@ -237,7 +244,8 @@ impl Replica {
     // Sessions.
 
     pub(super) fn learn_new_session(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        self.learning().wait(session, 0, What::Establish(hello));
+        let after = self.zab.server.log_end;
+        self.learning().wait(session, 0, after, What::Establish(hello));
         let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
         let op = Op::CreateSession.code();
         self.forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, out);
@@ -287,19 +295,20 @@ impl Replica {
             Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
             _ => may_forward(op, &body).map(|()| What::Write { conn }),
         };
+        let after = self.zab.server.log_end;
         let learning = self.learning();
         match what {
             Ok(what) => {
                 if matches!(what, What::Sync { .. }) {
                     learning.syncs.push_back(session);
                 }
-                learning.wait(session, cxid, what);
+                learning.wait(session, cxid, after, what);
                 let body = if op == Op::CloseSession { Bytes::new() } else { body };
                 let auth = auth.to_vec();
                 self.forward(Forwarded { session, cxid, op: op.code(), body, auth }, out);
             }
             Err(code) => {
-                learning.wait(session, cxid, What::Refused { conn });
+                learning.wait(session, cxid, after, What::Refused { conn });
                 let refused = learning.find(session, |waiting| matches!(waiting.what, What::Refused { .. }));
                 refused.expect("it was just put there").answer = Some(Answer::Refused(code));
                 learning.release(session, db.last_zxid, out);
@@ -367,9 +376,9 @@ mod tests {
     fn who_has_just_come_is_not_sent_away_with_the_others() {
         let hello = |conn| Hello { conn, timeout_ms: 1000, read_only: None, last_zxid_seen: 7 };
         let mut learning = Learning::default();
-        learning.wait(SessionId(1), 0, What::Establish(hello(ConnId(1))));
+        learning.wait(SessionId(1), 0, Zxid::ZERO, What::Establish(hello(ConnId(1))));
         learning.revalidations.entry(SessionId(2)).or_default().push_back(hello(ConnId(2)));
-        learning.wait(SessionId(3), 5, What::Write { conn: ConnId(3) });
+        learning.wait(SessionId(3), 5, Zxid::ZERO, What::Write { conn: ConnId(3) });
         let mut conns = Vec::new();
         let mut arriving: Vec<_> =
             learning.end(&mut conns).into_iter().map(|(id, hello)| (id, hello.conn)).collect();
@@ -378,14 +387,25 @@ mod tests {
         assert_eq!(conns, [ConnId(3)]);
     }
 
+    /// With kazoo, which counts anew on each connection, a write that was lost at one server could be the answer to another
+    /// write at the next.
+    #[test]
+    fn what_a_session_asked_of_another_server_answers_nothing_here() {
+        let (mine, conn) = (SessionId(1), ConnId(1));
+        let mut learning = Learning::default();
+        learning.wait(mine, 1, Zxid(7), What::Write { conn });
+        assert!(learning.find(mine, |waiting| waiting.waits_for(&entry(mine, 1, 7))).is_none());
+        assert!(learning.find(mine, |waiting| waiting.waits_for(&entry(mine, 1, 8))).is_some());
+    }
+
     #[test]
     fn an_event_of_somebody_elses_write_waits_behind_what_was_answered_before_it() {
         let (mine, other, conn) = (SessionId(1), SessionId(2), ConnId(1));
         let mut learning = Learning::default();
         learning.syncs.push_back(mine);
-        learning.wait(mine, 1, What::Sync { conn, path: Ok(None) });
-        learning.wait(mine, 2, What::Write { conn });
-        learning.wait(mine, 3, What::Write { conn });
+        learning.wait(mine, 1, Zxid::ZERO, What::Sync { conn, path: Ok(None) });
+        learning.wait(mine, 2, Zxid::ZERO, What::Write { conn });
+        learning.wait(mine, 3, Zxid::ZERO, What::Write { conn });
         let write = learning.find(mine, |waiting| waiting.cxid == 2).unwrap();
         write.answer = Some(Answer::Told(Zxid(5), Vec::new()));
         learning.release(mine, Zxid(5), &mut Outputs::default());

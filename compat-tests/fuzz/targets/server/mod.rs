@@ -217,7 +217,12 @@ impl Server {
                 DiskDone::Truncated(to)
             }
             DiskOp::Truncate { .. } => DiskDone::Unmendable,
-            DiskOp::Install { zxid, .. } => DiskDone::Installed(zxid),
+            DiskOp::Stage { zxid, .. } => DiskDone::Staged(zxid),
+            DiskOp::Install => DiskDone::Installed,
+            DiskOp::Unstage { to } => {
+                database = empty();
+                DiskDone::Unstaged(to)
+            }
             DiskOp::Wipe { .. } => {
                 database = empty();
                 DiskDone::Wiped

@@ -365,6 +365,22 @@ fn who_became_an_observer_does_not_carry_the_next_configuration() {
     assert!(!is_carried(&zab));
 }
 
+/// Seed 1067189: a voter began an epoch of its own, and was made an observer before it came back. It could follow no older
+/// epoch, and stayed outside.
+#[test]
+fn an_observer_that_accepted_a_later_epoch_gets_a_later_one() {
+    for (members, expected) in [("server.3=c:1:2:observer", true), ("server.4=d:1:2:observer", false)] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        zab.server.settings.strangers = Strangers::Allowed;
+        lead(&mut zab, &mut out);
+        let now = Ensemble::parse(&format!("{TWO}\n{members}")).unwrap();
+        zab.server.view = View::new(Arc::new(now));
+        welcome(&mut zab, LinkId(3), ServerId(3), Epoch(2), &mut out);
+        let is_lost = out.events.iter().any(|event| matches!(event, Event::Lost { .. }));
+        assert_eq!(is_lost, expected, "a stranger ends no term: {:?}", out.events);
+    }
+}
+
 #[test]
 fn a_designated_leader_that_does_not_know_yet_is_asked_again() {
     for (claimed, expected) in [(DESIGNATED, Some(ServerId(2))), (Epoch(1), None)] {

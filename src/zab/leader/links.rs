@@ -176,8 +176,9 @@ impl Leader {
         link.observer = observer;
         link.stage = Stage::Introduced;
         if self.phase >= Phase::EpochAcks {
-            if accepted > self.epoch && server.view.is_voter(sid) {
-                // It can never follow this epoch. A later one takes it in.
+            if accepted > self.epoch && server.view.is_member(sid) {
+                // It can never follow this epoch, an observer that was a voter once no more than a voter. A later one
+                // takes it in.
                 self.give_up(
                     format!("server {sid} accepted epoch {accepted}, later than {}", self.epoch),
                     out,

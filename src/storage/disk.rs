@@ -62,7 +62,11 @@ impl Disk for RealDisk {
         let mut found = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let meta = entry.metadata()?;
+            // Old files are purged, and snapshots get their names, while others look.
+            let meta = match entry.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                meta => meta?,
+            };
             if meta.is_file() {
                 found.push((entry.file_name().to_string_lossy().into_owned(), meta.len()));
             }

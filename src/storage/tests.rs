@@ -549,6 +549,30 @@ impl Disk for FaultyDisk {
     }
 }
 
+/// Found by the ensemble of real processes: purging began while a log was cut, and the server stopped.
+#[test]
+fn a_file_that_goes_while_its_directory_is_listed_is_none() {
+    let dir = Dir::new();
+    fs::write(dir.path().join("log.1"), b"").unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for number in 0..20 {
+                    fs::write(dir.path().join(format!("tmp.{number}")), b"").unwrap();
+                }
+                for number in 0..20 {
+                    fs::remove_file(dir.path().join(format!("tmp.{number}"))).unwrap();
+                }
+            }
+        });
+        let listed: io::Result<Vec<_>> = (0..5000).map(|_| RealDisk.list(&dir.path())).collect();
+        stop.store(true, Ordering::Relaxed);
+        let own = ("log.1".to_owned(), 0);
+        assert!(listed.unwrap().iter().all(|names| names.contains(&own)));
+    });
+}
+
 #[test]
 fn after_a_failed_sync_nothing_is_tried_again() {
     let dir = Dir::new();

@@ -148,7 +148,12 @@ impl Journal {
                 self.log.restart(to.0);
                 storage::unstage(disk, &dirs)?;
                 let reread = self.reread(to)?;
-                let lost = || StorageError::Refused(format!("the files do not lead to {to} any more"));
+                let (data, log) = (dirs.data.display(), dirs.log.display());
+                let lost = || {
+                    StorageError::Refused(format!(
+                        "the files in {data} and {log} do not lead to {to} any more"
+                    ))
+                };
                 database = Some(reread.ok_or_else(lost)?);
                 DiskDone::Unstaged(to)
             }

@@ -395,9 +395,8 @@ impl Server {
     /// What was proposed last, if anything, is no part of the leader's history.
     fn withdraw(&mut self, out: &mut Outputs) {
         if self.view.pending().is_some() {
-            self.view.last_seen = self.view.committed.clone();
+            self.see_again(self.view.committed.clone(), out);
             self.disk(DiskOp::SaveConfig(ConfigFile::NoNext), out);
-            out.events.push_back(Event::Reconfigured);
         }
     }
 

@@ -188,6 +188,12 @@ impl Pair {
         self.compare(&[], java_events, zabra_events, cx.known)
     }
 
+    /// Takes the events that are on their way to a slot: the answer to a ping comes behind them. What ends a connection
+    /// from outside its order (bytes that are no request, a second connection) may overtake them, with Java too.
+    fn settle(&mut self, slot: usize, cx: &mut Context<'_>) -> Option<String> {
+        self.alone(slot, &[Sent { xid: -2, op: op::PING, back: None, body: Vec::new() }], cx)
+    }
+
     /// Compares what one slot heard.
     fn compare(
         &mut self,
@@ -273,6 +279,9 @@ impl Pair {
         }
         cx.tally.connects += 1;
         let was_open = self.is_open(slot);
+        if was_open && let Some(text) = self.settle(slot, cx) {
+            return Some(text);
+        }
         let [java, zabra] = self.sides.each_mut().map(|side| side.resume(slot, timeout, password, seen));
         if let Some(text) = self.welcomes(&java.0, &zabra.0) {
             return Some(text);
@@ -320,6 +329,9 @@ impl Pair {
     fn raw(&mut self, slot: usize, bytes: &[u8], cx: &mut Context<'_>) -> Option<String> {
         if !self.is_open(slot) {
             return None;
+        }
+        if let Some(text) = self.settle(slot, cx) {
+            return Some(text);
         }
         let [java, zabra] = self.sides.each_mut().map(|side| {
             if let Some(connection) = &mut side.slots[slot].connection {
@@ -406,13 +418,11 @@ impl Pair {
     /// What every script ends with: the last events of each session, the whole tree, and an empty tree.
     fn finish(&mut self, waiting: &mut [Vec<Sent>], cx: &mut Context<'_>) -> Option<String> {
         waiting.iter_mut().for_each(Vec::clear);
-        let ping = Sent { xid: -2, op: op::PING, back: None, body: Vec::new() };
         for slot in 0..SLOTS {
-            if self.is_open(slot) {
-                let found = self.alone(slot, std::slice::from_ref(&ping), cx);
-                if found.is_some() {
-                    return found;
-                }
+            if self.is_open(slot)
+                && let Some(text) = self.settle(slot, cx)
+            {
+                return Some(text);
             }
         }
         let lost =

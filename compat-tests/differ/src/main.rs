@@ -210,7 +210,6 @@ fn report(
     found: &Difference,
     known: &Known,
 ) -> Result<(), String> {
-    println!("DIFFERENCE in world {}, seed {seed}, step {}:\n  {}", world.name, found.step, found.text);
     let mut steps = steps;
     steps.truncate(found.step + 1);
     let mut pair: Option<Pair> = None;
@@ -227,13 +226,15 @@ fn report(
             false
         }
     });
+    // The script can be long: what it shows comes behind it, where it is seen.
+    println!("--- script, world {}\n{}---", world.name, text(&shortest));
     match &last {
         Some(difference) => {
-            println!("shortest script: at its step {}:\n  {}", difference.step, difference.text)
+            println!("the script differs at its step {}:\n  {}", difference.step, difference.text)
         }
         None => println!("it did not show again: the script is not shortened"),
     }
-    println!("--- script, world {}\n{}---", world.name, text(&shortest));
+    println!("DIFFERENCE in world {}, seed {seed}, step {}:\n  {}", world.name, found.step, found.text);
     trouble.map_or(Ok(()), Err)
 }
 

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. Order: from the bottom up.
-const MAY_NAME: [(&str, &[&str]); 18] = [
+const MAY_NAME: [(&str, &[&str]); 19] = [
     ("jute", &[]),
     ("model", &[]),
     ("wire", &["jute", "model"]),
     ("ensemble", &["model"]),
     ("config", &["model", "ensemble"]),
     ("session", &["model"]),
+    ("sasl", &["model"]),
     ("tree", &["jute", "model", "wire"]),
     ("request", &["jute", "model", "wire", "ensemble", "tree"]),
     ("zab", &["jute", "model", "wire", "ensemble"]),
@@ -20,7 +21,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("figures", &["model", "replica"]),
     ("core", &["model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
     ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
-    ("client_port", &["jute", "model", "wire", "tree", "request", "replica", "figures", "core"]),
+    ("client_port", &["jute", "model", "wire", "tree", "request", "sasl", "replica", "figures", "core"]),
     (
         "server",
         &[

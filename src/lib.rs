@@ -12,6 +12,7 @@ pub mod model;
 pub mod peer;
 pub mod replica;
 pub mod request;
+pub mod sasl;
 pub mod server;
 pub mod session;
 pub mod sim;

@@ -42,6 +42,7 @@ fn configuration(args: &ServeArgs) -> Result<Config, String> {
             config.apply_jvm_flags(name, &flags).map_err(|error| error.to_string())?;
         }
     }
+    config.read_logins().map_err(|error| error.to_string())?;
     Ok(config)
 }
 

@@ -7,11 +7,14 @@ use crate::jute::{Reader, Source};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
 use crate::replica::{ClientMessage, Input};
 use crate::request::auth::EnsembleCheck;
-use crate::request::{ReadContext, Request, auth, is_read, serve_read, write_reply};
+use crate::request::{ReadContext, Request, auth, is_read, serve_read, write_frame, write_reply};
+use crate::sasl::{self, Answer, Login};
 use crate::tree::Database;
 use crate::wire::connect::Connect;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;
+use rustix::rand::GetRandomFlags;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -49,6 +52,7 @@ pub(super) struct Connection {
     pub session: SessionId,
     timeout: Duration,
     auth: Arc<[Id<Bytes>]>,
+    login: Login,
     input: Vec<u8>,
     input_at: usize,
     pub output: BytesMut,
@@ -94,6 +98,7 @@ impl Connection {
             session: SessionId::NONE,
             timeout: Duration::ZERO,
             auth: Arc::new([auth::ip_id(address)]),
+            login: Login::default(),
             input: Vec::new(),
             input_at: 0,
             output: BytesMut::new(),
@@ -285,15 +290,7 @@ impl Connection {
                 if !self.in_flight.is_empty() {
                     return false;
                 }
-                // Java stumbles over a null token too, and closes.
-                if !SaslRequest::decode(&mut Reader::new(body)).is_ok_and(|sasl| sasl.token.is_some()) {
-                    self.broken = Some("a SASL packet that does not decode");
-                    return true;
-                }
-                // As a Java server without a login configuration: no error, no token.
-                let body = |out: &mut BytesMut| SaslResponse::<&[u8]> { token: None }.encode(out);
-                write_reply(&mut self.output, header.xid, 0, Ok(body));
-                cx.answered += 1;
+                self.on_sasl(body, header.xid, cx);
                 true
             }
             Some(_) if !self.may_enter(cx.port) => {
@@ -388,18 +385,13 @@ impl Connection {
         // Java stumbles over a null here, and refuses.
         let ids = match (packet.scheme, packet.auth) {
             (None, _) | (Some(b"digest"), None) => None,
-            (Some(scheme), data) => auth::ids_for(scheme, data.unwrap_or_default(), address, &cx.port.rules),
+            (Some(scheme), data) => {
+                auth::ids_for(scheme, data.unwrap_or_default(), address, &cx.port.rules, &cx.db.tree)
+            }
         };
         match ids {
             Some(ids) => {
-                let mut all = self.auth.to_vec();
-                for id in ids {
-                    if !all.contains(&id) {
-                        all.push(id);
-                    }
-                }
-                self.auth = all.into();
-                cx.db.watches.lock().set_auth(self.id, &self.auth);
+                self.add_ids(ids, cx.db);
                 write_reply(&mut self.output, xid, 0, Ok(|_: &mut BytesMut| ()));
                 cx.answered += 1;
             }
@@ -408,6 +400,58 @@ impl Connection {
                 self.refuse(xid, 0, ErrorCode::AuthFailed);
             }
         }
+    }
+
+    fn add_ids(&mut self, ids: Vec<Id<Bytes>>, db: &Database) {
+        let mut all = self.auth.to_vec();
+        for id in ids {
+            if !all.contains(&id) {
+                all.push(id);
+            }
+        }
+        self.auth = all.into();
+        db.watches.lock().set_auth(self.id, &self.auth);
+    }
+
+    fn on_sasl(&mut self, body: &[u8], xid: i32, cx: &mut Context<'_>) {
+        // Java stumbles over a null token too, and closes.
+        let request = SaslRequest::decode(&mut Reader::new(body));
+        let Some(token) = request.ok().and_then(|request| request.token) else {
+            self.broken = Some("a SASL packet that does not decode");
+            return;
+        };
+        let mut err = 0;
+        let mut answer = None;
+        // Without accounts: no error, no token, as Java.
+        if let Some(logins) = &cx.port.logins {
+            let Ok(nonce) = nonce() else {
+                self.broken = Some("there is no random number for a SASL challenge");
+                return;
+            };
+            match self.login.answer(token, sasl::CLIENT_PORT, &logins.accounts, nonce) {
+                Ok(Answer::Challenge(token)) => answer = Some(token),
+                Ok(Answer::Proved { user, token }) => {
+                    tracing::debug!("{}: logged in as {user}", self.info.peer);
+                    self.add_ids(auth::sasl_ids(&user, &logins.super_users), cx.db);
+                    answer = Some(token);
+                }
+                Err(refusal) => {
+                    tracing::warn!("{}: SASL: {refusal}", self.info.peer);
+                    cx.port.core.figures.auth_failed.increment(1);
+                    let required = cx.port.limits.enforced_schemes.iter().any(|scheme| scheme == "sasl");
+                    if required || !logins.keeps_failed {
+                        err = match required {
+                            true => ErrorCode::SessionClosedRequireSaslAuth.code(),
+                            false => ErrorCode::AuthFailed.code(),
+                        };
+                        self.state = State::Ending;
+                    }
+                }
+            }
+        }
+        let response = SaslResponse { token: answer.as_deref() };
+        write_frame(&mut self.output, ReplyHeader { xid, zxid: 0, err }, |out| response.encode(out));
+        cx.answered += 1;
     }
 
     fn on_ensemble_check(&mut self, check: EnsembleCheck, xid: i32, cx: &mut Context<'_>) {
@@ -536,4 +580,14 @@ impl Connection {
     pub fn in_flight(&self) -> usize {
         self.in_flight.len() + self.pending.len()
     }
+}
+
+/// What a challenge has to hold: 40 characters that nobody can guess.
+fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 30];
+    let filled = rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
+    if filled < bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(STANDARD.encode(bytes))
 }

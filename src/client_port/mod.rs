@@ -9,7 +9,7 @@ pub use four_letter::Facts;
 pub use reactor::run as run_reactor;
 
 use crate::core::Core;
-use crate::model::{ConnId, SessionId};
+use crate::model::{Accounts, ConnId, SessionId};
 use crate::request::Rules;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
@@ -37,11 +37,23 @@ pub struct Limits {
     pub enforced_schemes: Vec<String>,
 }
 
+/// Who may log in by SASL.
+#[derive(Debug, Clone)]
+pub struct Logins {
+    pub accounts: Accounts,
+    /// Names that may do everything.
+    pub super_users: Vec<String>,
+    /// Who fails to log in stays connected, as nobody.
+    pub keeps_failed: bool,
+}
+
 /// What all reactors share.
 pub struct ClientPort {
     pub core: Arc<Core>,
     pub rules: Rules,
     pub limits: Limits,
+    /// `None`: nobody can, and no client is told so: it goes on as nobody.
+    pub logins: Option<Logins>,
     pub facts: Facts,
     connections: Mutex<Registry>,
     handover: Vec<Mutex<Vec<(TcpStream, SocketAddr)>>>,
@@ -93,9 +105,9 @@ impl ConnInfo {
 }
 
 impl ClientPort {
-    pub fn new(core: Arc<Core>, rules: Rules, limits: Limits, facts: Facts) -> Self {
+    pub fn new(core: Arc<Core>, rules: Rules, limits: Limits, logins: Option<Logins>, facts: Facts) -> Self {
         let handover = core.mailboxes.iter().map(|_| Mutex::default()).collect();
-        Self { core, rules, limits, facts, connections: Mutex::default(), handover }
+        Self { core, rules, limits, logins, facts, connections: Mutex::default(), handover }
     }
 
     /// Counts a new connection in, unless a limit is reached.

@@ -2,11 +2,14 @@
 //! beside it. Nothing here has effects; whoever starts a server reads it and hands it on.
 
 mod dynamic;
+mod jaas;
+mod sasl;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use dynamic::{dynamic_file, dynamic_text, point_to};
+pub use sasl::Sasl;
 
 use self::value::{At, words};
 use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
@@ -72,6 +75,9 @@ pub struct Config {
     pub enforce_auth: bool,
     pub enforce_auth_schemes: Vec<String>,
     pub require_sasl: bool,
+    pub sasl: Sasl,
+    /// The scheme `key`, an example of ZooKeeper's.
+    pub key_auth: bool,
     pub four_letter_words: Vec<String>,
     pub max_buffer: usize,
     pub max_buffer_extra: Option<usize>,
@@ -127,7 +133,7 @@ pub enum LearnersAllow {
 }
 
 /// Keys of a stock file that are accepted and have no effect yet, by their beginnings.
-const KEPT: [&str; 30] = [
+const KEPT: [&str; 29] = [
     "admin.",
     "metricsProvider.",
     "ssl.",
@@ -154,7 +160,6 @@ const KEPT: [&str; 30] = [
     "localSessions",
     "multiAddress.",
     "fips-mode",
-    "java.security.auth.login.config",
     "oraclePath",
     "watchManagerName",
     "follower.",
@@ -198,6 +203,8 @@ impl Config {
             enforce_auth: false,
             enforce_auth_schemes: Vec::new(),
             require_sasl: false,
+            sasl: Sasl::default(),
+            key_auth: false,
             four_letter_words: vec!["srvr".into()],
             max_buffer: 0xf_ffff,
             max_buffer_extra: None,
@@ -364,8 +371,9 @@ impl Config {
         for flag in flags.split_whitespace() {
             if let Some((key, value)) = flag.strip_prefix("-D").and_then(|flag| flag.split_once('=')) {
                 let ours = key.strip_prefix("zookeeper.");
-                let bare =
-                    ["jute.", "znode.container.", "readonlymode."].iter().any(|known| key.starts_with(known));
+                let bare = ["jute.", "znode.container.", "readonlymode.", "java.security.auth.login.config"]
+                    .iter()
+                    .any(|known| key.starts_with(known));
                 let Some(name) = ours.or(bare.then_some(key)) else { continue };
                 if !self.lines.contains_key(name) {
                     self.set(from, name, value)?;
@@ -373,6 +381,14 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Reads who may log in by SASL, once the file and the flags have said where that stands.
+    pub fn read_logins(&mut self) -> Result<(), ConfigError> {
+        let Some(file) = self.sasl.login_file.clone() else { return Ok(()) };
+        let text = read_text(&|file| std::fs::read(file), &file)?;
+        let wrong = |(line, what)| ConfigError::Wrong { file, what: format!("line {line}: {what}") };
+        self.sasl.take_logins(&text).map_err(wrong)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -485,6 +501,11 @@ impl Config {
             "enforce.auth.enabled" => self.enforce_auth = at.flag(),
             "enforce.auth.schemes" => self.enforce_auth_schemes = words(value),
             "sessionRequireClientSASLAuth" => self.require_sasl = at.flag(),
+            "java.security.auth.login.config" => self.sasl.login_file = Some(at.path()?),
+            "sasl.serverconfig" => self.sasl.section = Some(value.into()),
+            "SASLAuthenticationProvider.superPassword" => self.sasl.super_password = Some(value.into()),
+            "letAnySaslUserDoX" => self.sasl.any_user = Some(value.into()),
+            "allowSaslFailedClients" => self.sasl.keeps_failed = at.flag(),
             "4lw.commands.whitelist" => self.four_letter_words = words(value),
             "jute.maxbuffer" => self.max_buffer = at.number(1..=i64::from(i32::MAX))? as usize,
             "jute.maxbuffer.extrasize" => {
@@ -545,6 +566,9 @@ impl Config {
             _ if ["server.", "group.", "weight."].iter().any(|start| key.starts_with(start)) => {
                 self.servers.take(key, value).map_err(|wanted| at.wrong(&wanted))?;
             }
+            _ if key == "superUser" || key.starts_with("superUser.") => {
+                self.sasl.super_users.push(value.into());
+            }
             _ if key.starts_with("authProvider.") => self.take_auth_provider(place, value.trim()),
             _ if KEPT.iter().any(|known| key.starts_with(known)) => {
                 self.kept.insert(key.into(), value.into());
@@ -564,6 +588,8 @@ impl Config {
     fn take_auth_provider(&mut self, place: &str, class: &str) {
         match class.strip_prefix("org.apache.zookeeper.server.auth.") {
             Some("EnsembleAuthenticationProvider") => self.ensemble_auth = true,
+            Some("SASLAuthenticationProvider") => self.sasl.provider = true,
+            Some("KeyAuthenticationProvider") => self.key_auth = true,
             // Always there.
             Some("IPAuthenticationProvider" | "DigestAuthenticationProvider") => {}
             _ => self.warn(place, format!("{class} is not loaded: its scheme proves nothing here")),

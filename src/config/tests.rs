@@ -49,10 +49,12 @@ fn isro_is_answered_where_read_only_mode_is_on() {
 fn a_provider_that_is_not_loaded_is_a_warning() {
     let class = |name: &str| format!("dataDir=/d\nclientPort=2181\nauthProvider.1={name}\n");
     let built_in = |name: &str| parse(&class(&format!("org.apache.zookeeper.server.auth.{name}"))).unwrap();
-    for name in ["DigestAuthenticationProvider", "EnsembleAuthenticationProvider"] {
+    for name in
+        ["DigestAuthenticationProvider", "EnsembleAuthenticationProvider", "SASLAuthenticationProvider"]
+    {
         assert_eq!(built_in(name).warnings, [], "{name}");
     }
-    for config in [built_in("SASLAuthenticationProvider"), parse(&class("com.example.Ours")).unwrap()] {
+    for config in [built_in("X509AuthenticationProvider"), parse(&class("com.example.Ours")).unwrap()] {
         assert_eq!(config.warnings.len(), 1);
         assert_eq!(config.warnings[0].place, "zoo.cfg:3");
         assert!(config.warnings[0].text.contains("is not loaded"), "{:?}", config.warnings);
@@ -68,6 +70,28 @@ fn the_scheme_ensemble_has_the_names_that_are_configured() {
     assert_eq!(names(named), None);
     assert_eq!(names(on), Some(vec![]));
     assert_eq!(names(&format!("{on}{named}")), Some(["foo", "bar", "baz"].map(String::from).into()));
+}
+
+#[test]
+fn who_may_log_in_stands_in_the_file_that_a_flag_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("jaas.conf");
+    let read = |text: &str, flags: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut config = parse("dataDir=/d\nclientPort=1\nsuperUser.1=bob\n").unwrap();
+        let login = format!("-Djava.security.auth.login.config={} {flags}", file.display());
+        config.apply_jvm_flags("SERVER_JVMFLAGS", &login).unwrap();
+        config.read_logins().map(|()| config.sasl)
+    };
+    let text = "Server { x.DigestLoginModule required user_super=\"old\"; };";
+    let password =
+        |flags: &str| read(text, flags).unwrap().accounts.unwrap().password("super").map(String::from);
+    assert_eq!(password("").as_deref(), Some("old"));
+    assert_eq!(password("-Dzookeeper.SASLAuthenticationProvider.superPassword=new").as_deref(), Some("new"));
+    assert_eq!(read(text, "-Dzookeeper.sasl.serverconfig=Zoo").unwrap().accounts, None, "another section");
+    assert_eq!(read(text, "").unwrap().super_users, ["bob"]);
+    let wrong = read("Server {", "").unwrap_err().to_string();
+    assert!(wrong.starts_with(&format!("{}: line 1: ", file.display())), "{wrong}");
 }
 
 #[test]

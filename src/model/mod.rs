@@ -1,5 +1,6 @@
 //! The words every room shares: ids, zxids, error codes, paths, ACL bits, owners.
 
+mod accounts;
 mod digest_algorithm;
 mod error_code;
 mod ids;
@@ -8,6 +9,7 @@ pub mod owner;
 pub mod path;
 pub mod text;
 
+pub use accounts::Accounts;
 pub use digest_algorithm::DigestAlgorithm;
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};

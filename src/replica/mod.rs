@@ -526,9 +526,8 @@ impl Replica {
         let zxid = entry.zxid;
         let watches = db.watches.get_mut();
         if !watches.is_empty() {
-            let skip_acl = self.settings.rules.skip_acl;
-            let may_read =
-                |list: &AclList, ids: &[Id<Bytes>]| skip_acl || acl::permits(list, perms::READ, ids);
+            let rules = &self.settings.rules;
+            let may_read = |list: &AclList, ids: &[Id<Bytes>]| acl::permits(rules, list, perms::READ, ids);
             watches.fire(&self.events, &may_read, &mut self.watch_events);
         }
         self.events.clear();

@@ -1,26 +1,32 @@
 //! Who may do what: the check of an ACL list against a connection's ids, and the fix-up of lists that clients give.
 
+use super::Rules;
 use crate::jute::records::{Acl, AskedAcl, AskedId, Id};
 use crate::model::{ErrorCode, perms, text};
 use bytes::Bytes;
 use std::borrow::Cow;
 
 /// Whether one of `ids` has `perm` in `list` (`ZooKeeperServer.checkACL`). An empty list allows all.
-pub fn permits(list: &[Acl<Bytes>], perm: i32, ids: &[Id<Bytes>]) -> bool {
-    if list.is_empty() || ids.iter().any(|id| id.scheme == "super") {
+pub fn permits(rules: &Rules, list: &[Acl<Bytes>], perm: i32, ids: &[Id<Bytes>]) -> bool {
+    if rules.skip_acl || list.is_empty() || ids.iter().any(|id| id.scheme == "super") {
         return true;
     }
     list.iter().filter(|acl| acl.perms & perm != 0).any(|acl| {
         let wanted = &acl.id;
         (wanted.scheme == "world" && wanted.id == "anyone")
-            || ids.iter().any(|id| id.scheme == wanted.scheme && matches(wanted, id))
+            || ids.iter().any(|id| id.scheme == wanted.scheme && matches(rules, wanted, id))
     })
 }
 
-fn matches(wanted: &Id<Bytes>, given: &Id<Bytes>) -> bool {
+fn matches(rules: &Rules, wanted: &Id<Bytes>, given: &Id<Bytes>) -> bool {
     match &wanted.scheme[..] {
         b"ip" => ip_matches(&wanted.id, &given.id),
         b"digest" => wanted.id == given.id,
+        b"sasl" => rules.sasl.as_ref().is_some_and(|scheme| {
+            let any = scheme.any_user.as_deref().map(str::as_bytes);
+            given.id == "super" || wanted.id == given.id || any == Some(&wanted.id[..])
+        }),
+        b"key" => rules.key_auth && wanted.id == given.id,
         _ => false,
     }
 }
@@ -81,18 +87,18 @@ fn parse_v6(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Makes a client's list the one that is stored: duplicates dropped, `auth` expanded to the connection's
-/// authenticated ids, every id checked (`PrepRequestProcessor.fixupACL`). `digest` is false when that scheme is off.
+/// authenticated ids, every id checked (`PrepRequestProcessor.fixupACL`).
 pub fn fix_up(
+    rules: &Rules,
     list: &[AskedAcl<Bytes>],
     ids: &[Id<Bytes>],
-    digest: bool,
 ) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
     let mut fixed: Vec<Acl<Bytes>> = Vec::with_capacity(list.len());
     let mut seen: Vec<AskedAcl<Bytes>> = Vec::with_capacity(list.len());
     for asked in list {
         let asked = AskedAcl { perms: asked.perms, id: readable(&asked.id) };
         if !seen.contains(&asked) {
-            expand(&asked, ids, digest, &mut fixed)?;
+            expand(rules, &asked, ids, &mut fixed)?;
             seen.push(asked);
         }
     }
@@ -101,22 +107,24 @@ pub fn fix_up(
 
 /// Appends what one entry stands for. A missing id is told from a wrong one: Java stumbles over it.
 fn expand(
+    rules: &Rules,
     asked: &AskedAcl<Bytes>,
     ids: &[Id<Bytes>],
-    digest: bool,
     out: &mut Vec<Acl<Bytes>>,
 ) -> Result<(), ErrorCode> {
     let scheme = asked.id.scheme.clone().ok_or(ErrorCode::InvalidAcl)?;
     let entry = |id: Id<Bytes>| Acl { perms: asked.perms, id };
     if scheme == "auth" {
         let before = out.len();
-        out.extend(ids.iter().filter(|id| id.scheme == "digest").cloned().map(entry));
+        out.extend(ids.iter().filter(|id| proves_a_user(rules, &id.scheme)).cloned().map(entry));
         return if out.len() == before { Err(ErrorCode::InvalidAcl) } else { Ok(()) };
     }
     let is_valid: fn(&[u8]) -> bool = match &scheme[..] {
         b"world" => |id| id == b"anyone",
-        b"digest" if digest => is_digest_id,
+        b"digest" if rules.digest_auth.is_some() => is_digest_id,
         b"ip" => |id| parse_net(id).is_some(),
+        b"sasl" if rules.sasl.is_some() => is_principal,
+        b"key" if rules.key_auth => |_| true,
         _ => return Err(ErrorCode::InvalidAcl),
     };
     let id = asked.id.id.clone().ok_or(ErrorCode::MarshallingError)?;
@@ -125,6 +133,26 @@ fn expand(
     }
     out.push(entry(Id { scheme, id }));
     Ok(())
+}
+
+/// Whether an id of the scheme says who somebody is, not only where.
+fn proves_a_user(rules: &Rules, scheme: &[u8]) -> bool {
+    match scheme {
+        b"digest" => true,
+        b"sasl" => rules.sasl.is_some(),
+        b"key" => rules.key_auth,
+        _ => false,
+    }
+}
+
+/// A Kerberos name, `service/host@REALM`, of which only the first part has to be there (`KerberosName`).
+fn is_principal(id: &[u8]) -> bool {
+    let mut parts = id.split(|byte| *byte == b'@');
+    let (name, realm) = (parts.next().unwrap_or_default(), parts.next());
+    let is_simple = realm.is_none();
+    let components = name.split(|byte| *byte == b'/').count();
+    is_simple
+        || (components <= 2 && realm.is_some_and(|realm| !realm.contains(&b'/')) && parts.next().is_none())
 }
 
 /// Two parts around a colon, as `String.split(":")` counts them: empty parts at the end do not count.
@@ -157,8 +185,8 @@ fn readable(asked: &AskedId<Bytes>) -> AskedId<Bytes> {
 }
 
 /// The list that a caller without ADMIN may see: what follows the first colon of a digest id becomes `x`.
-pub fn masked(list: &[Acl<Bytes>], ids: &[Id<Bytes>]) -> Vec<Acl<Bytes>> {
-    let admin = permits(list, perms::ADMIN, ids);
+pub fn masked(rules: &Rules, list: &[Acl<Bytes>], ids: &[Id<Bytes>]) -> Vec<Acl<Bytes>> {
+    let admin = permits(rules, list, perms::ADMIN, ids);
     let mask = |acl: &Acl<Bytes>| {
         if admin || acl.id.scheme != "digest" {
             return acl.clone();
@@ -172,7 +200,9 @@ pub fn masked(list: &[Acl<Bytes>], ids: &[Id<Bytes>]) -> Vec<Acl<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SaslScheme;
     use super::*;
+    use crate::model::DigestAlgorithm;
 
     fn id(scheme: &'static str, id: &'static str) -> Id<Bytes> {
         Id { scheme: Bytes::from_static(scheme.as_bytes()), id: Bytes::from_static(id.as_bytes()) }
@@ -180,6 +210,42 @@ mod tests {
 
     fn acl(perms: i32, scheme: &'static str, name: &'static str) -> Acl<Bytes> {
         Acl { perms, id: id(scheme, name) }
+    }
+
+    fn rules() -> Rules {
+        Rules { digest_auth: Some(DigestAlgorithm::Sha1), ..Rules::default() }
+    }
+
+    fn with_sasl(any_user: Option<&str>) -> Rules {
+        Rules { sasl: Some(SaslScheme { any_user: any_user.map(String::from) }), ..rules() }
+    }
+
+    fn permits(list: &[Acl<Bytes>], perm: i32, ids: &[Id<Bytes>]) -> bool {
+        super::permits(&rules(), list, perm, ids)
+    }
+
+    #[test]
+    fn a_name_that_sasl_proved_matches_its_entries_where_the_scheme_is_on() {
+        let list = [acl(perms::READ, "sasl", "bob"), acl(perms::WRITE, "sasl", "anyone")];
+        let may = |rules: &Rules, perm, name| super::permits(rules, &list, perm, &[id("sasl", name)]);
+        let plain = with_sasl(None);
+        assert!(may(&plain, perms::READ, "bob") && !may(&plain, perms::READ, "alice"));
+        assert!(may(&plain, perms::READ, "super"), "of whom the scheme takes every entry");
+        assert!(!may(&plain, perms::WRITE, "bob"));
+        let open = with_sasl(Some("anyone"));
+        assert!(may(&open, perms::WRITE, "bob") && !may(&open, perms::READ, "alice"));
+        assert!(!may(&rules(), perms::READ, "bob"));
+        let asked = |name| [AskedAcl::from(acl(31, "sasl", name))];
+        for good in ["user", "service/host.name.com", "user@KERB.REALM", "service/host@KERB.REALM", "a/b/c"] {
+            assert!(fix_up(&plain, &asked(good), &[]).is_ok(), "{good}");
+        }
+        for bad in ["user@KERB.REALM/server.com", "user@KERB.REALM1@KERB.REALM2", "a/b/c@d"] {
+            assert_eq!(fix_up(&plain, &asked(bad), &[]), Err(ErrorCode::InvalidAcl), "{bad}");
+        }
+        assert_eq!(fix_up(&rules(), &asked("user"), &[]), Err(ErrorCode::InvalidAcl));
+        let creator = [AskedAcl::from(acl(31, "auth", ""))];
+        let own = [id("ip", "127.0.0.1"), id("sasl", "bob"), id("super", "")];
+        assert_eq!(fix_up(&plain, &creator, &own), Ok(vec![acl(31, "sasl", "bob")]));
     }
 
     #[test]
@@ -201,7 +267,7 @@ mod tests {
     fn fix_up_refuses_what_java_refuses() {
         let own = [id("ip", "127.0.0.1"), id("digest", "u:hash")];
         let asked = |list: &[Acl<Bytes>]| list.iter().cloned().map(AskedAcl::from).collect::<Vec<_>>();
-        let ok = |list: &[Acl<Bytes>]| fix_up(&asked(list), &own, true);
+        let ok = |list: &[Acl<Bytes>]| fix_up(&rules(), &asked(list), &own);
         assert_eq!(ok(&[]), Err(ErrorCode::InvalidAcl));
         for bad in
             [("world", "me"), ("digest", "nocolon"), ("digest", "a:b:c"), ("ip", "300.1.1.1"), ("what", "x")]
@@ -213,7 +279,11 @@ mod tests {
         }
         let twice = [acl(31, "auth", ""), acl(31, "auth", "")];
         assert_eq!(ok(&twice), Ok(vec![acl(31, "digest", "u:hash")]));
-        assert_eq!(fix_up(&asked(&twice), &own[..1], true), Err(ErrorCode::InvalidAcl), "ip does not count");
+        assert_eq!(
+            fix_up(&rules(), &asked(&twice), &own[..1]),
+            Err(ErrorCode::InvalidAcl),
+            "ip does not count"
+        );
     }
 
     #[test]
@@ -221,7 +291,7 @@ mod tests {
         let own = [id("digest", "u:hash")];
         let asked = |scheme: Option<&'static str>| {
             let scheme = scheme.map(|scheme| Bytes::from_static(scheme.as_bytes()));
-            fix_up(&[AskedAcl { perms: 31, id: AskedId { scheme, id: None } }], &own, true)
+            fix_up(&rules(), &[AskedAcl { perms: 31, id: AskedId { scheme, id: None } }], &own)
         };
         assert_eq!(asked(None), Err(ErrorCode::InvalidAcl));
         assert_eq!(asked(Some("none")), Err(ErrorCode::InvalidAcl));

@@ -3,6 +3,7 @@
 use super::Rules;
 use crate::jute::records::Id;
 use crate::model::{DigestAlgorithm, text};
+use crate::tree::Tree;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
@@ -21,7 +22,13 @@ pub fn ip_id(address: IpAddr) -> Id<Bytes> {
 }
 
 /// The ids that `scheme` with `data` proves; `None`: refused.
-pub fn ids_for(scheme: &[u8], data: &[u8], address: IpAddr, rules: &Rules) -> Option<Vec<Id<Bytes>>> {
+pub fn ids_for(
+    scheme: &[u8],
+    data: &[u8],
+    address: IpAddr,
+    rules: &Rules,
+    tree: &Tree,
+) -> Option<Vec<Id<Bytes>>> {
     match scheme {
         b"ip" => Some(vec![ip_id(address)]),
         b"digest" => {
@@ -33,8 +40,33 @@ pub fn ids_for(scheme: &[u8], data: &[u8], address: IpAddr, rules: &Rules) -> Op
             ids.push(Id { scheme: Bytes::from_static(b"digest"), id: digest.into() });
             Some(ids)
         }
+        b"key" if rules.key_auth => {
+            let key = tree.find(b"/key").map(|key| tree.data(key).unwrap_or_default());
+            is_multiple(data, key).then(|| vec![Id { scheme: Bytes::from_static(b"key"), id: Bytes::new() }])
+        }
         _ => None,
     }
+}
+
+/// The example of a provider that ZooKeeper comes with (`KeyAuthenticationProvider`): as long as there is no key,
+/// everyone may come and set one. Java calls its ids nothing too.
+fn is_multiple(data: &[u8], key: Option<&[u8]>) -> bool {
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i32>().ok();
+    let Some(key) = key else { return true };
+    match (number(key), number(data)) {
+        (Some(key), Some(data)) => key == 0 || data.wrapping_rem(key) == 0,
+        _ => false,
+    }
+}
+
+/// The ids of a user who has logged in by SASL. The name that was proved counts, not another that the client asks to act
+/// as, and not what Kerberos rules would make of it.
+pub fn sasl_ids(user: &str, super_users: &[String]) -> Vec<Id<Bytes>> {
+    let mut ids = vec![Id { scheme: Bytes::from_static(b"sasl"), id: user.to_string().into() }];
+    if super_users.iter().any(|name| name == user) {
+        ids.push(Id { scheme: Bytes::from_static(b"super"), id: Bytes::new() });
+    }
+    ids
 }
 
 /// What a client's word for the ensemble that it means comes to.
@@ -103,6 +135,17 @@ mod tests {
         assert_eq!(check_ensemble(b"ba", &names), EnsembleCheck::Another);
         assert_eq!(check_ensemble(b"", &names), EnsembleCheck::Skipped);
         assert_eq!(check_ensemble(b"foo", &[]), EnsembleCheck::Skipped);
+    }
+
+    #[test]
+    fn a_key_takes_its_multiples() {
+        for (data, key, fits) in
+            [("25", "5", true), ("26", "5", false), ("x", "5", false), ("25", "", false), ("7", "0", true)]
+        {
+            assert_eq!(is_multiple(data.as_bytes(), Some(key.as_bytes())), fits, "{data} {key}");
+        }
+        assert!(is_multiple(b"x", None), "no key yet");
+        assert!(is_multiple(b"-2147483648", Some(b"-1")), "the one quotient that no number holds");
     }
 
     #[test]

@@ -12,7 +12,14 @@ mod tests;
 
 pub use forward::may_forward;
 pub use prepare::{Preparer, Request};
-pub use reads::{Reader as ReadContext, is_read, serve as serve_read, write_event, write_reply};
+pub use reads::{Reader as ReadContext, is_read, serve as serve_read, write_event, write_frame, write_reply};
+
+/// How entries of the scheme `sasl` match.
+#[derive(Debug, Clone, Default)]
+pub struct SaslScheme {
+    /// An entry for this name stands for everyone who has logged in.
+    pub any_user: Option<String>,
+}
 
 /// The settings that decide about requests, out of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +36,10 @@ pub struct Rules {
     pub digest_auth: Option<crate::model::DigestAlgorithm>,
     /// `user:hash` of the super user.
     pub super_digest: Option<Vec<u8>>,
+    /// The scheme `sasl`; `None`: no ACL entry of it is valid or matches.
+    pub sasl: Option<SaslScheme>,
+    /// The scheme `key`, ZooKeeper's example of one: who knows a multiple of the number in `/key`.
+    pub key_auth: bool,
     /// The names of this server's ensemble, for the scheme `ensemble`; `None`: the scheme is off.
     pub ensemble_names: Option<Vec<String>>,
     /// Digests go into the log (`zookeeper.digest.enabled`).

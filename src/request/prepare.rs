@@ -407,7 +407,7 @@ impl Preparer {
             return Err(ErrorCode::BadArguments);
         }
         let parent_len = path::parent(&wanted).ok_or(ErrorCode::BadArguments)?.len();
-        let acl = acl::fix_up(acl, auth, self.rules.digest_auth.is_some())?;
+        let acl = acl::fix_up(&self.rules, acl, auth)?;
         let parent = self.outstanding.find(tree, &wanted[..parent_len])?;
         self.permit(&parent, perms::CREATE, auth)?;
         let parent_stat = parent.stat.expect("find() gives living znodes");
@@ -506,7 +506,7 @@ impl Preparer {
     ) -> Result<TxnBody, ErrorCode> {
         let AskedSetAcl { path, acl, version } = request;
         let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
-        let acl = acl::fix_up(&acl.unwrap_or_default(), auth, self.rules.digest_auth.is_some())?;
+        let acl = acl::fix_up(&self.rules, &acl.unwrap_or_default(), auth)?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::ADMIN, auth)?;
         let mut stat = node.stat.expect("find() gives living znodes");
@@ -537,11 +537,7 @@ impl Preparer {
     }
 
     fn permit(&self, node: &Change, perm: i32, auth: &[Id<Bytes>]) -> Result<(), ErrorCode> {
-        if self.rules.skip_acl || acl::permits(&node.acl, perm, auth) {
-            Ok(())
-        } else {
-            Err(ErrorCode::NoAuth)
-        }
+        if acl::permits(&self.rules, &node.acl, perm, auth) { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 
     /// Hard limits only: soft ones never refuse. Compared with the applied usage, as Java does.

@@ -77,13 +77,20 @@ pub fn write_reply(
     zxid: i64,
     body: Result<impl FnOnce(&mut BytesMut), ErrorCode>,
 ) {
+    let err = body.as_ref().err().map_or(0, |code| code.code());
+    write_frame(out, ReplyHeader { xid, zxid, err }, |out| {
+        if let Ok(body) = body {
+            body(out);
+        }
+    });
+}
+
+/// Appends a framed reply whose body does not depend on its error.
+pub fn write_frame(out: &mut BytesMut, header: ReplyHeader, body: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.put_i32(0);
-    let err = body.as_ref().err().map_or(0, |code| code.code());
-    ReplyHeader { xid, zxid, err }.encode(out);
-    if let Ok(body) = body {
-        body(out);
-    }
+    header.encode(out);
+    body(out);
     let len = (out.len() - start - 4) as i32;
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
@@ -167,8 +174,7 @@ fn answer(
 #[inline]
 fn readable(db: &Database, reader: Reader<'_>, path: &[u8]) -> Result<NodeId, ErrorCode> {
     let id = db.tree.find(path).ok_or(ErrorCode::NoNode)?;
-    if db.tree.is_open(id) || reader.rules.skip_acl || acl::permits(db.tree.acl(id), perms::READ, reader.auth)
-    {
+    if db.tree.is_open(id) || acl::permits(reader.rules, db.tree.acl(id), perms::READ, reader.auth) {
         Ok(id)
     } else {
         Err(ErrorCode::NoAuth)
@@ -243,10 +249,10 @@ fn write_children(db: &Database, id: NodeId, out: &mut BytesMut) {
 fn get_acl(db: &Database, reader: Reader<'_>, path: &[u8], out: &mut BytesMut) -> Result<(), ErrorCode> {
     let id = db.tree.find(path).ok_or(ErrorCode::NoNode)?;
     let list = db.tree.acl(id);
-    if !reader.rules.skip_acl && !acl::permits(list, perms::READ | perms::ADMIN, reader.auth) {
+    if !acl::permits(reader.rules, list, perms::READ | perms::ADMIN, reader.auth) {
         return Err(ErrorCode::NoAuth);
     }
-    let shown = if reader.rules.skip_acl { list.to_vec() } else { acl::masked(list, reader.auth) };
+    let shown = acl::masked(reader.rules, list, reader.auth);
     GetAclResponse { acl: shown, stat: db.tree.stat(id) }.encode(out);
     Ok(())
 }

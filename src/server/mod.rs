@@ -105,7 +105,13 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
 
     let facts = settings::facts(config, &dirs, started);
     let rules = settings.rules.clone();
-    let port = Arc::new(ClientPort::new(core.clone(), rules, settings::limits(config), facts));
+    let port = Arc::new(ClientPort::new(
+        core.clone(),
+        rules,
+        settings::limits(config),
+        settings::logins(config),
+        facts,
+    ));
     let peers = match member {
         Some(addresses) => {
             let running = peer::start(&core, settings::peers(config, &tuning), files, addresses);

@@ -1,7 +1,7 @@
 //! What each part of a server is told of the configuration.
 
 use super::Tuning;
-use crate::client_port::{Facts, Limits};
+use crate::client_port::{Facts, Limits, Logins};
 use crate::config::{Config, LearnersAllow};
 use crate::core::{Files, Opening, RollRules, Setup};
 use crate::election::Pace;
@@ -9,7 +9,7 @@ use crate::model::ServerId;
 use crate::model::owner::OwnerRules;
 use crate::peer;
 use crate::replica::{Settings, Strangers};
-use crate::request::Rules;
+use crate::request::{Rules, SaslScheme};
 use crate::storage::{Dirs, Disk, LogOptions};
 use crate::zab;
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
             enforce_quota: config.enforce_quota,
             reconfig: config.reconfig_enabled,
             digest_auth: config.digest_auth,
+            sasl: config.sasl.provider.then(|| SaslScheme { any_user: config.sasl.any_user.clone() }),
+            key_auth: config.key_auth,
             ensemble_names: config.ensemble_names(),
             super_digest: config.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),
             txn_digests: config.digest_enabled,
@@ -114,6 +116,14 @@ pub(super) fn limits(config: &Config) -> Limits {
         outstanding: config.global_outstanding_limit.saturating_mul(OUTSTANDING_FACTOR),
         enforced_schemes: config.enforced_schemes(),
     }
+}
+
+pub(super) fn logins(config: &Config) -> Option<Logins> {
+    Some(Logins {
+        accounts: config.sasl.accounts.clone()?,
+        super_users: config.sasl.super_users.clone(),
+        keeps_failed: config.sasl.keeps_failed,
+    })
 }
 
 pub(super) fn facts(config: &Config, dirs: &Dirs, started: Instant) -> Facts {

@@ -383,15 +383,19 @@ impl Pair {
         if !self.is_open(slot) {
             return None;
         }
-        let heard = self.sides.each_mut().map(|side| {
-            let heard = side.collect_until(slot, |heard| *heard == Heard::Closed);
+        let mut heard = [Vec::new(), Vec::new()];
+        for (side, heard) in self.sides.iter_mut().zip(&mut heard) {
+            // The session's end takes the next zxid. Java may close the connection before, for its own idleness.
+            let over = side.names.compared + 1;
+            *heard = side.collect_until(slot, |heard| *heard == Heard::Closed);
+            if let Err(end) = side.wait_for(over) {
+                return Some(format!("{}: the session does not end: {end:?}", side.kind.name()));
+            }
             side.expired(slot);
-            // The session's end took a zxid; its events may have named it already.
-            side.names.high = side.names.compared.max(side.names.high).max(side.names.compared + 1);
+            side.names.high = side.names.high.max(over);
             side.names.compared = side.names.high;
             side.names.ended.insert(side.names.high);
-            heard
-        });
+        }
         cx.tally.expired += 1;
         let [java, zabra] = heard;
         cx.tally.silences += u64::from(java.last() == Some(&Heard::Silence));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How long a server may take until it serves.
 const START: Duration = Duration::from_secs(60);
 /// There is no event to await across processes but the next try.
-const BETWEEN_TRIES: Duration = Duration::from_millis(5);
+pub const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 static NEXT_DIR: AtomicU32 = AtomicU32::new(0);
 

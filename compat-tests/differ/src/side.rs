@@ -1,12 +1,13 @@
 //! One of the two servers as the driver sees it: its connections, its sessions, and the names of its numbers.
 
-use crate::connection::{Connection, Heard, Reply, Welcome, hello, password_of, ping, request};
+use crate::connection::{Connection, Heard, PATIENCE, Reply, Welcome, hello, password_of, ping, request};
 use crate::names::Names;
 use crate::op;
 use crate::script::{Password, Seen};
-use crate::server::Kind;
+use crate::server::{BETWEEN_TRIES, Kind};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 pub const SLOTS: usize = 4;
 /// What the slots and the administrator ask for. Nothing expires unless it is meant to.
@@ -75,6 +76,19 @@ impl Side {
             }
         }
         Ok(replies)
+    }
+
+    /// Waits until the server has applied `zxid`.
+    pub fn wait_for(&mut self, zxid: i64) -> Result<(), Heard> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.ask(&[ping()])?[0].zxid < zxid {
+            if Instant::now() > deadline {
+                return Err(Heard::Silence);
+            }
+            // There is no event to await on this connection but the next answer.
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+        Ok(())
     }
 
     pub fn open(&mut self, slot: usize, timeout: i32, read_only: Option<u8>) -> Result<Welcome, Heard> {

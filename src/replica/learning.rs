@@ -4,13 +4,14 @@
 use super::clients::{Hello, refuse};
 use super::leading::{last_reply, sync_path, write_sync};
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
+use crate::jute::records::SyncRequest;
 use crate::model::{ConnId, ErrorCode, Op, SessionId, Zxid};
 use crate::request::{Request, may_forward};
 use crate::tree::{Applied, Database};
 use crate::wire::quorum::Forwarded;
 use crate::wire::txn::TxnBody;
 use crate::zab::Entry;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 #[derive(Debug, Default)]
@@ -19,8 +20,8 @@ pub(super) struct Learning {
     waiting: HashMap<SessionId, VecDeque<Waiting>>,
     /// Clients that reattach: the leader answers in the order in which it was asked, per session.
     revalidations: HashMap<SessionId, VecDeque<Hello>>,
-    /// The sessions of `sync`s under way: the leader answers them in order, and does not say which.
-    syncs: VecDeque<SessionId>,
+    /// The `sync`s under way: the leader answers them in order, and does not say which.
+    syncs: VecDeque<SyncFor>,
     /// Connections with answers that wait for an older `sync` of theirs: events wait with them, so that zxids never go
     /// back.
     held: HashMap<ConnId, SessionId>,
@@ -30,10 +31,17 @@ pub(super) struct Learning {
 }
 
 #[derive(Debug)]
+enum SyncFor {
+    /// A client that asked for it.
+    Request(SessionId),
+    /// A client that reattaches. A commit says whose it is by session and cxid alone, and some clients count anew on each
+    /// connection: what the session asked of another server has to be here before it may ask for more.
+    Arrival(SessionId, Hello),
+}
+
+#[derive(Debug)]
 struct Waiting {
     cxid: i32,
-    /// The end of the log when the leader was asked: its answer is newer.
-    after: Zxid,
     what: What,
     /// The answer, while an older request of the session has none.
     answer: Option<Answer>,
@@ -101,6 +109,11 @@ impl Learning {
         for (session, hellos) in self.revalidations {
             arriving.extend(hellos.into_iter().map(|hello| (session, hello)));
         }
+        for sync in self.syncs {
+            if let SyncFor::Arrival(session, hello) = sync {
+                arriving.push((session, hello));
+            }
+        }
         for waiting in self.waiting.into_values().flatten() {
             match waiting.what {
                 What::Establish(hello) => arriving.push((SessionId::NONE, hello)),
@@ -118,9 +131,9 @@ impl Learning {
         self.count
     }
 
-    fn wait(&mut self, session: SessionId, cxid: i32, after: Zxid, what: What) {
+    fn wait(&mut self, session: SessionId, cxid: i32, what: What) {
         self.count += 1;
-        let waiting = Waiting { cxid, after, what, answer: None };
+        let waiting = Waiting { cxid, what, answer: None };
         self.waiting.entry(session).or_default().push_back(waiting);
     }
 
@@ -188,20 +201,15 @@ impl Learning {
         let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
         let at = own.or_else(behind).unwrap_or(0);
         let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
-        queue.insert(
-            at,
-            Waiting { cxid: 0, after: entry.zxid, what: What::Event { conn }, answer: Some(answer) },
-        );
+        queue.insert(at, Waiting { cxid: 0, what: What::Event { conn }, answer: Some(answer) });
         self.count += 1;
     }
 }
 
 impl Waiting {
-    /// Whether `entry`, which is of the same session, is what this waits for. An older one may have the same cxid: some
-    /// clients begin anew with each connection, and what they asked of another server may be committed late.
+    /// Whether `entry`, which is of the same session, is what this waits for.
     fn waits_for(&self, entry: &Entry) -> bool {
-        let (zxid, cxid) = (entry.zxid, entry.txn.header.cxid);
-        let is_of_it = self.cxid == cxid && self.after < zxid && self.what.is_answered_by(&entry.txn.body);
+        let is_of_it = self.cxid == entry.txn.header.cxid && self.what.is_answered_by(&entry.txn.body);
         self.answer.is_none() && is_of_it
     }
 }
@@ -244,8 +252,7 @@ impl Replica {
     // Sessions.
 
     pub(super) fn learn_new_session(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        let after = self.zab.server.log_end;
-        self.learning().wait(session, 0, after, What::Establish(hello));
+        self.learning().wait(session, 0, What::Establish(hello));
         let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
         let op = Op::CreateSession.code();
         self.forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, out);
@@ -266,12 +273,15 @@ impl Replica {
             learning.revalidations.remove(&session);
         }
         let Some(hello) = hello else { return };
-        if valid {
-            learning.touch(session, hello.timeout_ms);
-            self.establish(session, hello, out);
-        } else {
-            refuse(hello, out);
+        if !valid {
+            return refuse(hello, out);
         }
+        learning.touch(session, hello.timeout_ms);
+        learning.syncs.push_back(SyncFor::Arrival(session, hello));
+        let mut body = BytesMut::new();
+        SyncRequest::<&[u8]> { path: Some(b"/") }.encode(&mut body);
+        let (op, body) = (Op::Sync.code(), body.freeze());
+        self.forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, out);
     }
 
     pub(super) fn on_pinged(&mut self, zxid: Zxid, out: &mut Outputs) {
@@ -295,20 +305,19 @@ impl Replica {
             Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
             _ => may_forward(op, &body).map(|()| What::Write { conn }),
         };
-        let after = self.zab.server.log_end;
         let learning = self.learning();
         match what {
             Ok(what) => {
                 if matches!(what, What::Sync { .. }) {
-                    learning.syncs.push_back(session);
+                    learning.syncs.push_back(SyncFor::Request(session));
                 }
-                learning.wait(session, cxid, after, what);
+                learning.wait(session, cxid, what);
                 let body = if op == Op::CloseSession { Bytes::new() } else { body };
                 let auth = auth.to_vec();
                 self.forward(Forwarded { session, cxid, op: op.code(), body, auth }, out);
             }
             Err(code) => {
-                learning.wait(session, cxid, after, What::Refused { conn });
+                learning.wait(session, cxid, What::Refused { conn });
                 let refused = learning.find(session, |waiting| matches!(waiting.what, What::Refused { .. }));
                 refused.expect("it was just put there").answer = Some(Answer::Refused(code));
                 learning.release(session, db.last_zxid, out);
@@ -319,7 +328,15 @@ impl Replica {
     /// The leader answered the oldest `sync`, and all that it covers is applied.
     pub(super) fn sync_answered(&mut self, db: &Database, out: &mut Outputs) {
         let Serving::Learning(learning) = &mut self.serving else { return };
-        let Some(session) = learning.syncs.pop_front() else { return };
+        let session = match learning.syncs.pop_front() {
+            None => return,
+            Some(SyncFor::Request(session)) => session,
+            Some(SyncFor::Arrival(session, hello)) if db.sessions.contains_key(&session) => {
+                return self.establish(session, hello, out);
+            }
+            // It ended meanwhile.
+            Some(SyncFor::Arrival(_, hello)) => return refuse(hello, out),
+        };
         let is_sync = |waiting: &Waiting| matches!(waiting.what, What::Sync { .. });
         let Some(waiting) = learning.find(session, is_sync) else { return };
         waiting.answer = Some(Answer::Synced);
@@ -376,36 +393,27 @@ mod tests {
     fn who_has_just_come_is_not_sent_away_with_the_others() {
         let hello = |conn| Hello { conn, timeout_ms: 1000, read_only: None, last_zxid_seen: 7 };
         let mut learning = Learning::default();
-        learning.wait(SessionId(1), 0, Zxid::ZERO, What::Establish(hello(ConnId(1))));
+        learning.wait(SessionId(1), 0, What::Establish(hello(ConnId(1))));
+        learning.syncs.push_back(SyncFor::Arrival(SessionId(4), hello(ConnId(4))));
         learning.revalidations.entry(SessionId(2)).or_default().push_back(hello(ConnId(2)));
-        learning.wait(SessionId(3), 5, Zxid::ZERO, What::Write { conn: ConnId(3) });
+        learning.wait(SessionId(3), 5, What::Write { conn: ConnId(3) });
         let mut conns = Vec::new();
         let mut arriving: Vec<_> =
             learning.end(&mut conns).into_iter().map(|(id, hello)| (id, hello.conn)).collect();
         arriving.sort_unstable();
-        assert_eq!(arriving, [(SessionId::NONE, ConnId(1)), (SessionId(2), ConnId(2))]);
+        let expected = [(SessionId::NONE, ConnId(1)), (SessionId(2), ConnId(2)), (SessionId(4), ConnId(4))];
+        assert_eq!(arriving, expected);
         assert_eq!(conns, [ConnId(3)]);
-    }
-
-    /// With kazoo, which counts anew on each connection, a write that was lost at one server could be the answer to another
-    /// write at the next.
-    #[test]
-    fn what_a_session_asked_of_another_server_answers_nothing_here() {
-        let (mine, conn) = (SessionId(1), ConnId(1));
-        let mut learning = Learning::default();
-        learning.wait(mine, 1, Zxid(7), What::Write { conn });
-        assert!(learning.find(mine, |waiting| waiting.waits_for(&entry(mine, 1, 7))).is_none());
-        assert!(learning.find(mine, |waiting| waiting.waits_for(&entry(mine, 1, 8))).is_some());
     }
 
     #[test]
     fn an_event_of_somebody_elses_write_waits_behind_what_was_answered_before_it() {
         let (mine, other, conn) = (SessionId(1), SessionId(2), ConnId(1));
         let mut learning = Learning::default();
-        learning.syncs.push_back(mine);
-        learning.wait(mine, 1, Zxid::ZERO, What::Sync { conn, path: Ok(None) });
-        learning.wait(mine, 2, Zxid::ZERO, What::Write { conn });
-        learning.wait(mine, 3, Zxid::ZERO, What::Write { conn });
+        learning.syncs.push_back(SyncFor::Request(mine));
+        learning.wait(mine, 1, What::Sync { conn, path: Ok(None) });
+        learning.wait(mine, 2, What::Write { conn });
+        learning.wait(mine, 3, What::Write { conn });
         let write = learning.find(mine, |waiting| waiting.cxid == 2).unwrap();
         write.answer = Some(Answer::Told(Zxid(5), Vec::new()));
         learning.release(mine, Zxid(5), &mut Outputs::default());

@@ -395,3 +395,28 @@ fn a_learner_begins_no_session_that_lives_and_not_number_zero() {
     assert_eq!(server.db.last_zxid.0, before.0 + 1);
     assert_eq!(server.db.sessions.len(), 1);
 }
+
+/// With kazoo, which counts anew on each connection, a write that was lost at one server could be the answer to another
+/// write at the next: the simulator's seed 54429, where an observer hears of a write only once it is committed.
+#[test]
+fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    let over = SessionId(77);
+    server.replica.learn_clients();
+    for (session, conn) in [(session, ConnId(2)), (over, ConnId(3))] {
+        let connect = Connect { session, passwd: password_of(session).to_vec(), ..a_client() };
+        server.input(Input::Connect { conn, connect });
+        server.replica.on_revalidated(server.now, session, true, &mut server.out);
+    }
+    assert!(server.out.client.is_empty(), "not before the sync is answered");
+    for _ in 0..2 {
+        server.replica.sync_answered(&server.db, &mut server.out);
+    }
+    let told: Vec<_> = server.out.client.drain(..).map(|output| (output.conn, output.message)).collect();
+    let is_over = ClientMessage::Close(CloseReason::InvalidSession);
+    assert!(
+        matches!(told[..], [(CONN, _), (ConnId(2), ClientMessage::Established { .. }), (ConnId(3), end)] if end == is_over),
+        "{told:?}"
+    );
+}

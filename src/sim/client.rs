@@ -26,6 +26,7 @@ pub struct Client {
     passwd: Vec<u8>,
     seen: i64,
     timeout_ms: i32,
+    counts_anew: bool,
     cxid: i32,
     /// Requests without an answer, oldest first.
     waiting: VecDeque<(i32, usize)>,
@@ -43,7 +44,7 @@ const PATHS: [&str; 6] = ["/a", "/b", "/c", "/a/x", "/a/y", "/b/x"];
 const PERMISSIONS: i32 = 31;
 
 impl Client {
-    pub fn new(index: usize, timeout_ms: i32) -> Self {
+    pub fn new(index: usize, timeout_ms: i32, counts_anew: bool) -> Self {
         Self {
             index,
             conn: None,
@@ -52,6 +53,7 @@ impl Client {
             passwd: vec![0; 16],
             seen: 0,
             timeout_ms,
+            counts_anew,
             cxid: 1,
             waiting: VecDeque::new(),
             last_sent: 0,
@@ -83,6 +85,9 @@ impl Client {
         self.last_heard = now;
         self.last_sent = now;
         self.input.clear();
+        if self.counts_anew {
+            self.cxid = 1;
+        }
         history.came.insert(conn, Vec::new());
         ToServer::Connect(Connect {
             last_zxid_seen: self.seen,

@@ -178,6 +178,7 @@ fn check_read(model: &Model, request: &Request) -> Result<(), String> {
 
 /// Every write that was answered is there, with that outcome.
 fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), String> {
+    let mut answered = BTreeMap::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         let Some((_, answer)) = &request.ended else { continue };
         let lost =
@@ -185,6 +186,9 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
         let Some(txn) = txns.get(&answer.zxid) else { return lost("an acknowledged write is lost") };
         if (txn.session, txn.cxid) != (request.session, request.cxid) {
             return lost("an acknowledged write is another one's");
+        }
+        if let Some(other) = answered.insert(answer.zxid, request) {
+            return Err(format!("one transaction answers two writes: {other:?}, {request:?}"));
         }
         match (&request.asked, &txn.change) {
             (_, Change::Error { code }) if *code == answer.err => {}

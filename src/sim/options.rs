@@ -55,6 +55,8 @@ pub struct Options {
     /// Per mille by which a clock may run fast or slow.
     pub drift: u64,
     pub session_ms: i32,
+    /// Clients count their requests anew on each connection, as kazoo does.
+    pub counts_anew: bool,
     /// Events that a server takes in one batch.
     pub batch: usize,
     pub max_unlogged: usize,
@@ -122,6 +124,7 @@ impl Options {
             feed_piece: *random.pick(&[100, 1000, max_queued / 8]),
             slice: *random.pick(&[1, 5, 1000]),
             rates,
+            counts_anew: random.permille(300),
         }
     }
 

@@ -84,6 +84,7 @@ fn calm() -> Options {
         reconfig: false,
         drift: 0,
         session_ms: 10_000,
+        counts_anew: false,
         batch: 1,
         max_unlogged: 500,
         max_queued: 1 << 20,

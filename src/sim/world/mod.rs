@@ -177,7 +177,9 @@ impl World {
                 boots: 0,
             });
         }
-        let clients = (0..options.clients).map(|index| Client::new(index, options.session_ms)).collect();
+        let clients = (0..options.clients)
+            .map(|index| Client::new(index, options.session_ms, options.counts_anew))
+            .collect();
         Self {
             options,
             random,

@@ -1,9 +1,11 @@
 """The history checker refuses what it must: one wrong history for each of its rules."""
 import struct
+import zlib
 
 import pytest
 from checker import Checker, Violations, check_tree, committed_order
 from harness.wire import OPEN, acl, buffer, ustring
+from logs import Damaged, records
 
 MS = 1_000_000
 EPOCH = 1 << 32
@@ -228,3 +230,22 @@ def test_a_tree_that_is_not_the_models_is_refused(wrong):
 
     assert violations({"/a": (b"y", 2, EPOCH + 4)}) == []
     assert violations(wrong)
+
+
+def test_a_log_ends_where_its_server_was_killed_and_is_damaged_otherwise(tmp_path):
+    bodies = [struct.pack(">qiqqi", 7, 1, EPOCH + at, 0, -1) + struct.pack(">i", -101) for at in range(1, 4)]
+
+    def framed(body, checksum=None):
+        return struct.pack(">qi", zlib.adler32(body) if checksum is None else checksum, len(body)) + body + b"B"
+
+    def read(*pieces):
+        (tmp_path / "log.1").write_bytes(struct.pack(">iiq", 0x5A4B4C47, 2, 0) + b"".join(pieces) + bytes(500))
+        return [zxid for zxid, _ in records(tmp_path / "log.1")]
+
+    first, second, third = map(framed, bodies)
+    assert read(first, second, third) == [EPOCH + 1, EPOCH + 2, EPOCH + 3]
+    # The length, the body, the end, and last of all the checksum.
+    assert read(first, second, framed(bodies[2], 0)) == [EPOCH + 1, EPOCH + 2]
+    assert read(first, second, third[:-1]) == [EPOCH + 1, EPOCH + 2]
+    with pytest.raises(Damaged):
+        read(first, framed(bodies[1], 5), third)

@@ -191,7 +191,7 @@ impl Pair {
     /// Takes the events that are on their way to a slot: the answer to a ping comes behind them. What ends a connection
     /// from outside its order (bytes that are no request, a second connection) may overtake them, with Java too.
     fn settle(&mut self, slot: usize, cx: &mut Context<'_>) -> Option<String> {
-        self.alone(slot, &[Sent { xid: -2, op: op::PING, back: None, body: Vec::new() }], cx)
+        self.alone(slot, &[Sent::ping()], cx)
     }
 
     /// Compares what one slot heard.
@@ -209,7 +209,7 @@ impl Pair {
     /// Several sessions send at the same time, each below a znode of its own. What one of them does is compared in
     /// its order; how it mixes with what the others do is free.
     fn together(&mut self, mut sends: Vec<(usize, Vec<Sent>)>, cx: &mut Context<'_>) -> Option<String> {
-        let ping = Sent { xid: -2, op: op::PING, back: None, body: Vec::new() };
+        let ping = Sent::ping();
         let quiet: Vec<usize> = (0..SLOTS)
             .filter(|slot| self.is_open(*slot) && !sends.iter().any(|(sending, _)| sending == slot))
             .collect();
@@ -309,7 +309,7 @@ impl Pair {
 
     /// The rule [`Rule::PasswordFirst`]: the refused stranger has cost the owner its connection there, and not here.
     fn password_first(&mut self, slot: usize, cx: &Context<'_>) -> Option<String> {
-        let ping = [Sent { xid: -2, op: op::PING, back: None, body: Vec::new() }];
+        let ping = [Sent::ping()];
         let [java, zabra] = &mut self.sides;
         let cut = java.collect_until(slot, |heard| *heard == Heard::Closed);
         let last_seen = zabra.slots[slot].last_seen;

@@ -22,6 +22,13 @@ pub struct Sent {
     pub body: Vec<u8>,
 }
 
+impl Sent {
+    /// Its answer comes behind all that was under way.
+    pub fn ping() -> Sent {
+        Sent { xid: -2, op: op::PING, back: None, body: Vec::new() }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Slot {
     pub connection: Option<Connection>,

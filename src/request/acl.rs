@@ -147,12 +147,9 @@ fn proves_a_user(rules: &Rules, scheme: &[u8]) -> bool {
 
 /// A Kerberos name, `service/host@REALM`, of which only the first part has to be there (`KerberosName`).
 fn is_principal(id: &[u8]) -> bool {
-    let mut parts = id.split(|byte| *byte == b'@');
-    let (name, realm) = (parts.next().unwrap_or_default(), parts.next());
-    let is_simple = realm.is_none();
-    let components = name.split(|byte| *byte == b'/').count();
-    is_simple
-        || (components <= 2 && realm.is_some_and(|realm| !realm.contains(&b'/')) && parts.next().is_none())
+    let Some(at) = id.iter().position(|byte| *byte == b'@') else { return true };
+    let (name, realm) = (&id[..at], &id[at + 1..]);
+    name.split(|byte| *byte == b'/').count() <= 2 && !realm.contains(&b'/') && !realm.contains(&b'@')
 }
 
 /// Two parts around a colon, as `String.split(":")` counts them: empty parts at the end do not count.

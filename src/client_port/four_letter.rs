@@ -41,10 +41,15 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         return format!("{word} is not executed because it is not in the whitelist.\n");
     }
     let mut out = String::new();
-    let is_serving = port.core.status().mode != Mode::NotServing;
+    let mode = port.core.with_status(|status| status.mode);
+    let is_serving = mode != Mode::NotServing;
     match word {
         "ruok" => out.push_str("imok"),
-        "isro" => out.push_str(if is_serving { "rw" } else { "null" }),
+        "isro" => out.push_str(match mode {
+            Mode::NotServing => "null",
+            Mode::ReadOnly => "ro",
+            _ => "rw",
+        }),
         "srvr" | "stat" | "mntr" | "cons" | "crst" | "srst" | "dirs" | "dump" | "wchs" | "wchc" | "wchp"
         | "hash"
             if !is_serving =>
@@ -216,7 +221,8 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
     line("ephemerals_count", db.tree.ephemeral_count().to_string());
     line("approximate_data_size", db.tree.approximate_data_size().to_string());
     line("global_sessions", db.sessions.len().to_string());
-    line("local_sessions", "0".into());
+    let local = port.core.look(|replica| replica.local_sessions());
+    line("local_sessions", local.unwrap_or(0).to_string());
     let (open, max) = descriptors();
     line("open_file_descriptor_count", open.to_string());
     line("max_file_descriptor_count", max.to_string());

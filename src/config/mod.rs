@@ -120,7 +120,7 @@ pub struct Config {
     pub warnings: Vec<Warning>,
     /// What `digest_auth` hashes with where it is on, in whichever order the two are set.
     digest_algorithm: DigestAlgorithm,
-    read_only_mode: bool,
+    pub read_only_mode: bool,
     /// The keys that the file sets, with their lines.
     lines: BTreeMap<String, usize>,
 }
@@ -550,10 +550,7 @@ impl Config {
             "learners.allow" => self.learners_allow = Some(at.learners()?),
             "dynamicConfigFile" => self.dynamic_config_file = Some(at.path()?),
             "electionAlg" if value != "3" => return Err(at.wrong("3 is the only one there is")),
-            "readonlymode.enabled" => {
-                self.read_only_mode = at.flag();
-                self.kept.insert(key.into(), value.into());
-            }
+            "readonlymode.enabled" => self.read_only_mode = at.flag(),
             "closeSessionTxn.enabled"
             | "flushDelay"
             | "maxBatchSize"

@@ -31,7 +31,7 @@ pub use timer::{Alarm, run as run_timer};
 
 use crate::figures::Figures;
 use crate::model::{ConnId, Zxid};
-use crate::replica::{DiskDone, DiskOp, Input, Mode, Now, Outputs, Replica, Status, Told};
+use crate::replica::{DiskDone, DiskOp, Input, Now, Outputs, Replica, Status, Told};
 use crate::storage::StorageError;
 use crate::tree::Database;
 use parking_lot::{Mutex, RwLock};
@@ -104,7 +104,7 @@ impl Core {
         let replica = replica(&db, clock());
         let (status, lease) = (replica.status(), replica.lease());
         let snapshots = Snapshots::default();
-        snapshots.allow(status.mode != Mode::NotServing);
+        snapshots.allow(status.mode.has_leader());
         let durable = AtomicI64::new(db.last_zxid.0);
         let shell = Shell { replica, batch: Vec::new(), outputs: Outputs::default() };
         Self {
@@ -290,7 +290,7 @@ impl Core {
         let before = self.lease.swap(lease, Ordering::AcqRel);
         if replica.take_status_changed() {
             let status = replica.status();
-            self.snapshots.allow(status.mode != Mode::NotServing);
+            self.snapshots.allow(status.mode.has_leader());
             *self.status.lock() = status;
         }
         outputs.told.drain(..).for_each(tell);
@@ -325,6 +325,7 @@ fn tell(told: Told) {
             let what = if observer { "observing" } else { "following" };
             tracing::info!("{what} server {leader} in epoch {epoch}");
         }
+        Told::ReadOnly => tracing::warn!("there is still no leader: clients that take it may read"),
         Told::Lost { why } => tracing::warn!("{why}; looking for a leader"),
         Told::Reconfigured { version, pending, text } => {
             let what = if pending { "proposed" } else { "in force" };

@@ -19,7 +19,7 @@ pub(super) struct Attached {
 pub(super) struct Hello {
     pub conn: ConnId,
     pub timeout_ms: i32,
-    /// As it was asked.
+    /// What the answer says; `None` to a client that would not understand it.
     pub read_only: Option<bool>,
     pub last_zxid_seen: i64,
 }
@@ -56,13 +56,15 @@ impl Replica {
         connect: Connect,
         out: &mut Outputs,
     ) {
-        let leads = match &self.serving {
+        match &self.serving {
             Serving::Nobody => return self.keep_waiting(now, conn, connect, out),
-            Serving::Leading(_) => true,
-            Serving::Learning(_) => false,
-        };
-        if leads && !self.settings.leader_serves {
-            return out.close(conn, CloseReason::NotServing);
+            Serving::ReadOnly(_) if connect.read_only != Some(true) => {
+                return self.keep_waiting(now, conn, connect, out);
+            }
+            Serving::Leading(_) if !self.settings.leader_serves => {
+                return out.close(conn, CloseReason::NotServing);
+            }
+            Serving::Leading(_) | Serving::Learning(_) | Serving::ReadOnly(_) => {}
         }
         if connect.last_zxid_seen > db.last_zxid.0 {
             // It has seen a future that this server has not: no answer, so that it tries another one.
@@ -70,8 +72,13 @@ impl Replica {
         }
         let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
         let timeout_ms = connect.timeout.min(max).max(min);
-        let Connect { read_only, last_zxid_seen, .. } = connect;
+        let (read_only, last_zxid_seen) = (connect.read_only.map(|_| false), connect.last_zxid_seen);
         let hello = Hello { conn, timeout_ms, read_only, last_zxid_seen };
+        let leads = match &self.serving {
+            Serving::ReadOnly(_) => return self.read_only_connect(now, db, &connect, hello, out),
+            Serving::Leading(_) => true,
+            Serving::Nobody | Serving::Learning(_) => false,
+        };
         if connect.session == SessionId::NONE {
             let session = self.ids.next(|id| db.sessions.contains_key(&id));
             return if leads {
@@ -116,7 +123,7 @@ impl Replica {
             out.close(old.conn, CloseReason::SessionTakenOver);
         }
         out.client(conn, ClientMessage::Established { session, timeout_ms }, |bytes| {
-            connect::write_response(session, timeout_ms, &password_of(session), read_only.is_some(), bytes);
+            connect::write_response(session, timeout_ms, &password_of(session), read_only, bytes);
         });
     }
 
@@ -142,7 +149,7 @@ impl Replica {
     pub(super) fn stop_serving(&mut self, now: Now, out: &mut Outputs) {
         let mut conns: Vec<ConnId> = self.attached.drain().map(|(_, attached)| attached.conn).collect();
         let mut arriving = match std::mem::replace(&mut self.serving, Serving::Nobody) {
-            Serving::Nobody => Vec::new(),
+            Serving::Nobody | Serving::ReadOnly(_) => Vec::new(),
             Serving::Leading(leading) => leading.end(&mut conns),
             Serving::Learning(learning) => learning.end(&mut conns),
         };
@@ -164,6 +171,11 @@ impl Replica {
     pub(super) fn on_touched(&mut self, now: Now, sessions: Vec<SessionId>) {
         match &mut self.serving {
             Serving::Nobody => {}
+            Serving::ReadOnly(read_only) => {
+                for session in sessions {
+                    read_only.sessions.touch(now.mono_ms, session, None);
+                }
+            }
             Serving::Leading(leading) => leading.touch(now, sessions),
             Serving::Learning(learning) => {
                 for session in sessions {
@@ -182,12 +194,13 @@ impl Replica {
         if matches!(self.serving, Serving::Leading(_)) {
             self.tick_leading(now, db, out);
         }
+        self.tick_read_only(now, db, out);
     }
 
     /// Requests of this server's own clients that are not answered yet.
     pub fn outstanding(&self) -> usize {
         match &self.serving {
-            Serving::Nobody => 0,
+            Serving::Nobody | Serving::ReadOnly(_) => 0,
             Serving::Leading(leading) => leading.outstanding(),
             Serving::Learning(learning) => learning.outstanding(),
         }
@@ -197,6 +210,6 @@ impl Replica {
 /// "No such session": the client has to begin a new one.
 pub(super) fn refuse(hello: Hello, out: &mut Outputs) {
     out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
-        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.read_only.is_some(), bytes);
+        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.read_only, bytes);
     });
 }

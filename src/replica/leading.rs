@@ -135,13 +135,16 @@ impl Replica {
     pub(super) fn leading(&mut self) -> &mut Leading {
         match &mut self.serving {
             Serving::Leading(leading) => leading,
-            Serving::Nobody | Serving::Learning(_) => panic!("asked of a server that does not lead"),
+            Serving::Nobody | Serving::Learning(_) | Serving::ReadOnly(_) => {
+                panic!("asked of a server that does not lead")
+            }
         }
     }
 
     pub fn sessions(&self) -> Option<&SessionTracker> {
         match &self.serving {
             Serving::Leading(leading) => Some(&leading.sessions),
+            Serving::ReadOnly(read_only) => Some(&read_only.sessions),
             Serving::Nobody | Serving::Learning(_) => None,
         }
     }

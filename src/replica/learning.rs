@@ -235,7 +235,9 @@ impl Replica {
     fn learning(&mut self) -> &mut Learning {
         match &mut self.serving {
             Serving::Learning(learning) => learning,
-            Serving::Nobody | Serving::Leading(_) => panic!("asked of a server that does not learn"),
+            Serving::Nobody | Serving::Leading(_) | Serving::ReadOnly(_) => {
+                panic!("asked of a server that does not learn")
+            }
         }
     }
 

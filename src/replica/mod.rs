@@ -7,6 +7,7 @@
 mod clients;
 mod leading;
 mod learning;
+mod read_only;
 mod replies;
 mod status;
 mod term;
@@ -30,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 use clients::Attached;
 use leading::Leading;
 use learning::Learning;
+use read_only::ReadOnly;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use term::Between;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub rules: Rules,
     /// The leader takes clients too (`leaderServes`).
     pub leader_serves: bool,
+    /// Without a leader, clients that take it may read (`readonlymode.enabled`).
+    pub read_only_mode: bool,
     /// A configuration of fewer than two voters is refused (`standaloneEnabled`).
     pub standalone_enabled: bool,
     pub zab: zab::Settings,
@@ -233,6 +237,8 @@ pub enum Told {
     Lost {
         why: String,
     },
+    /// There has been no leader for a while.
+    ReadOnly,
     Reconfigured {
         version: i64,
         pending: bool,
@@ -313,6 +319,7 @@ enum Serving {
     Nobody,
     Leading(Box<Leading>),
     Learning(Box<Learning>),
+    ReadOnly(Box<ReadOnly>),
 }
 
 #[derive(Debug)]
@@ -452,6 +459,7 @@ impl Replica {
             Serving::Nobody => out.close(conn, CloseReason::NotServing),
             Serving::Leading(_) => self.lead_request(now, db, conn, request, out),
             Serving::Learning(_) => self.learn_request(db, conn, request, out),
+            Serving::ReadOnly(_) => self.read_only_request(db, conn, &request, out),
         }
     }
 
@@ -516,7 +524,7 @@ impl Replica {
         }
         self.announce(&entry, db, out);
         match &self.serving {
-            Serving::Nobody => {}
+            Serving::Nobody | Serving::ReadOnly(_) => {}
             Serving::Leading(_) => self.led(now, entry, &applied, out),
             Serving::Learning(_) => self.learned(now, entry, &applied, out),
         }

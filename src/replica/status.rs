@@ -10,6 +10,8 @@ pub enum Mode {
     Leader,
     Follower,
     Observer,
+    /// There is no leader, and clients may read all the same.
+    ReadOnly,
     /// There is no leader, or this server is not up to date with it.
     NotServing,
 }
@@ -21,8 +23,14 @@ impl Mode {
             Self::Leader => "leader",
             Self::Follower => "follower",
             Self::Observer => "observer",
+            Self::ReadOnly => "read-only",
             Self::NotServing => "looking",
         }
+    }
+
+    /// This server is up to date with a leader, or is one.
+    pub fn has_leader(self) -> bool {
+        !matches!(self, Self::ReadOnly | Self::NotServing)
     }
 }
 
@@ -65,6 +73,7 @@ impl Replica {
             config: server.view.committed.to_string(),
         };
         match &self.zab.term {
+            Term::None if matches!(self.serving, Serving::ReadOnly(_)) => status.mode = Mode::ReadOnly,
             Term::None => {}
             Term::Leading(leader) => {
                 status.peer_state = format!("leading - {}", leader.phase_name());

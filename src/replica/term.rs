@@ -134,6 +134,7 @@ impl Replica {
                 Between::Looking { early } => early,
                 Between::Settling { .. } | Between::Term => Vec::new(),
             };
+            self.end_read_only(now, out);
             self.begin_term(now, leader, early, out);
         }
     }
@@ -364,12 +365,19 @@ impl Replica {
     /// When [`super::Input::Tick`] has something to do, in monotonic milliseconds.
     pub fn next_wake(&self) -> u64 {
         let sends_away = self.arrivals.iter().map(|arrival| arrival.until).min();
-        let wakes = [self.election.next_wake(), self.links.next_wake(), self.zab.next_wake(), sends_away];
+        let read_only = self.next_read_only_wake();
+        let wakes =
+            [self.election.next_wake(), self.links.next_wake(), self.zab.next_wake(), sends_away, read_only];
         wakes.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Until when reads may be answered, in monotonic milliseconds: no other leader can be known so long.
     pub fn lease(&self) -> u64 {
-        if matches!(self.serving, Serving::Nobody) { 0 } else { self.zab.lease() }
+        match &self.serving {
+            Serving::Nobody => 0,
+            // Its clients know that there may be another leader.
+            Serving::ReadOnly(_) => u64::MAX,
+            Serving::Leading(_) | Serving::Learning(_) => self.zab.lease(),
+        }
     }
 }

@@ -37,6 +37,7 @@ fn settings() -> Settings {
             ..Rules::default()
         },
         leader_serves: true,
+        read_only_mode: false,
         standalone_enabled: true,
         zab: zab::tests::settings(me),
         pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200 },
@@ -296,6 +297,105 @@ fn a_client_that_went_away_is_not_let_in() {
     server.input(Input::Disconnected { conn: CONN, session: SessionId::NONE });
     server.now.mono_ms += 200;
     assert_eq!(server.input(Input::Tick), []);
+}
+
+/// A member that has looked for a leader for as long as it takes to become read-only.
+fn cut_off() -> Server {
+    let mut server = leaderless(false);
+    server.replica.settings.read_only_mode = true;
+    let tick = |server: &mut Server, after_ms| {
+        server.now.mono_ms += after_ms;
+        server.replica.handle(server.now, &server.db, Input::Tick, &mut server.out);
+        server.out.zab.disk.clear();
+        assert!(server.out.client.is_empty());
+        server.replica.status().mode
+    };
+    assert_eq!(tick(&mut server, 1999), Mode::NotServing);
+    assert_eq!(server.replica.lease(), 0, "nobody reads yet");
+    assert!(server.replica.next_wake() <= server.now.mono_ms + 1);
+    assert_eq!(tick(&mut server, 1), Mode::ReadOnly);
+    assert_eq!(server.replica.lease(), u64::MAX);
+    server
+}
+
+fn a_reader(session: SessionId) -> Connect {
+    let passwd = password_of(session).to_vec();
+    Connect { last_zxid_seen: 0, timeout: 500, session, passwd, read_only: Some(true) }
+}
+
+fn reads(server: &mut Server) -> SessionId {
+    let told = server.input(Input::Connect { conn: CONN, connect: a_reader(SessionId::NONE) });
+    let ClientMessage::Established { session, timeout_ms: 500 } = told[0].0.message else {
+        panic!("{told:?}")
+    };
+    assert_eq!(told[0].1.last(), Some(&1), "it is told where it is");
+    session
+}
+
+#[test]
+fn a_server_without_a_leader_serves_those_who_only_read() {
+    let mut server = cut_off();
+    let session = reads(&mut server);
+    assert!(server.db.sessions.is_empty(), "its sessions are in no log");
+    for op in [Op::Create, Op::SetData, Op::Multi, Op::Sync, Op::Reconfig] {
+        let told = server.request(session, op, |_| {});
+        assert_eq!(told[0].0.message, ClientMessage::Reply);
+        assert_eq!((header(&told[0].1).xid, header(&told[0].1).err), (7, -119), "{op:?}");
+    }
+    let told = server.request(session, Op::CloseSession, |_| {});
+    assert_eq!((told.len(), told[0].0.message), (1, ClientMessage::LastReply));
+    let told = server.input(Input::Connect { conn: CONN, connect: a_reader(session) });
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::InvalidSession));
+}
+
+#[test]
+fn whoever_would_write_finds_no_leader_where_others_only_read() {
+    let mut server = cut_off();
+    assert_eq!(server.input(Input::Connect { conn: CONN, connect: a_client() }), []);
+    server.now.mono_ms += 200;
+    let told = server.input(Input::Tick);
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::NotServing));
+}
+
+#[test]
+fn a_session_of_the_ensemble_goes_on_where_there_is_a_leader() {
+    let mut server = cut_off();
+    let global = SessionId(77);
+    server.db.sessions.insert(global, 500);
+    let told = server.input(Input::Connect { conn: CONN, connect: a_reader(global) });
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::NotServing));
+    assert_eq!(told[0].0.len, 0, "it is not over");
+}
+
+#[test]
+fn a_session_of_a_reader_is_taken_up_again_and_ends_when_it_is_silent() {
+    let mut server = cut_off();
+    let session = reads(&mut server);
+    let again = ConnId(2);
+    let told = server.input(Input::Connect { conn: again, connect: a_reader(session) });
+    assert_eq!(
+        (told[0].0.conn, told[0].0.message),
+        (CONN, ClientMessage::Close(CloseReason::SessionTakenOver))
+    );
+    assert_eq!(told[1].0.message, ClientMessage::Established { session, timeout_ms: 500 });
+    server.now.mono_ms += 400;
+    assert_eq!(server.input(Input::Touched(vec![session])), []);
+    server.now.mono_ms += 400;
+    assert_eq!(server.input(Input::Tick), []);
+    server.now.mono_ms += 300;
+    let told = server.input(Input::Tick);
+    assert_eq!((told[0].0.conn, told[0].0.message), (again, ClientMessage::Close(CloseReason::SessionEnded)));
+    assert_eq!(server.replica.local_sessions(), 0);
+}
+
+#[test]
+fn who_only_reads_is_sent_away_once_somebody_is_elected() {
+    let mut server = cut_off();
+    reads(&mut server);
+    let mut out = Outputs::default();
+    server.replica.end_read_only(server.now, &mut out);
+    assert_eq!(out.client[0].message, ClientMessage::Close(CloseReason::NotServing));
+    assert_eq!(server.replica.lease(), 0);
 }
 
 #[test]

@@ -51,6 +51,7 @@ pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
         container_max_per_minute: config.container_max_per_minute,
         container_max_never_used_ms: config.container_max_never_used_ms,
         leader_serves: config.leader_serves,
+        read_only_mode: config.read_only_mode,
         standalone_enabled: config.standalone_enabled,
         rules: Rules {
             extended_types: config.extended_types,

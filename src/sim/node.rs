@@ -163,7 +163,7 @@ pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
         "dataDir={DATA_DIR}\nclientPort=1\ntickTime={}\ninitLimit={}\nsyncLimit={}\nskipACL=yes\nsnapCount={}\n\
          preAllocSize=4\nreconfigEnabled={}\nstandaloneEnabled=false\ncommitLogCount={}\nminSessionTimeout=10\n\
          maxSessionTimeout=100000\nforceSnapshotSync={}\nsnapshotSizeFactor={}\n\
-         fastleader.minNotificationInterval=20\nfastleader.maxNotificationInterval=160\n",
+         readonlymode.enabled=true\nfastleader.minNotificationInterval=20\nfastleader.maxNotificationInterval=160\n",
         options.tick_ms,
         options.init_limit,
         options.sync_limit,

@@ -54,7 +54,7 @@ impl Observed {
         files: &ReadFiles<'_>,
     ) -> Result<(), String> {
         let mode = process.mode();
-        if mode == Mode::NotServing {
+        if !mode.has_leader() {
             return Ok(());
         }
         let (last, digest) = {

@@ -124,7 +124,7 @@ impl Story {
     fn step(&mut self, words: &[&str], world: &mut World) -> Result<(), String> {
         match *words {
             ["await", "all"] => until(world, "not all serve", |world| {
-                world.members().iter().all(|index| world.mode_of(*index) != Mode::NotServing)
+                world.members().iter().all(|index| world.mode_of(*index).has_leader())
             }),
             ["await", "leader", name] => {
                 until(world, "nobody leads", |world| leader(world).is_some())?;
@@ -133,11 +133,11 @@ impl Story {
             }
             ["await", name, "serves"] => {
                 let server = self.server(name, world)?;
-                until(world, "it does not serve", |world| world.mode_of(server) != Mode::NotServing)
+                until(world, "it does not serve", |world| world.mode_of(server).has_leader())
             }
             ["await", name, "looks"] => {
                 let server = self.server(name, world)?;
-                until(world, "it still serves", |world| world.mode_of(server) == Mode::NotServing)
+                until(world, "it still serves", |world| !world.mode_of(server).has_leader())
             }
             ["nobody", "leads"] => match leader(world) {
                 None => Ok(()),

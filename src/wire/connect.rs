@@ -37,14 +37,14 @@ pub fn write_response(
     session: SessionId,
     timeout: i32,
     passwd: &[u8; 16],
-    with_read_only: bool,
+    read_only: Option<bool>,
     out: &mut BytesMut,
 ) {
     let response =
         ConnectResponse { protocol_version: 0, timeout, session_id: session.0, passwd: Some(&passwd[..]) };
-    out.put_i32(response.encoded_len() as i32 + i32::from(with_read_only));
+    out.put_i32(response.encoded_len() as i32 + i32::from(read_only.is_some()));
     response.encode(out);
-    if with_read_only {
-        out.put_u8(0);
+    if let Some(read_only) = read_only {
+        out.put_u8(u8::from(read_only));
     }
 }

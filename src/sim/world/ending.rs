@@ -1,7 +1,6 @@
 //! The end of a run: everything is mended, has to serve again, and is looked through.
 
 use super::World;
-use crate::replica::Mode;
 use crate::sim::client::Client;
 use crate::sim::history;
 use crate::sim::model::Model;
@@ -98,7 +97,7 @@ impl World {
     }
 
     fn serves(&self, index: usize) -> bool {
-        self.mode_of(index) != Mode::NotServing
+        self.mode_of(index).has_leader()
     }
 }
 

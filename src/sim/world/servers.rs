@@ -4,7 +4,7 @@ use super::{Event, Tells, World};
 use crate::core::Clock;
 use crate::ensemble::Ensemble;
 use crate::model::ServerId;
-use crate::replica::{Mode, Now};
+use crate::replica::Now;
 use crate::sim::model::LogFile;
 use crate::sim::network::{Arrival, Chunk, Host, Port};
 use crate::sim::node::{DATA_DIR, Effect, Incoming, Process, lay_out};
@@ -190,7 +190,7 @@ impl World {
     fn observe(&mut self, index: usize) -> Result<(), String> {
         let node = &mut self.nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
-        if process.mode() == Mode::NotServing {
+        if !process.mode().has_leader() {
             return Ok(());
         }
         node.owes = false;

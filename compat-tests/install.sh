@@ -16,6 +16,7 @@ need nft nftables
 need setpriv util-linux
 need nsenter util-linux
 need ip iproute2
+need openssl openssl
 [ -e /usr/include/zookeeper/zookeeper.h ] || packages+=(libzookeeper-mt-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then

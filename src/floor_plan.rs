@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. Order: from the bottom up.
-const MAY_NAME: [(&str, &[&str]); 19] = [
+const MAY_NAME: [(&str, &[&str]); 20] = [
     ("jute", &[]),
     ("model", &[]),
     ("wire", &["jute", "model"]),
@@ -12,6 +12,7 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
     ("config", &["model", "ensemble"]),
     ("session", &["model"]),
     ("sasl", &["model"]),
+    ("tls", &["model", "config"]),
     ("tree", &["jute", "model", "wire"]),
     ("request", &["jute", "model", "wire", "ensemble", "tree"]),
     ("zab", &["jute", "model", "wire", "ensemble"]),
@@ -21,12 +22,16 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
     ("figures", &["model", "replica"]),
     ("core", &["model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
     ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
-    ("client_port", &["jute", "model", "wire", "tree", "request", "sasl", "replica", "figures", "core"]),
+    (
+        "client_port",
+        &["jute", "model", "wire", "tree", "request", "sasl", "tls", "replica", "figures", "core"],
+    ),
     (
         "server",
         &[
             "model",
             "config",
+            "tls",
             "ensemble",
             "tree",
             "request",
@@ -50,13 +55,14 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
 ];
 
 /// The one home of each heavy dependency. `cli` stands above all and may use what it needs for its doors.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("mio", &["client_port", "cli"]),
     ("tokio", &["peer", "cli"]),
     ("tokio_util", &["peer"]),
     ("memmap2", &["storage"]),
+    ("rustls", &["tls", "client_port"]),
     ("metrics", &["figures"]),
-    ("std::fs", &["sim", "storage", "config", "client_port", "cli"]),
+    ("std::fs", &["sim", "storage", "config", "tls", "client_port", "cli"]),
     ("std::env", &["cli", "client_port"]),
 ];
 

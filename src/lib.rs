@@ -17,6 +17,7 @@ pub mod server;
 pub mod session;
 pub mod sim;
 pub mod storage;
+pub mod tls;
 pub mod tree;
 pub mod wire;
 pub mod zab;

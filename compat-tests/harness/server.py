@@ -85,6 +85,16 @@ class Server:
                 time.sleep(0.01)
         raise AssertionError(f"not serving after {seconds} s:\n{self.log()}")
 
+    def wait_until_it_listens(self, port, seconds=30):
+        """Java opens one port after the other."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, f"port {port} is closed after {seconds} s:\n{self.log()}"
+                time.sleep(0.01)
+
     def word(self, word, host="127.0.0.1"):
         with socket.create_connection((host, self.port), timeout=5) as connection:
             connection.sendall(word.encode())

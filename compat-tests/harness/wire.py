@@ -1,5 +1,6 @@
 """The client protocol by hand: for what no client library would send."""
 import socket
+import ssl
 import struct
 
 OPEN = [(31, "world", "anyone")]
@@ -89,9 +90,12 @@ class Fields:
 class Raw:
     """A connection without a session."""
 
-    def __init__(self, port, host="127.0.0.1", timeout=10):
+    def __init__(self, port, host="127.0.0.1", timeout=10, tls=None):
+        """`tls` is a context of `ssl`."""
         self.socket = socket.create_connection((host, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket)
 
     def send(self, data):
         self.socket.sendall(data)
@@ -104,7 +108,7 @@ class Raw:
         while len(data) < count:
             try:
                 chunk = self.socket.recv(count - len(data))
-            except ConnectionResetError:
+            except (ConnectionResetError, ssl.SSLError):
                 raise Closed from None
             if not chunk:
                 raise Closed

@@ -24,7 +24,8 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let started = Instant::now();
     let server =
         server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
-    tracing::info!("serving clients on {} after {:.0?}", server.address(), started.elapsed());
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    tracing::info!("serving clients on {} after {:.0?}", addresses.join(" and "), started.elapsed());
     let which = signals.wait().map_err(|error| format!("cannot wait for signals: {error}"))?;
     tracing::info!("{which}: stopping");
     server.stop();
@@ -42,7 +43,7 @@ fn configuration(args: &ServeArgs) -> Result<Config, String> {
             config.apply_jvm_flags(name, &flags).map_err(|error| error.to_string())?;
         }
     }
-    config.read_logins().map_err(|error| error.to_string())?;
+    config.conclude().map_err(|error| error.to_string())?;
     Ok(config)
 }
 

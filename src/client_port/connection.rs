@@ -1,6 +1,7 @@
 //! One client connection: from bytes to frames to answers, in the order of its requests.
 
 use super::frames::{Front, front};
+use super::stream::{Filled, Stream};
 use super::{ClientPort, ConnInfo, four_letter};
 use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslRequest, SaslResponse};
 use crate::jute::{Reader, Source};
@@ -9,6 +10,7 @@ use crate::replica::{ClientMessage, Input};
 use crate::request::auth::EnsembleCheck;
 use crate::request::{ReadContext, Request, auth, is_read, serve_read, write_frame, write_reply};
 use crate::sasl::{self, Answer, Login};
+use crate::tls;
 use crate::tree::Database;
 use crate::wire::connect::Connect;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -16,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;
 use rustix::rand::GetRandomFlags;
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +48,7 @@ enum State {
 
 pub(super) struct Connection {
     pub id: ConnId,
-    socket: TcpStream,
+    stream: Stream,
     pub info: Arc<ConnInfo>,
     state: State,
     pub session: SessionId,
@@ -89,10 +91,10 @@ pub(super) struct Context<'a> {
 }
 
 impl Connection {
-    pub fn new(id: ConnId, socket: TcpStream, info: Arc<ConnInfo>, address: IpAddr, now: Instant) -> Self {
+    pub fn new(id: ConnId, stream: Stream, info: Arc<ConnInfo>, address: IpAddr, now: Instant) -> Self {
         Self {
             id,
-            socket,
+            stream,
             info,
             state: State::New,
             session: SessionId::NONE,
@@ -115,7 +117,7 @@ impl Connection {
     }
 
     pub fn socket(&mut self) -> &mut TcpStream {
-        &mut self.socket
+        self.stream.socket()
     }
 
     /// Whether the core has heard of it.
@@ -146,17 +148,19 @@ impl Connection {
             {
                 return;
             }
-            match self.socket.read(scratch) {
-                Ok(0) => {
+            match self.stream.read(scratch) {
+                Ok(Filled { count: 0, .. }) => {
                     self.broken = Some("the client closed the connection");
                     return;
                 }
-                Ok(count) => {
+                Ok(Filled { count, drained }) => {
+                    if self.state == State::New && self.input.is_empty() && !self.take_certificate(port) {
+                        return;
+                    }
                     self.last_heard = now;
                     self.input.extend_from_slice(&scratch[..count]);
                     share = share.saturating_sub(count);
-                    if count < scratch.len() {
-                        // A short read means an empty socket; the next bytes make a new event.
+                    if drained {
                         self.more_to_read = false;
                         return;
                     }
@@ -166,11 +170,37 @@ impl Connection {
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
+                Err(error) => {
                     self.broken = Some("reading failed");
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        self.on_tls_error(&error, port);
+                    }
                     return;
                 }
             }
+        }
+    }
+
+    /// Who the client is by its certificate, if it has shown one. False: that can't be said.
+    fn take_certificate(&mut self, port: &ClientPort) -> bool {
+        let (Some(scheme), Some(certificate)) = (&port.rules.x509, self.stream.certificate()) else {
+            return true;
+        };
+        let Some(subject) = tls::subject_of(certificate) else {
+            self.broken = Some("a certificate whose subject can't be read");
+            return false;
+        };
+        tracing::debug!("{}: is {subject}", self.info.peer);
+        self.auth = self.auth.iter().cloned().chain(auth::x509_ids(subject, scheme)).collect();
+        true
+    }
+
+    fn on_tls_error(&mut self, error: &io::Error, port: &ClientPort) {
+        tracing::warn!("{}: TLS: {error}", self.info.peer);
+        if self.stream.is_handshaking() {
+            self.broken = Some("the TLS handshake failed");
+            port.core.figures.auth_failed.increment(1);
+            port.core.figures.unsuccessful_handshakes.increment(1);
         }
     }
 
@@ -515,7 +545,7 @@ impl Connection {
     pub fn flush(&mut self, now: Instant) -> bool {
         let mut written = 0;
         while written < self.output.len() {
-            match self.socket.write(&self.output[written..]) {
+            match self.stream.write(&self.output[written..]) {
                 Ok(0) => {
                     self.broken = Some("writing failed");
                     break;
@@ -532,7 +562,14 @@ impl Connection {
                 }
             }
         }
-        if written == self.output.len() {
+        let kept = match self.stream.flush() {
+            Ok(sent_all) => !sent_all,
+            Err(_) => {
+                self.broken = Some("writing failed");
+                false
+            }
+        };
+        if written == self.output.len() && !kept {
             self.last_drained = now;
             if self.output.capacity() > 1 << 18 {
                 self.output = BytesMut::new();
@@ -540,6 +577,7 @@ impl Connection {
                 self.output.clear();
             }
             if self.state == State::Ending && self.broken.is_none() {
+                self.stream.end();
                 self.broken = Some("done");
             }
             return true;
@@ -550,7 +588,7 @@ impl Connection {
 
     /// Why the connection has lived too long, if it has.
     pub fn overdue(&self, port: &ClientPort, now: Instant) -> Option<&'static str> {
-        let stuck = !self.output.is_empty()
+        let stuck = (!self.output.is_empty() || self.stream.keeps_bytes())
             && super::is_over(self.last_drained, self.timeout.max(port.limits.sessionless), now);
         match self.state {
             _ if stuck => Some("the client takes no bytes"),

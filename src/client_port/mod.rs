@@ -4,9 +4,11 @@ mod connection;
 mod four_letter;
 pub mod frames;
 mod reactor;
+mod stream;
 
 pub use four_letter::Facts;
 pub use reactor::run as run_reactor;
+pub use stream::Door;
 
 use crate::core::Core;
 use crate::model::{Accounts, ConnId, SessionId};
@@ -56,7 +58,7 @@ pub struct ClientPort {
     pub logins: Option<Logins>,
     pub facts: Facts,
     connections: Mutex<Registry>,
-    handover: Vec<Mutex<Vec<(TcpStream, SocketAddr)>>>,
+    handover: Vec<Mutex<Vec<(TcpStream, SocketAddr, Door)>>>,
 }
 
 #[derive(Default)]

@@ -1,7 +1,8 @@
 //! One reactor: a thread with its own poll and its own connections.
 
 use super::connection::{Connection, Context};
-use super::{ClientPort, ConnInfo};
+use super::stream::Stream;
+use super::{ClientPort, ConnInfo, Door};
 use crate::core::Mail;
 use crate::model::ConnId;
 use crate::replica::{ClientMessage, Input};
@@ -14,7 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const WAKER: Token = Token(usize::MAX);
-const LISTENER: Token = Token(usize::MAX - 1);
+/// The first of the listeners' tokens; the others count down from it.
+const LISTENERS: usize = usize::MAX - 1;
+const MAX_LISTENERS: usize = 2;
 /// How often deadlines are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How long accepting rests when the system has no descriptor left.
@@ -28,7 +31,7 @@ struct Reactor {
     index: usize,
     port: Arc<ClientPort>,
     poll: Poll,
-    listener: Option<TcpListener>,
+    listeners: Vec<(TcpListener, Door)>,
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
     generation: u32,
@@ -45,27 +48,30 @@ struct Reactor {
 }
 
 /// Runs reactor `index` until the core stops. The first one also accepts.
-pub fn run(index: usize, port: Arc<ClientPort>, listener: Option<std::net::TcpListener>) -> io::Result<()> {
+pub fn run(
+    index: usize,
+    port: Arc<ClientPort>,
+    listeners: Vec<(std::net::TcpListener, Door)>,
+) -> io::Result<()> {
+    assert!(listeners.len() <= MAX_LISTENERS);
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
     port.core.mailboxes[index].on_wake(Box::new(move || {
         // A wake-up that fails means the poll is gone, and with it the reactor.
         let _ = waker.wake();
     }));
-    let listener = match listener {
-        Some(listener) => {
-            listener.set_nonblocking(true)?;
-            let mut listener = TcpListener::from_std(listener);
-            poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-            Some(listener)
-        }
-        None => None,
-    };
+    let mut watched = Vec::new();
+    for (at, (listener, door)) in listeners.into_iter().enumerate() {
+        listener.set_nonblocking(true)?;
+        let mut listener = TcpListener::from_std(listener);
+        poll.registry().register(&mut listener, Token(LISTENERS - at), Interest::READABLE)?;
+        watched.push((listener, door));
+    }
     let mut reactor = Reactor {
         index,
         port,
         poll,
-        listener,
+        listeners: watched,
         slots: Vec::new(),
         free: Vec::new(),
         generation: 0,
@@ -101,7 +107,7 @@ impl Reactor {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    LISTENER => accept = true,
+                    Token(at) if at > LISTENERS - MAX_LISTENERS => accept = true,
                     Token(slot) => {
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
                             self.ready.push(slot);
@@ -233,7 +239,13 @@ impl Reactor {
     }
 
     fn accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
+        for at in 0..self.listeners.len() {
+            self.accept_at(at);
+        }
+    }
+
+    fn accept_at(&mut self, at: usize) {
+        let (listener, door) = &self.listeners[at];
         // Bounded, so that a flood of connections does not starve those that are there.
         for _ in 0..256 {
             match listener.accept() {
@@ -244,7 +256,7 @@ impl Reactor {
                         continue;
                     }
                     let target = NEXT_REACTOR.fetch_add(1, Ordering::Relaxed) % self.port.handover.len();
-                    self.port.handover[target].lock().push((socket, peer));
+                    self.port.handover[target].lock().push((socket, peer, door.clone()));
                     if target != self.index {
                         self.port.core.mailboxes[target].wake();
                     }
@@ -262,22 +274,23 @@ impl Reactor {
 
     fn take_handover(&mut self, now: Instant) {
         let arrived = std::mem::take(&mut *self.port.handover[self.index].lock());
-        for (socket, peer) in arrived {
-            if let Err(error) = self.add(socket, peer, now) {
+        for (socket, peer, door) in arrived {
+            if let Err(error) = self.add(socket, peer, door, now) {
                 tracing::warn!("cannot watch the connection of {peer}: {error}");
                 self.port.dismiss(peer.ip().to_canonical());
             }
         }
     }
 
-    fn add(&mut self, mut socket: TcpStream, peer: SocketAddr, now: Instant) -> io::Result<()> {
+    fn add(&mut self, socket: TcpStream, peer: SocketAddr, door: Door, now: Instant) -> io::Result<()> {
         socket.set_nodelay(true)?;
+        let mut stream = Stream::new(socket, door)?;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, Token(slot), interest) {
+        if let Err(error) = self.poll.registry().register(stream.socket(), Token(slot), interest) {
             self.free.push(slot);
             return Err(error);
         }
@@ -286,7 +299,7 @@ impl Reactor {
         let info = Arc::new(ConnInfo::new(SocketAddr::new(peer.ip().to_canonical(), peer.port())));
         self.port.register(id, info.clone());
         let address = info.peer.ip();
-        self.slots[slot] = Some(Connection::new(id, socket, info, address, now));
+        self.slots[slot] = Some(Connection::new(id, stream, info, address, now));
         // The socket may hold bytes already.
         self.ready.push(slot);
         Ok(())

@@ -6,10 +6,12 @@ mod jaas;
 mod sasl;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 
 pub use dynamic::{dynamic_file, dynamic_text, point_to};
 pub use sasl::Sasl;
+pub use tls::{ClientAuth, Store, StoreFormat, Tls, TlsVersion};
 
 use self::value::{At, words};
 use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
@@ -76,6 +78,7 @@ pub struct Config {
     pub enforce_auth_schemes: Vec<String>,
     pub require_sasl: bool,
     pub sasl: Sasl,
+    pub tls: Tls,
     /// The scheme `key`, an example of ZooKeeper's.
     pub key_auth: bool,
     pub four_letter_words: Vec<String>,
@@ -133,15 +136,13 @@ pub enum LearnersAllow {
 }
 
 /// Keys of a stock file that are accepted and have no effect yet, by their beginnings.
-const KEPT: [&str; 29] = [
+const KEPT: [&str; 27] = [
     "admin.",
     "metricsProvider.",
     "ssl.",
     "sslQuorum",
     "portUnification",
-    "client.portUnification",
     "serverCnxnFactory",
-    "secureClientPort",
     "quorum.",
     "audit.",
     "kerberos.",
@@ -204,6 +205,7 @@ impl Config {
             enforce_auth_schemes: Vec::new(),
             require_sasl: false,
             sasl: Sasl::default(),
+            tls: Tls::default(),
             key_auth: false,
             four_letter_words: vec!["srvr".into()],
             max_buffer: 0xf_ffff,
@@ -383,8 +385,14 @@ impl Config {
         Ok(())
     }
 
-    /// Reads who may log in by SASL, once the file and the flags have said where that stands.
-    pub fn read_logins(&mut self) -> Result<(), ConfigError> {
+    /// What can be checked, and read, once the file and the flags have said all.
+    pub fn conclude(&mut self) -> Result<(), ConfigError> {
+        self.tls.check()?;
+        self.read_logins()
+    }
+
+    /// Reads who may log in by SASL.
+    fn read_logins(&mut self) -> Result<(), ConfigError> {
         let Some(file) = self.sasl.login_file.clone() else { return Ok(()) };
         let text = read_text(&|file| std::fs::read(file), &file)?;
         let wrong = |(line, what)| ConfigError::Wrong { file, what: format!("line {line}: {what}") };
@@ -394,7 +402,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         // First of all: whom a reconfiguration left out may have lost its client port with its line.
         self.check_ensemble()?;
-        if self.client_port.is_none() {
+        if self.client_port.is_none() && self.tls.port.is_none() {
             let why = "it is the port that clients connect to";
             return Err(ConfigError::Missing { file: self.file.clone(), key: "clientPort", why });
         }
@@ -566,6 +574,7 @@ impl Config {
             _ if key == "superUser" || key.starts_with("superUser.") => {
                 self.sasl.super_users.push(value.into());
             }
+            _ if self.tls.set(&at)? => {}
             _ if key.starts_with("authProvider.") => self.take_auth_provider(place, value.trim()),
             _ if KEPT.iter().any(|known| key.starts_with(known)) => {
                 self.kept.insert(key.into(), value.into());
@@ -587,6 +596,7 @@ impl Config {
             Some("EnsembleAuthenticationProvider") => self.ensemble_auth = true,
             Some("SASLAuthenticationProvider") => self.sasl.provider = true,
             Some("KeyAuthenticationProvider") => self.key_auth = true,
+            Some("X509AuthenticationProvider") => self.tls.provider = true,
             // Always there.
             Some("IPAuthenticationProvider" | "DigestAuthenticationProvider") => {}
             _ => self.warn(place, format!("{class} is not loaded: its scheme proves nothing here")),
@@ -639,7 +649,7 @@ impl Config {
         };
         let version = |dir: &Path| dir.join("version-2").display().to_string();
         line("clientPort", self.client_port.unwrap_or(0).to_string());
-        line("secureClientPort", "-1".into());
+        line("secureClientPort", self.tls.port.map_or(-1, i32::from).to_string());
         line("dataDir", version(&self.data_dir));
         line("dataLogDir", version(self.log_dir()));
         line("tickTime", self.tick_time_ms.to_string());

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod digest_algorithm;
+pub mod distinguished_name;
 mod error_code;
 mod ids;
 mod op;

@@ -2,7 +2,7 @@
 
 use super::Rules;
 use crate::jute::records::{Acl, AskedAcl, AskedId, Id};
-use crate::model::{ErrorCode, perms, text};
+use crate::model::{ErrorCode, distinguished_name, perms, text};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -26,6 +26,7 @@ fn matches(rules: &Rules, wanted: &Id<Bytes>, given: &Id<Bytes>) -> bool {
             let any = scheme.any_user.as_deref().map(str::as_bytes);
             given.id == "super" || wanted.id == given.id || any == Some(&wanted.id[..])
         }),
+        b"x509" => rules.x509.is_some() && wanted.id == given.id,
         b"key" => rules.key_auth && wanted.id == given.id,
         _ => false,
     }
@@ -124,6 +125,7 @@ fn expand(
         b"digest" if rules.digest_auth.is_some() => is_digest_id,
         b"ip" => |id| parse_net(id).is_some(),
         b"sasl" if rules.sasl.is_some() => is_principal,
+        b"x509" if rules.x509.is_some() => |id| distinguished_name::is_valid(&String::from_utf8_lossy(id)),
         b"key" if rules.key_auth => |_| true,
         _ => return Err(ErrorCode::InvalidAcl),
     };
@@ -140,6 +142,7 @@ fn proves_a_user(rules: &Rules, scheme: &[u8]) -> bool {
     match scheme {
         b"digest" => true,
         b"sasl" => rules.sasl.is_some(),
+        b"x509" => rules.x509.is_some(),
         b"key" => rules.key_auth,
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! The auth packet: which ids it adds to a connection (`server/auth/*AuthenticationProvider`).
 
-use super::Rules;
+use super::{Rules, X509Scheme};
 use crate::jute::records::Id;
 use crate::model::{DigestAlgorithm, text};
 use crate::tree::Tree;
@@ -66,6 +66,17 @@ pub fn sasl_ids(user: &str, super_users: &[String]) -> Vec<Id<Bytes>> {
     if super_users.iter().any(|name| name == user) {
         ids.push(Id { scheme: Bytes::from_static(b"super"), id: Bytes::new() });
     }
+    ids
+}
+
+/// The ids of a client that has shown a certificate of this subject. Who may do everything is `super` by its name, as with Java.
+pub fn x509_ids(subject: String, scheme: &X509Scheme) -> Vec<Id<Bytes>> {
+    let id = Bytes::from(subject);
+    let mut ids = Vec::new();
+    if scheme.super_user.as_deref().is_some_and(|name| id == name) {
+        ids.push(Id { scheme: Bytes::from_static(b"super"), id: id.clone() });
+    }
+    ids.push(Id { scheme: Bytes::from_static(b"x509"), id });
     ids
 }
 

@@ -21,6 +21,13 @@ pub struct SaslScheme {
     pub any_user: Option<String>,
 }
 
+/// What certificates prove.
+#[derive(Debug, Clone, Default)]
+pub struct X509Scheme {
+    /// The subject that may do everything.
+    pub super_user: Option<String>,
+}
+
 /// The settings that decide about requests, out of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -38,6 +45,8 @@ pub struct Rules {
     pub super_digest: Option<Vec<u8>>,
     /// The scheme `sasl`; `None`: no ACL entry of it is valid or matches.
     pub sasl: Option<SaslScheme>,
+    /// The scheme `x509`; `None`: no ACL entry of it is valid or matches.
+    pub x509: Option<X509Scheme>,
     /// The scheme `key`, ZooKeeper's example of one: who knows a multiple of the number in `/key`.
     pub key_auth: bool,
     /// The names of this server's ensemble, for the scheme `ensemble`; `None`: the scheme is off.

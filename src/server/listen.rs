@@ -1,16 +1,34 @@
 //! The client port's socket: on which address it listens.
 
 use super::StartError;
+use crate::client_port::Door;
 use crate::config::Config;
+use crate::tls;
 use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, ToSocketAddrs};
 
-/// The client port, on all addresses of both families unless one is named.
-pub(super) fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
-    let port = config.client_port.unwrap_or(0);
-    let named = config.client_port_address.as_deref().filter(|name| !matches!(*name, "0.0.0.0" | "*"));
+/// The client ports, with what each takes.
+pub(super) fn listen(config: &Config) -> Result<Vec<(TcpListener, Door)>, StartError> {
+    let tls = if config.tls.is_on() { Some(tls::server_config(&config.tls)?) } else { None };
+    let mut listeners = Vec::new();
+    if let Some(port) = config.client_port {
+        let door = match &tls {
+            Some(tls) if config.tls.on_client_port => Door::Either(tls.clone()),
+            _ => Door::Plain,
+        };
+        listeners.push((listen_on(port, config.client_port_address.as_deref(), config)?, door));
+    }
+    if let (Some(port), Some(tls)) = (config.tls.port, tls) {
+        listeners.push((listen_on(port, config.tls.address.as_deref(), config)?, Door::Tls(tls)));
+    }
+    Ok(listeners)
+}
+
+/// One port, on all addresses of both families unless one is named.
+fn listen_on(port: u16, address: Option<&str>, config: &Config) -> Result<TcpListener, StartError> {
+    let named = address.filter(|name| !matches!(*name, "0.0.0.0" | "*"));
     let text = format!("{}:{port}", named.unwrap_or("*"));
     let failed = |source| StartError::Listen { address: text.clone(), source };
     let candidates: Vec<SocketAddr> = match named {
@@ -22,10 +40,7 @@ pub(super) fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Start
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     for candidate in candidates {
         match bind(candidate, config.client_port_listen_backlog) {
-            Ok(listener) => {
-                let address = listener.local_addr().map_err(failed)?;
-                return Ok((listener, address));
-            }
+            Ok(listener) => return Ok(listener),
             // A machine without IPv6: the next candidate is the IPv4 one.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(error)),
             Err(error) => last = error,
@@ -84,7 +99,10 @@ mod tests {
         config.client_port = Some(0);
         config.client_port_address = Some("[::1%lo]".into());
         match listen(&config) {
-            Ok((_, address)) => assert_eq!(address.ip(), IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            Ok(listeners) => {
+                let address = listeners[0].0.local_addr().unwrap();
+                assert_eq!(address.ip(), IpAddr::V6(Ipv6Addr::LOCALHOST));
+            }
             // A machine without IPv6.
             Err(StartError::Listen { source, .. }) => {
                 let kinds = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];

@@ -12,6 +12,7 @@ use crate::core::{Core, is_readable, machine_clock, run_log, run_snapshots, run_
 use crate::figures::Figures;
 use crate::peer;
 use crate::storage::{DirLock, Dirs, Disk, Progress, RealDisk, Recovered, StorageError, purge};
+use crate::tls::TlsError;
 use listen::listen;
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub enum StartError {
     Storage(#[from] StorageError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     #[error("the election port: {0}")]
     Peers(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -39,7 +42,7 @@ pub struct Server {
     core: Arc<Core>,
     threads: Vec<JoinHandle<()>>,
     peers: Option<peer::Running>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     _locks: Vec<DirLock>,
 }
 
@@ -75,7 +78,8 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let started = Instant::now();
     let Parts { disk, fatal, reactors } = parts;
     // Before anything is read: a port that is taken must not cost a recovery.
-    let (listener, address) = listen(config)?;
+    let listeners = listen(config)?;
+    let addresses = listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
     let dirs = Dirs::new(&config.data_dir, config.log_dir());
     let locks = prepare_dirs(config, &*disk, &dirs)?;
     let figures = Arc::new(Figures::new());
@@ -133,11 +137,11 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     );
     let at = core.clone();
     spawn("timer".into(), Box::new(move || run_timer(&at, tick)))?;
-    let mut listener = Some(listener);
+    let mut listeners = Some(listeners);
     for index in 0..reactors {
-        let (port, listener) = (port.clone(), listener.take());
+        let (port, listeners) = (port.clone(), listeners.take().unwrap_or_default());
         let run = move || {
-            if let Err(error) = run_reactor(index, port, listener) {
+            if let Err(error) = run_reactor(index, port, listeners) {
                 tracing::error!("reactor {index}: {error}");
                 std::process::exit(1);
             }
@@ -147,7 +151,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     if config.autopurge_purge_interval_hours > 0 {
         start_purge(config, &core, disk, dirs)?;
     }
-    Ok(Server { core, threads, peers, address, _locks: locks })
+    Ok(Server { core, threads, peers, addresses, _locks: locks })
 }
 
 fn random() -> u64 {
@@ -156,8 +160,9 @@ fn random() -> u64 {
 }
 
 impl Server {
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where clients may connect.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     pub fn core(&self) -> &Arc<Core> {

@@ -9,7 +9,7 @@ use crate::model::ServerId;
 use crate::model::owner::OwnerRules;
 use crate::peer;
 use crate::replica::{Settings, Strangers};
-use crate::request::{Rules, SaslScheme};
+use crate::request::{Rules, SaslScheme, X509Scheme};
 use crate::storage::{Dirs, Disk, LogOptions};
 use crate::zab;
 use std::sync::Arc;
@@ -60,6 +60,7 @@ pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
             reconfig: config.reconfig_enabled,
             digest_auth: config.digest_auth,
             sasl: config.sasl.provider.then(|| SaslScheme { any_user: config.sasl.any_user.clone() }),
+            x509: config.tls.proves().then(|| X509Scheme { super_user: config.tls.super_user.clone() }),
             key_auth: config.key_auth,
             ensemble_names: config.ensemble_names(),
             super_digest: config.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),

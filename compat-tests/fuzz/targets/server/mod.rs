@@ -100,6 +100,7 @@ impl Server {
                 ..Rules::default()
             },
             leader_serves: true,
+            read_only_mode: true,
             standalone_enabled: true,
             zab: zab::Settings {
                 me,

@@ -648,7 +648,7 @@ impl Config {
             let _ = writeln!(out, "{key}={value}");
         };
         let version = |dir: &Path| dir.join("version-2").display().to_string();
-        line("clientPort", self.client_port.unwrap_or(0).to_string());
+        line("clientPort", self.client_port.map_or(-1, i32::from).to_string());
         line("secureClientPort", self.tls.port.map_or(-1, i32::from).to_string());
         line("dataDir", version(&self.data_dir));
         line("dataLogDir", version(self.log_dir()));

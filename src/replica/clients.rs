@@ -19,12 +19,17 @@ pub(super) struct Attached {
 pub(super) struct Hello {
     pub conn: ConnId,
     pub timeout_ms: i32,
-    /// What the answer says; `None` to a client that would not understand it.
+    /// As it was asked; `None` by a client that would not understand an answer to it.
     pub read_only: Option<bool>,
     pub last_zxid_seen: i64,
 }
 
 impl Hello {
+    /// What it is told of this server.
+    fn answer(self, is_read_only: bool) -> Option<bool> {
+        self.read_only.map(|_| is_read_only)
+    }
+
     /// The request, to be looked at anew. `session` is none where one is to begin.
     fn again(self, session: SessionId) -> Connect {
         let (timeout, last_zxid_seen) = (self.timeout_ms, self.last_zxid_seen);
@@ -72,7 +77,7 @@ impl Replica {
         }
         let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
         let timeout_ms = connect.timeout.min(max).max(min);
-        let (read_only, last_zxid_seen) = (connect.read_only.map(|_| false), connect.last_zxid_seen);
+        let Connect { read_only, last_zxid_seen, .. } = connect;
         let hello = Hello { conn, timeout_ms, read_only, last_zxid_seen };
         let leads = match &self.serving {
             Serving::ReadOnly(_) => return self.read_only_connect(now, db, &connect, hello, out),
@@ -117,7 +122,8 @@ impl Replica {
 
     /// The session hangs on this connection from now on; another one that it hung on ends.
     pub(super) fn establish(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        let Hello { conn, timeout_ms, read_only, .. } = hello;
+        let Hello { conn, timeout_ms, .. } = hello;
+        let read_only = hello.answer(matches!(self.serving, Serving::ReadOnly(_)));
         let old = self.attached.insert(session, Attached { conn, timeout_ms });
         if let Some(old) = old.filter(|old| old.conn != conn) {
             out.close(old.conn, CloseReason::SessionTakenOver);
@@ -209,7 +215,12 @@ impl Replica {
 
 /// "No such session": the client has to begin a new one.
 pub(super) fn refuse(hello: Hello, out: &mut Outputs) {
+    refuse_telling(hello, false, out);
+}
+
+/// The same, and whether this server only reads.
+pub(super) fn refuse_telling(hello: Hello, is_read_only: bool, out: &mut Outputs) {
     out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
-        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.read_only, bytes);
+        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.answer(is_read_only), bytes);
     });
 }

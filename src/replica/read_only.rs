@@ -1,7 +1,7 @@
 //! Read-only mode (`readonlymode.enabled`): a server that has had no leader for a while lets clients that say that they take
 //! it read what it has (`ReadOnlyZooKeeperServer`). It writes nothing: their sessions are its own, and end with this time.
 
-use super::clients::{Hello, refuse};
+use super::clients::{Hello, refuse_telling};
 use super::term::Between;
 use super::{ClientMessage, CloseReason, Now, Outputs, Replica, Serving, Told};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
@@ -64,25 +64,23 @@ impl Replica {
         now: Now,
         db: &Database,
         connect: &Connect,
-        mut hello: Hello,
+        hello: Hello,
         out: &mut Outputs,
     ) {
         let Serving::ReadOnly(read_only) = &mut self.serving else { return };
-        // The answer tells where the client is.
-        hello.read_only = Some(true);
         let session = if connect.session == SessionId::NONE {
             let session = self.ids.next(|id| db.sessions.contains_key(&id));
             read_only.sessions.track(now.mono_ms, session, hello.timeout_ms);
             session
         } else if connect.passwd != password_of(connect.session) {
-            return refuse(hello, out);
+            return refuse_telling(hello, true, out);
         } else if db.sessions.contains_key(&connect.session) {
             // The leader's, wherever that is. No answer: it has not ended, and another server may serve it.
             return out.close(hello.conn, CloseReason::NotServing);
         } else if read_only.sessions.touch(now.mono_ms, connect.session, Some(hello.timeout_ms)) {
             connect.session
         } else {
-            return refuse(hello, out);
+            return refuse_telling(hello, true, out);
         };
         self.establish(session, hello, out);
     }

@@ -349,6 +349,20 @@ fn a_server_without_a_leader_serves_those_who_only_read() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_leader_may_read_once_there_is_none_for_long() {
+    let mut server = leaderless(false);
+    server.replica.settings.read_only_mode = true;
+    server.now.mono_ms += 1990;
+    let connect = Connect { timeout: 2000, ..a_reader(SessionId::NONE) };
+    assert_eq!(server.input(Input::Connect { conn: CONN, connect }), []);
+    server.replica.handle(server.now, &server.db, Input::Tick, &mut server.out);
+    server.out.zab.disk.clear();
+    server.now.mono_ms += 10;
+    let told = server.input(Input::Tick);
+    assert!(matches!(told[0].0.message, ClientMessage::Established { .. }), "{told:?}");
+}
+
+#[test]
 fn whoever_would_write_finds_no_leader_where_others_only_read() {
     let mut server = cut_off();
     assert_eq!(server.input(Input::Connect { conn: CONN, connect: a_client() }), []);

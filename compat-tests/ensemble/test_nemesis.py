@@ -207,7 +207,7 @@ class Nemesis:
 def test_faults_at_random(size):
     print(f"\nSEED={SEED} NEMESIS_SECONDS={SECONDS:g}, {size} servers")
     with own_namespaces(), Net(range(1, size + 1)) as net:
-        ensemble = Ensemble("z" * size, SETTINGS, dynamic=True, net=net)
+        ensemble = Ensemble("z" * size, SETTINGS, {"readonlymode.enabled": "true"}, dynamic=True, net=net)
         disk = ensemble[1].data
         small_disk(disk, DISK_MB)
         try:

@@ -135,6 +135,10 @@ impl Story {
                 let server = self.server(name, world)?;
                 until(world, "it does not serve", |world| world.mode_of(server).has_leader())
             }
+            ["await", name, "reads"] => {
+                let server = self.server(name, world)?;
+                until(world, "it does not become read-only", |world| world.mode_of(server) == Mode::ReadOnly)
+            }
             ["await", name, "looks"] => {
                 let server = self.server(name, world)?;
                 until(world, "it still serves", |world| !world.mode_of(server).has_leader())
@@ -216,6 +220,18 @@ impl Story {
                 let server = self.server(name, world)?;
                 world.client_moves(client, server);
                 until(world, "it gets no session there", |world| world.clients[client].is_open())
+            }
+            ["tries", name, "for", ms] => {
+                let server = self.server(name, world)?;
+                let end = world.now + 1000 * ms.parse::<u64>().map_err(|_| "a number of milliseconds")?;
+                world.client_moves(client, server);
+                while world.now < end {
+                    world.step()?;
+                    if world.clients[client].is_open() {
+                        return Err("it is served".into());
+                    }
+                }
+                Ok(())
             }
             ["leaves"] => {
                 world.client_leaves(client);

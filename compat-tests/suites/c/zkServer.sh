@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the C client's tests call to start and stop their server, in the place of the script that comes with them: startClean throws
-# the data away first, start keeps it. Their port is fixed, so they run in a network namespace of their own.
+# the data away first, start keeps it; startCleanReadOnly starts one of two servers, whose other one never comes. Their port is fixed, so they run in a network namespace of their own.
 set -euo pipefail
 port=22181
 state=$PWD/server
@@ -29,10 +29,10 @@ serves() {
 
 start() {
   printf '%s\n' "dataDir=$state/data" tickTime=500 "clientPort=$port" "maxClientCnxns=${ZKMAXCNXNS:-100}" \
-    '4lw.commands.whitelist=srvr' admin.enableServer=false >"$state/zoo.cfg"
+    '4lw.commands.whitelist=srvr' admin.enableServer=false ${ensemble:+"$ensemble"} >"$state/zoo.cfg"
   local flags=(-Dzookeeper.extendedTypesEnabled=true -Dznode.container.checkIntervalMs=100)
   # shellcheck disable=SC2206 # they are words
-  flags+=(${EXTRA_JVM_ARGS:-})
+  flags+=(${EXTRA_JVM_ARGS:-} "$@")
   "$SERVE" "$state/zoo.cfg" "${flags[@]}" >>"$state/log" 2>&1 </dev/null &
   local pid=$!
   echo "$pid" >"$state/pid"
@@ -50,6 +50,13 @@ case $1 in
   startClean)
     rm -rf "$state/data"
     start
+    ;;
+  startCleanReadOnly)
+    rm -rf "$state/data"
+    mkdir "$state/data"
+    echo 1 >"$state/data/myid"
+    ensemble=$'initLimit=10\nsyncLimit=5\nserver.1=localhost:22881:22882\nserver.2=localhost:32881:32882\nlocalSessionsEnabled=true'
+    start -Dreadonlymode.enabled=true
     ;;
   stop) ;;
   *)

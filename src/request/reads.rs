@@ -263,7 +263,10 @@ fn get_ephemerals(db: &Database, session: SessionId, prefix: &[u8], out: &mut By
     let from = prefix.iter().position(|byte| !is_blank(byte)).unwrap_or(prefix.len());
     let to = prefix.iter().rposition(|byte| !is_blank(byte)).map_or(from, |at| at + 1);
     let all = matches!(&prefix[from..to], b"" | b"/");
-    let own: Vec<_> = db.tree.ephemerals_of(session).filter(|path| all || path.starts_with(prefix)).collect();
+    // Bytes that are no text stand for a character that no path has.
+    let prefix = text::as_java_reads(prefix);
+    let own = db.tree.ephemerals_of(session).filter(|path| all || path.starts_with(&prefix));
+    let own: Vec<_> = own.collect();
     crate::jute::records::GetEphemeralsResponse { ephemerals: own }.encode(out);
 }
 

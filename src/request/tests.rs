@@ -354,6 +354,23 @@ fn a_multi_read_that_fails_half_way_sends_what_it_has() {
 }
 
 #[test]
+fn a_part_of_a_character_begins_no_ephemerals_path() {
+    let mut server = Server::new();
+    let path = Bytes::from("/\u{20ac}");
+    let txn = server.prepare(Op::Create, |out| {
+        CreateRequest { path, data: None, acl: vec![open_entry()], flags: 1 }.encode(out);
+    });
+    server.apply(&txn);
+    for (prefix, count) in [(&b"/\xe2\x82"[..], 0), (b"/\xe2\x82\xac", 1), (b"/", 1)] {
+        let reply = server.read(Op::GetEphemerals, |out| {
+            GetEphemeralsRequest { prefix: Some(prefix) }.encode(out);
+        });
+        let found = GetEphemeralsResponse::decode(&mut Frame::new(&reply[0].1)).unwrap();
+        assert_eq!(found.ephemerals.len(), count, "{prefix:x?}");
+    }
+}
+
+#[test]
 fn blanks_alone_ask_for_all_ephemerals() {
     let mut server = Server::new();
     let txn = server.create("/e", 1);

@@ -49,7 +49,12 @@ fn isro_is_answered_where_read_only_mode_is_on() {
 fn a_provider_that_is_not_loaded_is_a_warning() {
     let class = |name: &str| format!("dataDir=/d\nclientPort=2181\nauthProvider.1={name}\n");
     let built_in = |name: &str| parse(&class(&format!("org.apache.zookeeper.server.auth.{name}"))).unwrap();
-    for name in ["DigestAuthenticationProvider", "SASLAuthenticationProvider", "X509AuthenticationProvider"] {
+    for name in [
+        "DigestAuthenticationProvider",
+        "EnsembleAuthenticationProvider",
+        "SASLAuthenticationProvider",
+        "X509AuthenticationProvider",
+    ] {
         assert_eq!(built_in(name).warnings, [], "{name}");
     }
     for config in [built_in("NoSuchProvider"), parse(&class("com.example.Ours")).unwrap()] {

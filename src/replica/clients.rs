@@ -25,11 +25,6 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    /// What it is told of this server.
-    fn answer(self, is_read_only: bool) -> Option<bool> {
-        self.read_only.map(|_| is_read_only)
-    }
-
     /// The request, to be looked at anew. `session` is none where one is to begin.
     fn again(self, session: SessionId) -> Connect {
         let (timeout, last_zxid_seen) = (self.timeout_ms, self.last_zxid_seen);
@@ -79,28 +74,23 @@ impl Replica {
         let timeout_ms = connect.timeout.min(max).max(min);
         let Connect { read_only, last_zxid_seen, .. } = connect;
         let hello = Hello { conn, timeout_ms, read_only, last_zxid_seen };
-        let leads = match &self.serving {
-            Serving::ReadOnly(_) => return self.read_only_connect(now, db, &connect, hello, out),
-            Serving::Leading(_) => true,
-            Serving::Nobody | Serving::Learning(_) => false,
-        };
         if connect.session == SessionId::NONE {
             let session = self.ids.next(|id| db.sessions.contains_key(&id));
-            return if leads {
-                self.lead_new_session(now, session, hello, out)
-            } else {
-                self.learn_new_session(session, hello, out)
+            return match &self.serving {
+                Serving::Leading(_) => self.lead_new_session(now, session, hello, out),
+                Serving::ReadOnly(_) => self.read_only_new_session(now, session, hello, out),
+                Serving::Nobody | Serving::Learning(_) => self.learn_new_session(session, hello, out),
             };
         }
         out.tally.revalidated_sessions += 1;
         // The password comes first: a stranger must not cut the owner's connection.
         if connect.passwd != password_of(connect.session) {
-            return refuse(hello, out);
+            return self.refuse(hello, out);
         }
-        if leads {
-            self.lead_reattach(now, connect.session, hello, out);
-        } else {
-            self.learn_reattach(connect.session, hello, out);
+        match &self.serving {
+            Serving::Leading(_) => self.lead_reattach(now, connect.session, hello, out),
+            Serving::ReadOnly(_) => self.read_only_reattach(now, db, connect.session, hello, out),
+            Serving::Nobody | Serving::Learning(_) => self.learn_reattach(connect.session, hello, out),
         }
     }
 
@@ -123,7 +113,7 @@ impl Replica {
     /// The session hangs on this connection from now on; another one that it hung on ends.
     pub(super) fn establish(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
         let Hello { conn, timeout_ms, .. } = hello;
-        let read_only = hello.answer(matches!(self.serving, Serving::ReadOnly(_)));
+        let read_only = self.answers_read_only(hello);
         let old = self.attached.insert(session, Attached { conn, timeout_ms });
         if let Some(old) = old.filter(|old| old.conn != conn) {
             out.close(old.conn, CloseReason::SessionTakenOver);
@@ -131,6 +121,19 @@ impl Replica {
         out.client(conn, ClientMessage::Established { session, timeout_ms }, |bytes| {
             connect::write_response(session, timeout_ms, &password_of(session), read_only, bytes);
         });
+    }
+
+    /// "No such session": the client has to begin a new one.
+    pub(super) fn refuse(&self, hello: Hello, out: &mut Outputs) {
+        let read_only = self.answers_read_only(hello);
+        out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
+            connect::write_response(SessionId::NONE, 0, &[0; 16], read_only, bytes);
+        });
+    }
+
+    /// What a client is told of this server's mode.
+    fn answers_read_only(&self, hello: Hello) -> Option<bool> {
+        hello.read_only.map(|_| matches!(self.serving, Serving::ReadOnly(_)))
     }
 
     pub(super) fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
@@ -211,16 +214,4 @@ impl Replica {
             Serving::Learning(learning) => learning.outstanding(),
         }
     }
-}
-
-/// "No such session": the client has to begin a new one.
-pub(super) fn refuse(hello: Hello, out: &mut Outputs) {
-    refuse_telling(hello, false, out);
-}
-
-/// The same, and whether this server only reads.
-pub(super) fn refuse_telling(hello: Hello, is_read_only: bool, out: &mut Outputs) {
-    out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
-        connect::write_response(SessionId::NONE, 0, &[0; 16], hello.answer(is_read_only), bytes);
-    });
 }

@@ -1,6 +1,6 @@
 //! The server as leader, or alone: it prepares every write, and keeps all sessions.
 
-use super::clients::{Hello, refuse};
+use super::clients::Hello;
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
 use crate::jute::SharedReader;
 use crate::jute::records::{CreateSessionTxn, Id, SyncRequest, SyncResponse};
@@ -211,7 +211,7 @@ impl Replica {
     pub(super) fn lead_reattach(&mut self, now: Now, session: SessionId, hello: Hello, out: &mut Outputs) {
         let sessions = &mut self.leading().sessions;
         if !sessions.touch(now.mono_ms, session, Some(hello.timeout_ms)) {
-            return refuse(hello, out);
+            return self.refuse(hello, out);
         }
         sessions.move_to(session, Home::Here);
         self.establish(session, hello, out);

@@ -1,7 +1,7 @@
 //! The server as follower or observer: its clients' writes go to the leader, and are answered when they come back
 //! committed.
 
-use super::clients::{Hello, refuse};
+use super::clients::Hello;
 use super::leading::{last_reply, sync_path, write_sync};
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
 use crate::jute::records::SyncRequest;
@@ -276,7 +276,7 @@ impl Replica {
         }
         let Some(hello) = hello else { return };
         if !valid {
-            return refuse(hello, out);
+            return self.refuse(hello, out);
         }
         learning.touch(session, hello.timeout_ms);
         learning.syncs.push_back(SyncFor::Arrival(session, hello));
@@ -337,7 +337,7 @@ impl Replica {
                 return self.establish(session, hello, out);
             }
             // It ended meanwhile.
-            Some(SyncFor::Arrival(_, hello)) => return refuse(hello, out),
+            Some(SyncFor::Arrival(_, hello)) => return self.refuse(hello, out),
         };
         let is_sync = |waiting: &Waiting| matches!(waiting.what, What::Sync { .. });
         let Some(waiting) = learning.find(session, is_sync) else { return };

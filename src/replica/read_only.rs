@@ -1,14 +1,13 @@
 //! Read-only mode (`readonlymode.enabled`): a server that has had no leader for a while lets clients that say that they take
 //! it read what it has (`ReadOnlyZooKeeperServer`). It writes nothing: their sessions are its own, and end with this time.
 
-use super::clients::{Hello, refuse_telling};
+use super::clients::Hello;
 use super::term::Between;
 use super::{ClientMessage, CloseReason, Now, Outputs, Replica, Serving, Told};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
 use crate::request::{Request, write_reply};
-use crate::session::{SessionTracker, password_of};
+use crate::session::SessionTracker;
 use crate::tree::Database;
-use crate::wire::connect::Connect;
 use bytes::BytesMut;
 
 /// Most elections are over by then, in milliseconds. Java's lower bound.
@@ -59,30 +58,36 @@ impl Replica {
         }
     }
 
-    pub(super) fn read_only_connect(
+    pub(super) fn read_only_new_session(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        hello: Hello,
+        out: &mut Outputs,
+    ) {
+        if let Serving::ReadOnly(read_only) = &mut self.serving {
+            read_only.sessions.track(now.mono_ms, session, hello.timeout_ms);
+            self.establish(session, hello, out);
+        }
+    }
+
+    pub(super) fn read_only_reattach(
         &mut self,
         now: Now,
         db: &Database,
-        connect: &Connect,
+        session: SessionId,
         hello: Hello,
         out: &mut Outputs,
     ) {
         let Serving::ReadOnly(read_only) = &mut self.serving else { return };
-        let session = if connect.session == SessionId::NONE {
-            let session = self.ids.next(|id| db.sessions.contains_key(&id));
-            read_only.sessions.track(now.mono_ms, session, hello.timeout_ms);
-            session
-        } else if connect.passwd != password_of(connect.session) {
-            return refuse_telling(hello, true, out);
-        } else if db.sessions.contains_key(&connect.session) {
+        if db.sessions.contains_key(&session) {
             // The leader's, wherever that is. No answer: it has not ended, and another server may serve it.
-            return out.close(hello.conn, CloseReason::NotServing);
-        } else if read_only.sessions.touch(now.mono_ms, connect.session, Some(hello.timeout_ms)) {
-            connect.session
+            out.close(hello.conn, CloseReason::NotServing);
+        } else if read_only.sessions.touch(now.mono_ms, session, Some(hello.timeout_ms)) {
+            self.establish(session, hello, out);
         } else {
-            return refuse_telling(hello, true, out);
-        };
-        self.establish(session, hello, out);
+            self.refuse(hello, out);
+        }
     }
 
     pub(super) fn read_only_request(

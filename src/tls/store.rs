@@ -12,33 +12,41 @@ type Key = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// The first key, with its certificates from its own on.
 pub(super) fn key(store: &Store, file: &Path) -> Result<Key, TlsError> {
-    let wrong = |what: String| TlsError::Store { file: file.to_path_buf(), what };
-    let bytes = read(file)?;
-    let password = password(store)?;
-    let (chain, key) = match format(store, file, &bytes)? {
-        StoreFormat::Jks => key_of_jks(&bytes, &password),
-        StoreFormat::Pkcs12 => key_of_pkcs12(&bytes, &password),
-        StoreFormat::Pem => key_of_pem(&bytes, &password),
-    }
-    .map_err(wrong)?;
-    if chain.is_empty() {
-        return Err(wrong("there is a key and no certificate for it".into()));
-    }
-    Ok((chain, key))
+    read_store(store, file, |format, bytes, password| {
+        let (chain, key) = match format {
+            StoreFormat::Jks => key_of_jks(bytes, password),
+            StoreFormat::Pkcs12 => key_of_pkcs12(bytes, password),
+            StoreFormat::Pem => key_of_pem(bytes, password),
+        }?;
+        if chain.is_empty() {
+            return Err("there is a key and no certificate for it".into());
+        }
+        Ok((chain, key))
+    })
 }
 
 /// All certificates that vouch for others.
 pub(super) fn trusted(store: &Store, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |what: String| TlsError::Store { file: file.to_path_buf(), what };
+    read_store(store, file, |format, bytes, password| {
+        let found = match format {
+            StoreFormat::Jks => trusted_of_jks(bytes, password),
+            StoreFormat::Pkcs12 => trusted_of_pkcs12(bytes, password),
+            StoreFormat::Pem => certificates_of_pem(bytes),
+        }?;
+        if found.is_empty() { Err("there is no trusted certificate in it".into()) } else { Ok(found) }
+    })
+}
+
+/// What `parse` makes of the store's format, bytes and password; its errors get the file's name.
+fn read_store<T>(
+    store: &Store,
+    file: &Path,
+    parse: impl FnOnce(StoreFormat, &[u8], &str) -> Result<T, String>,
+) -> Result<T, TlsError> {
     let bytes = read(file)?;
     let password = password(store)?;
-    let found = match format(store, file, &bytes)? {
-        StoreFormat::Jks => trusted_of_jks(&bytes, &password),
-        StoreFormat::Pkcs12 => trusted_of_pkcs12(&bytes, &password),
-        StoreFormat::Pem => certificates_of_pem(&bytes),
-    }
-    .map_err(wrong)?;
-    if found.is_empty() { Err(wrong("there is no trusted certificate in it".into())) } else { Ok(found) }
+    let parsed = parse(format(store, file, &bytes)?, &bytes, &password);
+    parsed.map_err(|what| TlsError::Store { file: file.to_path_buf(), what })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {

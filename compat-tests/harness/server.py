@@ -72,28 +72,26 @@ class Server:
         return self
 
     def wait_until_serving(self, seconds=30):
-        """Asks `srvr` until it is answered; a server that ended is an error at once."""
+        """Asks `srvr` until it is answered."""
+        self.wait_until("not serving", lambda: "Mode:" in self.word("srvr"), seconds)
+
+    def wait_until_it_listens(self, port):
+        """Java opens one port after the other."""
+        self.wait_until(f"port {port} is closed", lambda: not socket.create_connection(("127.0.0.1", port), timeout=5).close(), 30)
+
+    def wait_until(self, otherwise, is_there, seconds):
+        """Asks until it is; a server that ended is an error at once."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
             try:
-                if "Mode:" in self.word("srvr"):
+                if is_there():
                     return
             except OSError:
                 # Not listening yet; there is no event to await across processes but the next try.
                 time.sleep(0.01)
-        raise AssertionError(f"not serving after {seconds} s:\n{self.log()}")
-
-    def wait_until_it_listens(self, port, seconds=30):
-        """Java opens one port after the other."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                return socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, f"port {port} is closed after {seconds} s:\n{self.log()}"
-                time.sleep(0.01)
+        raise AssertionError(f"{otherwise} after {seconds} s:\n{self.log()}")
 
     def word(self, word, host="127.0.0.1"):
         with socket.create_connection((host, self.port), timeout=5) as connection:

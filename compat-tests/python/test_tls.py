@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 from harness.server import BINARY, IS_JAVA, JAVA_CLASSPATH, Server, free_port
-from harness.wire import CLOSE, CREATE, EXISTS, GET, SET, WHO_AM_I, Closed, Fields, Raw, Session, acl, create, set_data, watched
+from harness.wire import CLOSE, CREATE, EXISTS, GET, SET, WHO_AM_I, Closed, Fields, Raw, Session, create, set_data, watched
 
-SET_ACL, GET_ACL = 7, 6
+GET_ACL = 6
 NO_AUTH, INVALID_ACL = -102, -114
 NETTY = "org.apache.zookeeper.server.NettyServerCnxnFactory"
 PASSWORD = "store secret"
@@ -23,7 +23,6 @@ class Authority:
 
     def __init__(self, directory):
         self.dir = directory
-        # Subjects that say "CA" say so for others too.
         self.make("ca", "/CN=the CA", ["-x509", "-days", "30"])
         self.make("strange-ca", "/CN=another CA", ["-x509", "-days", "30"])
         self.sign("server", "/CN=localhost")
@@ -34,7 +33,7 @@ class Authority:
         self.sign("strange-old", "/CN=version 1", ca="strange-ca", extensions=None)
         self.sign("expired", "/CN=was here", days=-1)
         self.sign("expired-old", "/CN=was here", days=-1, extensions=None)
-        # It is trusted itself, and vouches for nobody.
+        # It stands in the trust store itself.
         self.make("known", "/CN=known by itself", ["-x509", "-days", "30"])
 
     def path(self, name):
@@ -274,7 +273,7 @@ def test_what_is_no_tls_is_closed(running, authority, data):
 
 def test_a_handshake_that_stands_still_ends(authority):
     if IS_JAVA:
-        pytest.skip("Java waits 10 s, whatever is set")
+        pytest.skip("the setting is one of Java's other connection factory, which has no TLS")
     with server(authority.settings(), **{"nio.sessionlessCnxnTimeout": "700"}) as running:
         with Raw(running.secure_port) as raw:
             raw.send(b"\x16\x03\x01")

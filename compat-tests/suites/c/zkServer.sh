@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the C client's tests call to start and stop their server, in the place of the script that comes with them: startClean throws
-# the data away first, start keeps it; startCleanReadOnly starts one of two servers, whose other one never comes. Their port is fixed, so they run in a network namespace of their own.
+# the data away first, start keeps it; startCleanReadOnly starts one of two servers, whose other
+# one never comes. Their port is fixed, so they run in a network namespace of their own.
 set -euo pipefail
 port=22181
 state=$PWD/server

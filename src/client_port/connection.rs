@@ -3,6 +3,7 @@
 use super::frames::{Front, front};
 use super::stream::{Filled, Stream};
 use super::{ClientPort, ConnInfo, four_letter};
+use crate::core::Descriptor;
 use crate::jute::records::{AuthPacket, Id, ReplyHeader, RequestHeader, SaslRequest, SaslResponse};
 use crate::jute::{Reader, Source};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
@@ -19,7 +20,6 @@ use mio::net::TcpStream;
 use rustix::rand::GetRandomFlags;
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -49,6 +49,7 @@ enum State {
 pub(super) struct Connection {
     pub id: ConnId,
     stream: Stream,
+    _descriptor: Descriptor,
     pub info: Arc<ConnInfo>,
     state: State,
     pub session: SessionId,
@@ -91,10 +92,18 @@ pub(super) struct Context<'a> {
 }
 
 impl Connection {
-    pub fn new(id: ConnId, stream: Stream, info: Arc<ConnInfo>, address: IpAddr, now: Instant) -> Self {
+    pub fn new(
+        id: ConnId,
+        stream: Stream,
+        info: Arc<ConnInfo>,
+        descriptor: Descriptor,
+        now: Instant,
+    ) -> Self {
+        let address = info.peer.ip();
         Self {
             id,
             stream,
+            _descriptor: descriptor,
             info,
             state: State::New,
             session: SessionId::NONE,

@@ -10,7 +10,7 @@ pub use four_letter::Facts;
 pub use reactor::run as run_reactor;
 pub use stream::Door;
 
-use crate::core::Core;
+use crate::core::{Core, Descriptor, Descriptors};
 use crate::model::{Accounts, ConnId, SessionId};
 use crate::request::Rules;
 use mio::net::TcpStream;
@@ -57,8 +57,17 @@ pub struct ClientPort {
     /// `None`: nobody can, and no client is told so: it goes on as nobody.
     pub logins: Option<Logins>,
     pub facts: Facts,
+    descriptors: Arc<Descriptors>,
     connections: Mutex<Registry>,
-    handover: Vec<Mutex<Vec<(TcpStream, SocketAddr, Door)>>>,
+    handover: Vec<Mutex<Vec<Arrival>>>,
+}
+
+/// A connection on its way to its reactor.
+struct Arrival {
+    socket: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    descriptor: Descriptor,
 }
 
 #[derive(Default)]
@@ -107,9 +116,16 @@ impl ConnInfo {
 }
 
 impl ClientPort {
-    pub fn new(core: Arc<Core>, rules: Rules, limits: Limits, logins: Option<Logins>, facts: Facts) -> Self {
+    pub fn new(
+        core: Arc<Core>,
+        rules: Rules,
+        limits: Limits,
+        logins: Option<Logins>,
+        facts: Facts,
+        descriptors: Arc<Descriptors>,
+    ) -> Self {
         let handover = core.mailboxes.iter().map(|_| Mutex::default()).collect();
-        Self { core, rules, limits, logins, facts, connections: Mutex::default(), handover }
+        Self { core, rules, limits, logins, facts, descriptors, connections: Mutex::default(), handover }
     }
 
     /// Counts a new connection in, unless a limit is reached.

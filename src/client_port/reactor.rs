@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Context};
 use super::stream::Stream;
-use super::{ClientPort, ConnInfo, Door};
+use super::{Arrival, ClientPort, ConnInfo, Door};
 use crate::core::Mail;
 use crate::model::ConnId;
 use crate::replica::{ClientMessage, Input};
@@ -22,6 +22,8 @@ const MAX_LISTENERS: usize = 2;
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How often it is told that connections can't be taken.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long connections get to take their last bytes when the server stops.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -42,7 +44,9 @@ struct Reactor {
     /// Slots with bytes to write.
     dirty: Vec<usize>,
     scratch: Vec<u8>,
-    accept_again: bool,
+    /// When there may be connections that were left waiting.
+    accept_at: Option<Instant>,
+    refusal_told: Option<Instant>,
     /// Reads wait until this server has heard of its leader, or its quorum, again.
     waits_for_lease: bool,
 }
@@ -80,7 +84,8 @@ pub fn run(
         ready: Vec::new(),
         dirty: Vec::new(),
         scratch: vec![0; 64 << 10],
-        accept_again: false,
+        accept_at: None,
+        refusal_told: None,
         waits_for_lease: false,
     };
     reactor.run()
@@ -93,21 +98,21 @@ impl Reactor {
         while !self.port.core.is_stopping() {
             let timeout = if !self.ready.is_empty() || self.port.core.mailboxes[self.index].has_mail() {
                 Duration::ZERO
-            } else if self.accept_again {
-                ACCEPT_REST
             } else {
-                housekeeping.saturating_duration_since(Instant::now())
+                let next = self.accept_at.map_or(housekeeping, |at| at.min(housekeeping));
+                next.saturating_duration_since(Instant::now())
             };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
             let now = Instant::now();
-            let mut accept = std::mem::take(&mut self.accept_again);
+            let mut accept = self.accept_at.take_if(|at| *at <= now).is_some();
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    Token(at) if at > LISTENERS - MAX_LISTENERS => accept = true,
+                    // While accepting rests, more of them change nothing.
+                    Token(at) if at > LISTENERS - MAX_LISTENERS => accept |= self.accept_at.is_none(),
                     Token(slot) => {
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
                             self.ready.push(slot);
@@ -119,7 +124,7 @@ impl Reactor {
                 }
             }
             if accept {
-                self.accept();
+                self.accept(now);
             }
             self.take_handover(now);
             self.turn(now);
@@ -238,51 +243,76 @@ impl Reactor {
         self.dirty = dirty;
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, now: Instant) {
         for at in 0..self.listeners.len() {
-            self.accept_at(at);
+            self.accept_from(at, now);
         }
     }
 
-    fn accept_at(&mut self, at: usize) {
-        let (listener, door) = &self.listeners[at];
+    fn accept_from(&mut self, at: usize, now: Instant) {
         // Bounded, so that a flood of connections does not starve those that are there.
         for _ in 0..256 {
-            match listener.accept() {
-                Ok((socket, peer)) => {
-                    self.port.core.figures.connections.increment(1);
-                    if !self.port.admit(peer.ip().to_canonical()) {
-                        self.port.core.figures.connections_rejected.increment(1);
-                        continue;
-                    }
-                    let target = NEXT_REACTOR.fetch_add(1, Ordering::Relaxed) % self.port.handover.len();
-                    self.port.handover[target].lock().push((socket, peer, door.clone()));
-                    if target != self.index {
-                        self.port.core.mailboxes[target].wake();
-                    }
-                }
+            match self.listeners[at].0.accept() {
+                Ok((socket, peer)) => self.accepted(at, socket, peer, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!("cannot accept connections: {error}; trying again");
-                    break;
+                    self.tell_refusal(now, || {
+                        format!("cannot accept connections: {error}; trying again every {ACCEPT_REST:?}")
+                    });
+                    self.accept_at = Some(now + ACCEPT_REST);
+                    return;
                 }
             }
         }
-        self.accept_again = true;
+        self.accept_at = self.accept_at.or(Some(now));
+    }
+
+    fn accepted(&mut self, at: usize, socket: TcpStream, peer: SocketAddr, now: Instant) {
+        let port = self.port.clone();
+        port.core.figures.connections.increment(1);
+        let Some(descriptor) = port.descriptors.take_for_client() else {
+            port.core.figures.connections_rejected.increment(1);
+            return self.tell_refusal(now, || {
+                let most = port.descriptors.for_clients();
+                format!(
+                    "refused a connection of {peer}: {most} are open, and the other descriptors are kept for files \
+                     and other servers; raise the limit of open files (ulimit -n) to serve more"
+                )
+            });
+        };
+        if !port.admit(peer.ip().to_canonical()) {
+            port.core.figures.connections_rejected.increment(1);
+            return;
+        }
+        let target = NEXT_REACTOR.fetch_add(1, Ordering::Relaxed) % port.handover.len();
+        let door = self.listeners[at].1.clone();
+        port.handover[target].lock().push(Arrival { socket, peer, door, descriptor });
+        if target != self.index {
+            port.core.mailboxes[target].wake();
+        }
+    }
+
+    fn tell_refusal(&mut self, now: Instant, text: impl FnOnce() -> String) {
+        if self.refusal_told.is_none_or(|told| now - told >= TELL_EVERY) {
+            self.refusal_told = Some(now);
+            tracing::warn!("{}", text());
+        }
     }
 
     fn take_handover(&mut self, now: Instant) {
         let arrived = std::mem::take(&mut *self.port.handover[self.index].lock());
-        for (socket, peer, door) in arrived {
-            if let Err(error) = self.add(socket, peer, door, now) {
+        for arrival in arrived {
+            let peer = arrival.peer;
+            if let Err(error) = self.add(arrival, now) {
                 tracing::warn!("cannot watch the connection of {peer}: {error}");
                 self.port.dismiss(peer.ip().to_canonical());
             }
         }
     }
 
-    fn add(&mut self, socket: TcpStream, peer: SocketAddr, door: Door, now: Instant) -> io::Result<()> {
+    fn add(&mut self, arrival: Arrival, now: Instant) -> io::Result<()> {
+        let Arrival { socket, peer, door, descriptor } = arrival;
         socket.set_nodelay(true)?;
         let mut stream = Stream::new(socket, door)?;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -298,8 +328,7 @@ impl Reactor {
         let id = ConnId((self.index as u64) << 56 | (slot as u64) << 32 | u64::from(self.generation));
         let info = Arc::new(ConnInfo::new(SocketAddr::new(peer.ip().to_canonical(), peer.port())));
         self.port.register(id, info.clone());
-        let address = info.peer.ip();
-        self.slots[slot] = Some(Connection::new(id, stream, info, address, now));
+        self.slots[slot] = Some(Connection::new(id, stream, info, descriptor, now));
         // The socket may hold bytes already.
         self.ready.push(slot);
         Ok(())

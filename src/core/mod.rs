@@ -9,6 +9,7 @@
 //! read that sees a change is always answered behind the event that announces it, and behind the reply of the
 //! session's own write.
 
+mod descriptors;
 mod feeder;
 mod journal;
 mod log_thread;
@@ -19,6 +20,7 @@ mod restore;
 mod snapshots;
 mod timer;
 
+pub use descriptors::{Descriptor, Descriptors};
 pub use feeder::{Fed, Feeder, Files};
 pub use journal::{Journal, Performed, RollRules, Setup};
 pub use log_thread::{LogQueue, run as run_log};

@@ -6,7 +6,7 @@ mod links;
 mod listen;
 mod quorum;
 
-use crate::core::{Carrier, Core, Files};
+use crate::core::{Carrier, Core, Descriptors, Files};
 use crate::ensemble::PeerAddress;
 use crate::model::{LinkId, ServerId};
 use crate::replica::{ElectionOutput, LinkAction, Listen, Outputs};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub max_packet: usize,
     /// Bytes that wait for a learner before it is cut off, to be synchronized again.
     pub max_queued: usize,
+    /// What connections may take; clients take of it too.
+    pub descriptors: Arc<Descriptors>,
 }
 
 /// What the replica asks for that has to do with tasks.

@@ -1,6 +1,7 @@
 //! Puts a server together: recovery, core, threads, ports; and takes it apart again.
 
 mod assemble;
+mod limits;
 mod listen;
 mod settings;
 
@@ -8,7 +9,9 @@ pub use assemble::{Assembled, Surroundings, Tuning, assemble};
 
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
-use crate::core::{Core, is_readable, machine_clock, run_log, run_snapshots, run_timer, write_snapshot};
+use crate::core::{
+    Core, Descriptors, is_readable, machine_clock, run_log, run_snapshots, run_timer, write_snapshot,
+};
 use crate::figures::Figures;
 use crate::peer;
 use crate::storage::{DirLock, Dirs, Disk, Progress, RealDisk, Recovered, StorageError, purge};
@@ -20,6 +23,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// What a server has open beside connections and files: its standard streams, ports, locks, and what tokio has.
+const OWN_DESCRIPTORS: usize = 24;
+/// What a reactor has.
+const REACTOR_DESCRIPTORS: usize = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -58,6 +66,8 @@ pub struct Parts {
     /// Called when the log failed; has to end the process.
     pub fatal: Box<dyn Fn(StorageError) + Send + Sync>,
     pub reactors: usize,
+    /// How many descriptors the process may have open.
+    pub descriptors: u64,
 }
 
 impl Parts {
@@ -69,14 +79,16 @@ impl Parts {
             );
             std::process::exit(1);
         };
-        Self { disk: Arc::new(RealDisk), fatal: Box::new(fatal), reactors }
+        let descriptors = limits::raise_descriptors();
+        Self { disk: Arc::new(RealDisk), fatal: Box::new(fatal), reactors, descriptors }
     }
 }
 
 /// Recovers the data directory and starts to serve, alone or with the others.
 pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Server, StartError> {
     let started = Instant::now();
-    let Parts { disk, fatal, reactors } = parts;
+    let Parts { disk, fatal, reactors, descriptors } = parts;
+    let descriptors = Descriptors::new(descriptors, OWN_DESCRIPTORS + reactors * REACTOR_DESCRIPTORS);
     // Before anything is read: a port that is taken must not cost a recovery.
     let listeners = listen(config)?;
     let addresses = listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
@@ -115,10 +127,12 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         settings::limits(config),
         settings::logins(config),
         facts,
+        descriptors.clone(),
     ));
     let peers = match member {
         Some(addresses) => {
-            let running = peer::start(&core, settings::peers(config, &tuning), files, addresses);
+            let running =
+                peer::start(&core, settings::peers(config, &tuning, &descriptors), files, addresses);
             Some(running.map_err(StartError::Peers)?)
         }
         None => None,

@@ -3,7 +3,7 @@
 use super::Tuning;
 use crate::client_port::{Facts, Limits, Logins};
 use crate::config::{Config, LearnersAllow};
-use crate::core::{Files, Opening, RollRules, Setup};
+use crate::core::{Descriptors, Files, Opening, RollRules, Setup};
 use crate::election::Pace;
 use crate::model::ServerId;
 use crate::model::owner::OwnerRules;
@@ -167,7 +167,7 @@ pub(super) fn files(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs, tuning: 
     }
 }
 
-pub(super) fn peers(config: &Config, tuning: &Tuning) -> peer::Settings {
+pub(super) fn peers(config: &Config, tuning: &Tuning, descriptors: &Arc<Descriptors>) -> peer::Settings {
     peer::Settings {
         on_all_ips: config.quorum_listen_on_all_ips,
         bind_retries: config.election_port_bind_retry,
@@ -176,5 +176,6 @@ pub(super) fn peers(config: &Config, tuning: &Tuning) -> peer::Settings {
         keep_alive: config.tcp_keep_alive,
         max_packet: config.max_record().max(1 << 20),
         max_queued: tuning.max_queued_bytes,
+        descriptors: descriptors.clone(),
     }
 }

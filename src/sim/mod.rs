@@ -60,6 +60,16 @@ mod tests {
         }
     }
 
+    /// In both the last reconfiguration makes the leader hand over: the run goes on until the next one leads.
+    #[test]
+    fn a_run_ends_after_its_last_hand_over() {
+        for seed in [77_008_916, 88_023_050] {
+            let outcome = run(seed, &Arc::new(Figures::new()), Tells::Nothing);
+            assert_eq!(outcome.violation, None, "seed {seed}");
+            assert_eq!(outcome.report.elections, 2, "seed {seed}");
+        }
+    }
+
     /// The texts that `compat-tests/sim/mutants` replaces are still there, once each.
     #[test]
     fn every_mutant_finds_its_place() {

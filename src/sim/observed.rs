@@ -45,7 +45,7 @@ impl Observed {
         }
     }
 
-    /// To be called whenever a server that serves may have moved.
+    /// To be called whenever a server may have moved by what is committed.
     pub fn look(
         &mut self,
         server: usize,
@@ -54,9 +54,6 @@ impl Observed {
         files: &ReadFiles<'_>,
     ) -> Result<(), String> {
         let mode = process.mode();
-        if !mode.has_leader() {
-            return Ok(());
-        }
         let (last, digest) = {
             let db = process.core.db.read();
             (db.last_zxid.0, db.tree.digest())

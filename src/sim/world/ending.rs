@@ -1,6 +1,7 @@
 //! The end of a run: everything is mended, has to serve again, and is looked through.
 
-use super::World;
+use super::{World, indices};
+use crate::ensemble::Ensemble;
 use crate::sim::client::Client;
 use crate::sim::history;
 use crate::sim::model::Model;
@@ -34,7 +35,7 @@ impl World {
 
     pub(super) fn await_service(&mut self) -> Result<(), String> {
         let serve = |world: &Self| {
-            world.members().iter().all(|index| world.serves(*index))
+            world.all_serve(&world.configuration())
                 && world.clients.iter().all(|client| client.acked >= LAST_WRITES)
         };
         if !self.comes_to(LIVENESS_MS, serve)? {
@@ -55,11 +56,13 @@ impl World {
             world.nodes[index].process.as_ref().map(|process| process.core.db.read().last_zxid)
         };
         let are_even = |world: &Self| {
-            let members = world.members();
+            let config = world.configuration();
+            let members = indices(&config);
             let first = members.first().and_then(|index| zxid(world, *index));
             first.is_some()
                 && world.clients.iter().all(Client::is_idle)
-                && members.iter().all(|index| world.serves(*index) && zxid(world, *index) == first)
+                && world.all_serve(&config)
+                && members.iter().all(|index| zxid(world, *index) == first)
         };
         if !self.comes_to(QUIET_MS, are_even)? {
             let at: Vec<_> = self.members().into_iter().map(|index| zxid(self, index)).collect();
@@ -96,8 +99,17 @@ impl World {
         Ok(())
     }
 
-    fn serves(&self, index: usize) -> bool {
-        self.mode_of(index).has_leader()
+    /// Whether every member serves, under this very configuration. A follower that has not heard yet that its leader removed
+    /// itself believes to serve: then a hand-over is still to come.
+    pub(super) fn all_serve(&self, config: &Ensemble) -> bool {
+        let text = config.to_string();
+        let has_it = |index: usize| {
+            let process = self.nodes[index].process.as_ref();
+            process.is_some_and(|process| {
+                process.core.with_status(|status| status.mode.has_leader() && status.config == text)
+            })
+        };
+        indices(config).into_iter().all(has_it)
     }
 }
 

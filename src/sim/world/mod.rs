@@ -128,6 +128,11 @@ impl std::ops::AddAssign for Report {
     }
 }
 
+/// The places of a configuration's members.
+fn indices(config: &Ensemble) -> Vec<usize> {
+    config.members().map(|member| member.id.0 as usize - 1).collect()
+}
+
 pub struct World {
     pub(super) options: Options,
     pub(super) random: Random,
@@ -342,7 +347,7 @@ impl World {
     }
 
     pub(super) fn members(&self) -> Vec<usize> {
-        self.configuration().members().map(|member| member.id.0 as usize - 1).collect()
+        indices(&self.configuration())
     }
 
     pub(super) fn modes(&self) -> Vec<String> {

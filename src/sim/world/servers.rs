@@ -162,6 +162,7 @@ impl World {
         if self.tells != Tells::Nothing {
             trace::enter(index, self.now);
         }
+        let had_leader = process.mode().has_leader();
         process.run(self.options.batch, &mut effects);
         for (zxid, body) in std::mem::take(&mut process.appended) {
             self.observed.appended(index, zxid, body)?;
@@ -171,7 +172,7 @@ impl World {
         if process.has_work() {
             self.wake(index);
         }
-        self.observe(index)?;
+        self.observe(index, had_leader)?;
         for effect in effects {
             self.carry_out(index, life, effect);
         }
@@ -187,13 +188,20 @@ impl World {
         Ok(())
     }
 
-    fn observe(&mut self, index: usize) -> Result<(), String> {
+    /// Looks at what a server has applied, where that is committed: it serves, or it did before the step that ended its
+    /// term. A leader that commits its own removal, and who hears of that, ends its term in the very step.
+    fn observe(&mut self, index: usize, had_leader: bool) -> Result<(), String> {
         let node = &mut self.nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
-        if !process.mode().has_leader() {
+        let serves = process.mode().has_leader();
+        // In a new term it applies what stands in its log, and may not be committed.
+        let has_just_ended = || had_leader && process.core.with_status(|status| status.leader.is_none());
+        if !(serves || has_just_ended()) {
             return Ok(());
         }
-        node.owes = false;
+        if serves {
+            node.owes = false;
+        }
         let disk = &node.disk;
         let files = || {
             let dir = Path::new(DATA_DIR).join("version-2");

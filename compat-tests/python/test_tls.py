@@ -305,6 +305,18 @@ def test_the_official_client_speaks_it(running, authority):
     assert f"x509: {SUBJECT}" in done.stdout, done.stdout + done.stderr
 
 
+def test_suites_that_are_not_there_are_told(authority):
+    if IS_JAVA:
+        pytest.skip("Java has them")
+    suites = "TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256"
+    with server({**authority.settings(), "ssl.ciphersuites": suites}) as running:
+        with connect(running, authority.client("client", VERSIONS[1])) as session:
+            ok(session, EXISTS, watched("/"))
+        assert is_refused(running, authority.client("client", VERSIONS[0]))
+        told = [line for line in running.log().splitlines() if "WARN ssl.ciphersuites" in line]
+        assert "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256 has no effect" in told[0] and "TLSv1_2" in told[1]
+
+
 @pytest.mark.parametrize("change, said", [
     ({"ssl.keyStore.location": ""}, "ssl.keyStore.location is missing"),
     ({"ssl.trustStore.location": ""}, "ssl.trustStore.location is missing"),

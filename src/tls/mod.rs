@@ -11,10 +11,10 @@ mod trust;
 pub use name::subject_of;
 
 use crate::config::{ClientAuth, Tls, TlsVersion};
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
+use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use std::path::PathBuf;
 use std::sync::Arc;
 use trust::Trust;
@@ -35,17 +35,8 @@ pub enum TlsError {
 
 /// What new connections begin with.
 pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(provider(tls)?);
-    let versions: Vec<_> = match &tls.versions[..] {
-        [] => rustls::ALL_VERSIONS.to_vec(),
-        chosen => chosen
-            .iter()
-            .map(|version| match version {
-                TlsVersion::V1_2 => &rustls::version::TLS12,
-                TlsVersion::V1_3 => &rustls::version::TLS13,
-            })
-            .collect(),
-    };
+    let versions = versions(tls);
+    let provider = Arc::new(provider(tls, &versions)?);
     let why = "it is the file of the server's key and certificates";
     let key_file = tls.key_store.file.clone();
     let key_file = key_file.ok_or(TlsError::Missing { key: "ssl.keyStore.location", why })?;
@@ -68,16 +59,47 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     };
     // Not compared with its key here: the library reads no version 1 certificates.
     let identity = Identity(Arc::new(CertifiedKey::new(chain, key)));
-    Ok(Arc::new(begun.with_cert_resolver(Arc::new(identity))))
+    let mut config = begun.with_cert_resolver(Arc::new(identity));
+    if tls.client_auth != ClientAuth::None {
+        // Whoever takes up an earlier session is not asked for its certificate again, which may have expired since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    Ok(Arc::new(config))
 }
 
-fn provider(tls: &Tls) -> Result<CryptoProvider, TlsError> {
+fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
+    if tls.versions.is_empty() {
+        return rustls::ALL_VERSIONS.to_vec();
+    }
+    let version = |version: &TlsVersion| match version {
+        TlsVersion::V1_2 => &rustls::version::TLS12,
+        TlsVersion::V1_3 => &rustls::version::TLS13,
+    };
+    tls.versions.iter().map(version).collect()
+}
+
+fn provider(tls: &Tls, versions: &[&'static SupportedProtocolVersion]) -> Result<CryptoProvider, TlsError> {
     let mut provider = ring::default_provider();
     if let Some(names) = &tls.cipher_suites {
         let there: Vec<String> = provider.cipher_suites.iter().map(|suite| standard_name(*suite)).collect();
         provider.cipher_suites.retain(|suite| names.contains(&standard_name(*suite)));
         if provider.cipher_suites.is_empty() {
             return Err(TlsError::CipherSuites(names.join(", "), there.join(", ")));
+        }
+        let absent: Vec<&str> =
+            names.iter().filter(|name| !there.contains(name)).map(String::as_str).collect();
+        if !absent.is_empty() {
+            let (absent, there) = (absent.join(", "), there.join(", "));
+            tracing::warn!("ssl.ciphersuites: {absent} has no effect; there are {there}");
+        }
+        for version in versions {
+            if !provider.cipher_suites.iter().any(|suite| suite.version() == *version) {
+                tracing::warn!(
+                    "ssl.ciphersuites: none of them is for {:?}: who speaks that alone is refused",
+                    version.version
+                );
+            }
         }
     }
     Ok(provider)

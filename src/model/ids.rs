@@ -63,6 +63,16 @@ impl fmt::Display for ServerId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub i64);
 
+impl Epoch {
+    /// Behind it a zxid would be negative.
+    pub const LAST: Epoch = Epoch(i32::MAX as i64);
+
+    /// The one behind this one, where there is one.
+    pub fn next(self) -> Option<Epoch> {
+        (self < Self::LAST).then(|| Epoch(self.0 + 1))
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -238,8 +238,9 @@ impl Replica {
 
     pub(super) fn on_learners_touched(&mut self, now: Now, sessions: &[(SessionId, i32)]) {
         let Serving::Leading(leading) = &mut self.serving else { return };
-        for (session, timeout_ms) in sessions {
-            leading.sessions.touch(now.mono_ms, *session, Some(*timeout_ms));
+        // The timeout is the session's own, as it began or was taken up with: a learner's word does not end or keep it.
+        for (session, _) in sessions {
+            leading.sessions.touch(now.mono_ms, *session, None);
         }
     }
 

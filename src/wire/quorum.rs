@@ -10,6 +10,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// "ZAB 1.0": what both sides announce.
 pub const PROTOCOL: i32 = 0x10000;
+/// In LEADERINFO, to a learner that accepted a later epoch than this one: it may observe, once this leader is established.
+/// No other leader says this.
+pub const OBSERVE: i32 = 0x10001;
 /// Behind the snapshot of a SNAP, as a string.
 pub const SIGNATURE: &[u8] = b"BenWasHere";
 

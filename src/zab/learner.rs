@@ -7,7 +7,7 @@ use super::{
 };
 use crate::ensemble::Ensemble;
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
-use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, PROTOCOL};
+use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, OBSERVE, PROTOCOL};
 use std::collections::VecDeque;
 
 /// Dials that are tried before a new election: the leader may need a moment to open its port.
@@ -241,7 +241,7 @@ impl Learner {
             FromLeader::Trunc(to) | FromLeader::Snap(to) if to < Zxid::ZERO => {
                 Err(Misbehaved(format!("a history that ends at {to}, which is negative")))
             }
-            FromLeader::LeaderInfo { epoch, .. } => self.on_leader_info(epoch, server, out),
+            FromLeader::LeaderInfo { epoch, protocol } => self.on_leader_info(epoch, protocol, server, out),
             FromLeader::Diff(_) => self.on_diff(server, out),
             FromLeader::Trunc(to) => self.on_trunc(to, server, out),
             FromLeader::Snap(zxid) => self.open("SNAP").map(|()| self.stage = Stage::Receiving(zxid)),
@@ -295,6 +295,7 @@ impl Learner {
     fn on_leader_info(
         &mut self,
         offered: Epoch,
+        protocol: i32,
         server: &mut Server,
         out: &mut Outputs,
     ) -> Result<(), Misbehaved> {
@@ -307,6 +308,11 @@ impl Learner {
             server.disk(DiskOp::SaveAccepted(offered), out);
         } else if offered == accepted {
             // Promised already, in an earlier try: answered, but not counted as a second vote.
+            self.ack_epoch(None, server, out);
+        } else if protocol == OBSERVE && server.current <= offered {
+            // Somebody else was promised that this server takes no part in this epoch, and it takes none: what others
+            // committed it may know all the same, as that leader has to have it too. It follows again in the next epoch.
+            self.observer = true;
             self.ack_epoch(None, server, out);
         } else {
             return Err(Misbehaved(format!("epoch {offered}, where this server accepted {accepted}")));

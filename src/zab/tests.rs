@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::jute::records::{ErrorTxn, SetDataTxn, TxnHeader};
-use crate::wire::quorum::PROTOCOL;
+use crate::wire::quorum::{Forwarded, OBSERVE, PROTOCOL, take};
 
 const LINK: LinkId = LinkId(1);
 
@@ -365,19 +365,176 @@ fn who_became_an_observer_does_not_carry_the_next_configuration() {
     assert!(!is_carried(&zab));
 }
 
+fn packets(out: &mut Outputs, to: LinkId) -> Vec<FromLeader> {
+    let mut told = Vec::new();
+    for (link, action) in std::mem::take(&mut out.links) {
+        if let (true, LinkAction::Send { start, len }) = (link == to, action) {
+            let mut bytes = BytesMut::from(&out.packets[start..start + len]);
+            while let Some(packet) = take(&mut bytes, 1 << 20).unwrap() {
+                told.push(packet);
+            }
+        }
+    }
+    out.packets.clear();
+    told
+}
+
 /// Seed 1067189: a voter began an epoch of its own, and was made an observer before it came back. It could follow no older
 /// epoch, and stayed outside.
 #[test]
-fn an_observer_that_accepted_a_later_epoch_gets_a_later_one() {
-    for (members, expected) in [("server.3=c:1:2:observer", true), ("server.4=d:1:2:observer", false)] {
+fn who_accepted_a_later_epoch_deposes_nobody_and_observes() {
+    for members in ["server.3=c:1:2:observer", "server.3=c:1:2"] {
         let (mut zab, mut out) = (new(), Outputs::default());
-        zab.server.settings.strangers = Strangers::Allowed;
         lead(&mut zab, &mut out);
-        let now = Ensemble::parse(&format!("{TWO}\n{members}")).unwrap();
-        zab.server.view = View::new(Arc::new(now));
-        welcome(&mut zab, LinkId(3), ServerId(3), Epoch(2), &mut out);
+        zab.server.view = View::new(Arc::new(Ensemble::parse(&format!("{TWO}\n{members}")).unwrap()));
+        out = Outputs::default();
+        let link = LinkId(3);
+        welcome(&mut zab, link, ServerId(3), Epoch(2), &mut out);
+        let epoch = Epoch(1);
+        assert_eq!(packets(&mut out, link), [FromLeader::LeaderInfo { epoch, protocol: OBSERVE }]);
+        zab.on_learner_packet(0, link, FromLearner::AckEpoch { current: None, last: Zxid::ZERO }, &mut out);
+        let synchronized = packets(&mut out, link);
+        assert!(matches!(synchronized[..], [FromLeader::Diff(_), FromLeader::NewLeader { .. }]));
+        zab.on_learner_packet(0, link, FromLearner::Ack(Zxid::new(epoch, 0)), &mut out);
+        assert_eq!(packets(&mut out, link), [FromLeader::UpToDate]);
+
+        zab.propose(entry(Zxid::new(epoch, 1)), &mut out);
+        zab.on_disk(0, DiskDone::Logged(Zxid::new(epoch, 1)), &mut out);
+        assert_eq!(packets(&mut out, link), [], "nothing that is not committed");
+        zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(epoch, 1)), &mut out);
+        assert!(matches!(packets(&mut out, link)[..], [FromLeader::Inform { .. }]));
+
+        // Its answers are no sign that a quorum follows.
+        let later = settings(ServerId(1)).sync_ms();
+        zab.on_learner_packet(later, link, FromLearner::Ping { zxid: Zxid::ZERO, touched: vec![] }, &mut out);
+        assert_eq!(zab.lease(), later, "that of server 2");
+        assert!(!out.events.iter().any(|event| matches!(event, Event::Lost { .. })), "{:?}", out.events);
+    }
+}
+
+/// What it takes from a leader that is not established may not be the ensemble's history.
+#[test]
+fn who_accepted_a_later_epoch_waits_until_this_one_is_established() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.lead(0, &mut out);
+    welcome(&mut zab, LINK, ServerId(2), Epoch(0), &mut out);
+    welcome(&mut zab, LinkId(3), ServerId(3), Epoch(2), &mut out);
+    zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
+    for (link, current) in [(LinkId(3), None), (LINK, Some(Epoch(0)))] {
+        zab.on_learner_packet(0, link, FromLearner::AckEpoch { current, last: Zxid::ZERO }, &mut out);
+    }
+    zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), &mut out);
+    assert_eq!(packets(&mut out, LinkId(3)), [FromLeader::LeaderInfo { epoch: Epoch(1), protocol: OBSERVE }]);
+    zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
+    assert!(out.events.contains(&Event::Leads(Epoch(1))), "{:?}", out.events);
+    let synchronized = packets(&mut out, LinkId(3));
+    assert!(matches!(synchronized[..], [FromLeader::Diff(_), FromLeader::NewLeader { .. }]));
+}
+
+#[test]
+fn a_promise_of_a_later_epoch_is_kept_while_observing() {
+    for (protocol, current, observes) in [(OBSERVE, 1, true), (PROTOCOL, 1, false), (OBSERVE, 3, false)] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        (zab.server.accepted, zab.server.current) = (Epoch(4), Epoch(current));
+        zab.learn(0, ServerId(2), Epoch(2), &mut out);
+        zab.on_dialed(0, LINK, &mut out);
+        zab.on_leader_packet(0, LINK, FromLeader::LeaderInfo { epoch: Epoch(2), protocol }, &mut out);
         let is_lost = out.events.iter().any(|event| matches!(event, Event::Lost { .. }));
-        assert_eq!(is_lost, expected, "a stranger ends no term: {:?}", out.events);
+        assert_eq!(is_lost, !observes, "{:?}", out.events);
+        assert!(out.disk.is_empty(), "{:?}", out.disk);
+        if observes {
+            zab.on_leader_packet(0, LINK, FromLeader::Diff(Zxid::ZERO), &mut out);
+            enter(&mut zab, LINK, Epoch(2), &mut out);
+            out.disk.clear();
+            assert_eq!(zab.server.accepted, Epoch(4));
+            let informed = Zxid::new(Epoch(2), 1);
+            let told = out.links.len();
+            zab.on_leader_packet(
+                0,
+                LINK,
+                FromLeader::Inform { zxid: informed, body: entry(informed).body },
+                &mut out,
+            );
+            zab.on_disk(0, DiskDone::Logged(informed), &mut out);
+            assert_eq!(delivered(&mut out), [informed]);
+            assert_eq!(out.links.len(), told, "it acknowledges nothing");
+        }
+    }
+}
+
+#[test]
+fn one_claim_moves_the_epoch_a_little() {
+    for (claimed, opened) in [(7, 8), (0x7fff_fffe, 257)] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        zab.server.accepted = Epoch(1);
+        zab.lead(0, &mut out);
+        welcome(&mut zab, LINK, ServerId(2), Epoch(claimed), &mut out);
+        assert_eq!(out.disk, [DiskOp::SaveAccepted(Epoch(opened))]);
+    }
+}
+
+#[test]
+fn where_no_epoch_is_left_none_is_opened() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.accepted = Epoch::LAST;
+    zab.lead(0, &mut out);
+    welcome(&mut zab, LINK, ServerId(2), Epoch(0), &mut out);
+    assert_eq!(out.disk, []);
+}
+
+/// The stages of a learner's link, each with what leads there.
+fn stages() -> [(&'static str, Vec<FromLearner>); 5] {
+    let info = FromLearner::Info {
+        observer: true,
+        accepted: Epoch(0),
+        id: ServerId(3),
+        protocol: PROTOCOL,
+        config_version: 0,
+    };
+    let accepts = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    let synced = FromLearner::Ack(Zxid::new(Epoch(1), 0));
+    [
+        ("a stranger", vec![]),
+        ("informed", vec![info.clone()]),
+        ("asked", vec![info.clone(), accepts.clone()]),
+        ("live", vec![info.clone(), accepts.clone(), synced.clone()]),
+        ("live and acknowledged", vec![info, accepts, synced.clone(), synced]),
+    ]
+}
+
+#[test]
+fn each_packet_needs_its_stage() {
+    let session = SessionId(7);
+    let forwarded = Forwarded { session, cxid: 1, op: 1, body: Bytes::new(), auth: vec![] };
+    let [.., (_, all)] = stages();
+    let kinds: [(FromLearner, [bool; 5]); 8] = [
+        (all[0].clone(), [true, false, false, false, false]),
+        (all[1].clone(), [false, true, false, false, false]),
+        (all[2].clone(), [false, false, true, true, true]),
+        (FromLearner::Ack(Zxid::new(Epoch(1), 9)), [false; 5]),
+        (
+            FromLearner::Ping { zxid: Zxid::ZERO, touched: vec![(session, 0)] },
+            [false, false, false, true, true],
+        ),
+        (FromLearner::Revalidate { session, timeout_ms: 1 }, [false, false, false, true, true]),
+        (FromLearner::Request(forwarded), [false, false, false, true, true]),
+        (FromLearner::Unknown(42), [false, true, true, true, true]),
+    ];
+    for (packet, allowed) in kinds {
+        for ((stage, before), allowed) in stages().into_iter().zip(allowed) {
+            let (mut zab, mut out) = (new(), Outputs::default());
+            zab.server.settings.strangers = Strangers::Allowed;
+            lead(&mut zab, &mut out);
+            let link = LinkId(3);
+            zab.on_accepted(0, link, &mut out);
+            before.into_iter().for_each(|packet| zab.on_learner_packet(0, link, packet, &mut out));
+            out = Outputs::default();
+            zab.on_learner_packet(0, link, packet.clone(), &mut out);
+            let is_closed = out.links.iter().any(|(_, action)| matches!(action, LinkAction::Close(_)));
+            assert_eq!(is_closed, !allowed, "{packet:?} of {stage}");
+            let gone = |event: &Event| matches!(event, Event::LinkGone(_));
+            assert!(allowed || out.events.iter().all(gone), "{packet:?} of {stage}: {:?}", out.events);
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use super::{Leader, Memory, Phase};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
-use crate::wire::quorum::{FromLeader, FromLearner, PROTOCOL};
+use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL};
 use crate::zab::{Event, Misbehaved, NO_DATA, Outputs, Server};
 use std::collections::VecDeque;
+
+/// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
+const MAX_EPOCHS_AHEAD: i64 = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -33,6 +36,11 @@ pub(super) struct Link {
     pub(super) stage: Stage,
     pub(super) sid: ServerId,
     pub(super) observer: bool,
+    /// The last epoch that it accepted.
+    accepted: Epoch,
+    /// That was a later one than this leader's. So it counts for no quorum of this epoch: it may have promised another
+    /// leader to take no part in it. It observes, and learns what is committed.
+    pub(super) promised: bool,
     /// The next packet has to be there by then, in stages that wait for one.
     pub(super) deadline: u64,
     /// It counts as alive until then.
@@ -60,7 +68,8 @@ impl Leader {
     }
 
     pub(super) fn alive_until(&self, id: ServerId) -> u64 {
-        self.links.values().filter(|link| link.sid == id).map(|link| link.alive_until).max().unwrap_or(0)
+        let counts = |link: &&Link| link.sid == id && !link.promised;
+        self.links.values().filter(counts).map(|link| link.alive_until).max().unwrap_or(0)
     }
 
     pub(in crate::zab) fn on_accepted(&mut self, now: u64, link: LinkId, server: &Server) {
@@ -69,6 +78,8 @@ impl Leader {
             stage: Stage::Stranger,
             sid: ServerId(i64::MIN),
             observer: false,
+            accepted: Epoch(0),
+            promised: false,
             deadline: now + init,
             alive_until: now + init + sync,
             early_ack: Zxid(i64::MIN),
@@ -109,6 +120,8 @@ impl Leader {
             FromLearner::AckEpoch { current, last } => self.on_ack_epoch(now, id, current, last, server, out),
             FromLearner::Ack(zxid) => self.on_ack(now, id, zxid, server, out),
             FromLearner::Ping { touched, .. } => {
+                self.require_live(id, "PING")?;
+                let link = self.links.get_mut(&id).expect("it is live");
                 if let Some(round) = link.pings.pop_front() {
                     link.heard = round;
                 }
@@ -124,6 +137,9 @@ impl Leader {
                 self.require_live(id, "REQUEST")?;
                 out.events.push_back(Event::Forwarded { link: id, request });
                 Ok(())
+            }
+            FromLearner::Unknown(kind) if link.stage == Stage::Stranger => {
+                Err(Misbehaved(format!("a packet of type {kind} before its introduction")))
             }
             FromLearner::Unknown(_) => Ok(()),
         }
@@ -164,7 +180,7 @@ impl Leader {
                 "server {sid} speaks protocol {protocol:#x}, older than ZAB 1.0"
             )));
         }
-        if !(0..i64::from(i32::MAX)).contains(&accepted.0) {
+        if !(Epoch(0)..Epoch::LAST).contains(&accepted) {
             return Err(Misbehaved(format!("server {sid} accepted epoch {accepted}")));
         }
         if config_version > committed {
@@ -174,20 +190,15 @@ impl Leader {
         }
         link.sid = sid;
         link.observer = observer;
+        link.accepted = accepted;
         link.stage = Stage::Introduced;
         if self.phase >= Phase::EpochAcks {
-            if accepted > self.epoch && server.view.is_member(sid) {
-                // It can never follow this epoch, an observer that was a voter once no more than a voter. A later one
-                // takes it in.
-                self.give_up(
-                    format!("server {sid} accepted epoch {accepted}, later than {}", self.epoch),
-                    out,
-                );
-                return Ok(());
-            }
             self.inform(now, id, server, out);
         } else if self.phase == Phase::Discovery {
-            self.epoch = self.epoch.max(Epoch(accepted.0 + 1));
+            // Nothing proves what it says: one claim moves the epoch a little, so that the epochs are not used up. A server
+            // that really is farther ahead is reached in some elections.
+            let bound = Epoch((server.accepted.0 + MAX_EPOCHS_AHEAD).min(Epoch::LAST.0));
+            self.epoch = self.epoch.max(Epoch(accepted.0 + 1).min(bound));
             if server.view.is_voter(sid) {
                 self.connecting.add(sid, Memory::of_epoch(accepted));
             }
@@ -199,7 +210,10 @@ impl Leader {
         let link = self.links.get_mut(&id).expect("the caller has it");
         link.stage = Stage::Informed;
         link.deadline = now + server.settings.init_ms();
-        out.tell_learner(id, &FromLeader::LeaderInfo { epoch: self.epoch, protocol: PROTOCOL });
+        link.promised = link.accepted > self.epoch;
+        link.observer |= link.promised;
+        let protocol = if link.promised { OBSERVE } else { PROTOCOL };
+        out.tell_learner(id, &FromLeader::LeaderInfo { epoch: self.epoch, protocol });
     }
 
     fn on_ack_epoch(
@@ -219,6 +233,13 @@ impl Leader {
             return Err(Misbehaved(format!("ACKEPOCH with zxid {last}")));
         }
         link.stage = Stage::Accepted { last };
+        if link.promised {
+            // Before this epoch is established its history may yet turn out not to be the ensemble's.
+            if self.phase == Phase::Broadcast {
+                self.synchronize(now, id, last, server, out);
+            }
+            return Ok(());
+        }
         if self.phase > Phase::EpochAcks {
             self.synchronize(now, id, last, server, out);
             return Ok(());
@@ -263,7 +284,9 @@ impl Leader {
                 link.alive_until = now + server.settings.sync_ms();
                 link.checkpoint = (last, now);
                 let (sid, early) = (link.sid, link.early_ack);
-                self.synced.insert(sid);
+                if !link.promised {
+                    self.synced.insert(sid);
+                }
                 if !self.links[&id].observer {
                     self.broadcast.on_ack(sid, early);
                 }

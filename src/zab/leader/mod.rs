@@ -67,7 +67,7 @@ impl Leader {
     pub(super) fn begin(now: u64, server: &mut Server, out: &mut Outputs) -> Self {
         server.deliver_tail(out);
         let mut leader = Self::new(now, server);
-        leader.epoch = Epoch(server.accepted.0 + 1);
+        leader.epoch = server.accepted.next().unwrap_or(Epoch::LAST);
         leader.connecting.add(server.me(), Memory::of_epoch(server.accepted));
         leader
     }
@@ -220,7 +220,9 @@ impl Leader {
         if self.over {
             return;
         }
-        if self.phase == Phase::Discovery && self.connecting.is_quorum(&server.view) {
+        // There may be no epoch left: then this server opens none.
+        let is_new = self.epoch > server.accepted;
+        if self.phase == Phase::Discovery && is_new && self.connecting.is_quorum(&server.view) {
             self.phase = Phase::AcceptingEpoch;
             server.disk(DiskOp::SaveAccepted(self.epoch), out);
         }
@@ -230,16 +232,7 @@ impl Leader {
             self.broadcast = Broadcast::new(Zxid::new(self.epoch, 0));
             self.committed = Zxid::new(self.epoch, 0);
             server.disk(DiskOp::SaveCurrent(self.epoch), out);
-            let accepted = self.links.iter().filter_map(|(id, link)| match link.stage {
-                Stage::Accepted { last } => Some((*id, last)),
-                _ => None,
-            });
-            // The newest first: a server's older link goes with it.
-            for (id, last) in accepted.collect::<Vec<_>>().into_iter().rev() {
-                if self.links.contains_key(&id) {
-                    self.synchronize(now, id, last, server, out);
-                }
-            }
+            self.synchronize_all(now, false, server, out);
         }
         let saved = self.synced.contains(&server.me());
         if self.phase == Phase::Synchronization
@@ -251,6 +244,20 @@ impl Leader {
         if self.phase == Phase::Broadcast {
             self.commit(server, out);
             self.confirm_syncs(server, out);
+        }
+    }
+
+    /// Those that wait for it.
+    fn synchronize_all(&mut self, now: u64, promised: bool, server: &Server, out: &mut Outputs) {
+        let accepted = self.links.iter().filter_map(|(id, link)| match link.stage {
+            Stage::Accepted { last } if link.promised == promised => Some((*id, last)),
+            _ => None,
+        });
+        // The newest first: a server's older link goes with it.
+        for (id, last) in accepted.collect::<Vec<_>>().into_iter().rev() {
+            if self.links.contains_key(&id) {
+                self.synchronize(now, id, last, server, out);
+            }
         }
     }
 
@@ -272,6 +279,7 @@ impl Leader {
         for id in ready.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.welcome(id, out);
         }
+        self.synchronize_all(now, true, server, out);
         if designated != server.me() {
             self.commits = false;
             self.give_up("the configuration gives the lead to somebody else".into(), out);

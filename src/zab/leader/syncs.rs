@@ -1,6 +1,6 @@
 //! Pings, and `sync`, which a leader answers once it has heard from a quorum that it still leads.
 
-use super::{Leader, Stage};
+use super::{Leader, Link, Stage};
 use crate::model::{LinkId, ServerId, Zxid};
 use crate::wire::quorum::FromLeader;
 use crate::zab::{Event, Outputs, Server};
@@ -60,7 +60,8 @@ impl Leader {
             // A later one's pongs confirm this one too, but not the other way round: stop at the first that waits.
             if !sync.confirmed {
                 let answered = |id: ServerId| {
-                    id == server.me() || links.values().any(|link| link.sid == id && link.heard >= sync.round)
+                    let follows = |link: &Link| link.sid == id && !link.promised && link.heard >= sync.round;
+                    id == server.me() || links.values().any(follows)
                 };
                 sync.confirmed = server.view.has_quorum(answered);
             }

@@ -129,6 +129,17 @@ class Raw:
         except TimeoutError:
             return False
 
+    def ends(self):
+        """Whether the server closes, however much it says before."""
+        try:
+            while self.socket.recv(1 << 20):
+                pass
+            return True
+        except (ConnectionResetError, ssl.SSLError):
+            return True
+        except TimeoutError:
+            return False
+
     def close(self):
         self.socket.close()
 

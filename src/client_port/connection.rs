@@ -72,6 +72,14 @@ pub(super) struct Connection {
     touch_round: u32,
     /// The socket may hold more bytes than were read.
     pub more_to_read: bool,
+    /// The client has gone, or half of it. What it said before may still be in the socket, and counts; nobody has to be
+    /// answered any more.
+    hung_up: bool,
+    /// No answer leaves any more: one was left out, or could not be sent.
+    muted: bool,
+    /// Why nothing more is read. It comes in its turn: all that was said before is worked off first.
+    ended: Option<&'static str>,
+    /// Why the connection goes now, whatever is left.
     pub broken: Option<&'static str>,
 }
 
@@ -121,6 +129,9 @@ impl Connection {
             last_drained: now,
             touch_round: 0,
             more_to_read: false,
+            hung_up: false,
+            muted: false,
+            ended: None,
             broken: None,
         }
     }
@@ -138,15 +149,35 @@ impl Connection {
     fn takes_requests(&self, port: &ClientPort) -> bool {
         let crowded = !self.in_flight.is_empty() && port.core.outstanding() > port.limits.outstanding;
         matches!(self.state, State::New | State::Open)
-            && self.output.len() < HIGH_WATER
+            && self.has_room()
             && self.in_flight.len() < MAX_IN_FLIGHT
             && self.pending.len() < MAX_IN_FLIGHT
             && self.held < MAX_HELD
             && !crowded
     }
 
+    /// Whether answers may be added to those that wait. Who has gone holds nothing up.
+    fn has_room(&self) -> bool {
+        self.hung_up || self.output.len() < HIGH_WATER
+    }
+
+    /// The poll has seen the end of what the client says, behind what is still in the socket.
+    pub fn on_hang_up(&mut self) {
+        self.hung_up = true;
+    }
+
+    /// Nothing more comes. [`Self::end_if_done`] lets go of the connection.
+    fn end(&mut self, why: &'static str) {
+        self.ended = Some(why);
+        self.hung_up = true;
+        self.more_to_read = false;
+    }
+
     /// Reads what the socket holds, up to its share.
     pub fn fill(&mut self, scratch: &mut [u8], port: &ClientPort, now: Instant) {
+        if self.ended.is_some() {
+            return;
+        }
         self.more_to_read = true;
         let mut share = READ_SHARE;
         while share > 0 {
@@ -158,10 +189,7 @@ impl Connection {
                 return;
             }
             match self.stream.read(scratch) {
-                Ok(Filled { count: 0, .. }) => {
-                    self.broken = Some("the client closed the connection");
-                    return;
-                }
+                Ok(Filled { count: 0, .. }) => return self.end("the client closed the connection"),
                 Ok(Filled { count, drained }) => {
                     if self.state == State::New && self.input.is_empty() && !self.take_certificate(port) {
                         return;
@@ -169,10 +197,14 @@ impl Connection {
                     self.last_heard = now;
                     self.input.extend_from_slice(&scratch[..count]);
                     share = share.saturating_sub(count);
-                    if drained {
+                    // The end makes no new event where it was seen already.
+                    if drained && !self.hung_up {
                         self.more_to_read = false;
                         return;
                     }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.muted => {
+                    return self.end("writing failed");
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.more_to_read = false;
@@ -180,7 +212,7 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.broken = Some("reading failed");
+                    self.end("reading failed");
                     if error.kind() == io::ErrorKind::InvalidData {
                         self.on_tls_error(&error, port);
                     }
@@ -227,7 +259,8 @@ impl Connection {
                     break;
                 }
                 Front::Refused(_) => {
-                    self.broken = Some("a frame of a length that is not allowed");
+                    self.input_at = input.len();
+                    self.end("a frame of a length that is not allowed");
                     break;
                 }
             };
@@ -290,7 +323,7 @@ impl Connection {
     fn serve_pending(&mut self, cx: &mut Context<'_>) {
         while self.broken.is_none()
             && self.state == State::Open
-            && self.output.len() < HIGH_WATER
+            && self.has_room()
             && let Some(frame) = self.pending.pop_front()
         {
             if !self.execute(&frame, cx) {
@@ -326,21 +359,27 @@ impl Connection {
                 true
             }
             Some(Op::Sasl) => {
-                if !self.in_flight.is_empty() {
+                if self.waits_for_writes() {
                     return false;
                 }
                 self.on_sasl(body, header.xid, cx);
                 true
             }
             Some(_) if !self.may_enter(cx.port) => {
-                if !self.in_flight.is_empty() {
+                if self.waits_for_writes() {
                     return false;
                 }
                 self.refuse(header.xid, 0, ErrorCode::SessionClosedRequireSaslAuth);
                 true
             }
             Some(op) if is_read(op) => {
-                if !self.in_flight.is_empty() {
+                let is_next = self.in_flight.is_empty() && cx.may_read && self.output.len() < HIGH_WATER;
+                if self.hung_up && (self.muted || !is_next) {
+                    // Nobody waits for the answer, and a read changes nothing.
+                    self.muted = true;
+                    return true;
+                }
+                if self.waits_for_writes() {
                     return false;
                 }
                 if !cx.may_read {
@@ -388,13 +427,18 @@ impl Connection {
             }
             // deleteContainer and createSession are the server's own; check stands in multis only.
             _ => {
-                if !self.in_flight.is_empty() {
+                if self.waits_for_writes() {
                     return false;
                 }
                 self.refuse(header.xid, -1, ErrorCode::Unimplemented);
                 true
             }
         }
+    }
+
+    /// Whether an answer of now would overtake those to the session's own writes.
+    fn waits_for_writes(&self) -> bool {
+        !self.in_flight.is_empty() && !self.hung_up
     }
 
     /// Replies with an error, then ends the connection.
@@ -514,7 +558,9 @@ impl Connection {
         if self.state == State::Ending {
             return;
         }
-        self.output.extend_from_slice(bytes);
+        if !self.muted {
+            self.output.extend_from_slice(bytes);
+        }
         match message {
             ClientMessage::Established { session, timeout_ms } => {
                 self.state = State::Open;
@@ -546,39 +592,36 @@ impl Connection {
             ClientMessage::Close(_) => self.state = State::Ending,
         }
         if self.output.len() > OVERFLOW {
-            self.broken = Some("the client does not read what it asked for");
+            self.muted = true;
+            self.end("the client does not read what it asked for");
         }
     }
 
     /// Writes what is there. True when nothing is left.
     pub fn flush(&mut self, now: Instant) -> bool {
+        if self.muted {
+            self.output.clear();
+        }
         let mut written = 0;
         while written < self.output.len() {
             match self.stream.write(&self.output[written..]) {
-                Ok(0) => {
-                    self.broken = Some("writing failed");
-                    break;
-                }
-                Ok(count) => {
+                Ok(count) if count > 0 => {
                     written += count;
                     self.last_drained = now;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.broken = Some("writing failed");
-                    break;
+                Ok(_) | Err(_) => {
+                    self.on_write_failed();
+                    return true;
                 }
             }
         }
-        let kept = match self.stream.flush() {
-            Ok(sent_all) => !sent_all,
-            Err(_) => {
-                self.broken = Some("writing failed");
-                false
-            }
+        let Ok(sent_all) = self.stream.flush() else {
+            self.on_write_failed();
+            return true;
         };
-        if written == self.output.len() && !kept {
+        if written == self.output.len() && sent_all {
             self.last_drained = now;
             if self.output.capacity() > 1 << 18 {
                 self.output = BytesMut::new();
@@ -593,6 +636,34 @@ impl Connection {
         }
         let _ = self.output.split_to(written);
         false
+    }
+
+    /// The client takes nothing any more. What it said before it went is still to be read.
+    fn on_write_failed(&mut self) {
+        self.output.clear();
+        self.muted = true;
+        self.hung_up = true;
+        self.more_to_read = self.ended.is_none();
+        if self.state == State::Ending {
+            self.broken = Some("writing failed");
+        }
+    }
+
+    /// Lets go of a client that has gone, once all that it said before is handed in. It waits for no answer.
+    pub fn end_if_done(&mut self, port: &ClientPort) {
+        if let Some(why) = self.ended
+            && self.broken.is_none()
+            && self.state != State::Ending
+            && self.pending.is_empty()
+            && !matches!(self.front(port), Front::Frame(_))
+        {
+            self.stream.end();
+            self.broken = Some(why);
+        }
+    }
+
+    fn front(&self, port: &ClientPort) -> Front {
+        front(&self.input[self.input_at..], self.state == State::New, port.limits.max_frame)
     }
 
     /// Why the connection has lived too long, if it has.
@@ -615,11 +686,7 @@ impl Connection {
 
     /// Whether a frame lies in the input that can be worked on without a new event.
     pub fn has_work(&self, port: &ClientPort) -> bool {
-        let rest = &self.input[self.input_at..];
-        let whole = !matches!(
-            front(rest, self.state == State::New, port.limits.max_frame),
-            Front::Incomplete | Front::Word(_)
-        );
+        let whole = matches!(self.front(port), Front::Frame(_) | Front::Refused(_));
         let unblocked = !self.pending.is_empty() && self.in_flight.is_empty() && port.core.may_read();
         (whole || unblocked || self.more_to_read) && self.takes_requests(port)
     }

@@ -114,7 +114,11 @@ impl Reactor {
                     // While accepting rests, more of them change nothing.
                     Token(at) if at > LISTENERS - MAX_LISTENERS => accept |= self.accept_at.is_none(),
                     Token(slot) => {
-                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        let hung_up = event.is_read_closed() || event.is_error();
+                        if hung_up && let Some(Some(connection)) = self.slots.get_mut(slot) {
+                            connection.on_hang_up();
+                        }
+                        if hung_up || event.is_readable() {
                             self.ready.push(slot);
                         }
                         if event.is_writable() {
@@ -234,6 +238,7 @@ impl Reactor {
         for slot in dirty.drain(..) {
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
+            connection.end_if_done(&self.port);
             if connection.broken.is_some() {
                 self.remove(slot);
             } else if connection.has_work(&self.port) {

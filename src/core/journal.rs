@@ -6,7 +6,9 @@ use crate::config;
 use crate::model::owner::OwnerRules;
 use crate::model::{ServerId, Zxid};
 use crate::replica::{ConfigFile, Debt, DiskDone, DiskOp, Input};
-use crate::storage::{self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, StorageError, TxnLog, write_whole};
+use crate::storage::{
+    self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, Recovered, StorageError, TxnLog, write_whole,
+};
 use crate::tree::Database;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,19 @@ pub struct RollRules {
     pub snap_bytes: u64,
     /// A segment is rolled beyond this many bytes; 0 turns it off.
     pub segment_bytes: u64,
+}
+
+/// A start that finds transactions behind its snapshot in more logs takes another: each start may leave a log, and the old
+/// ones can be purged only once there are snapshots behind them.
+const LOGS_BEHIND_SNAPSHOT: u64 = 4;
+
+impl RollRules {
+    /// Whether a start has found so much behind its snapshot that it is time for another: half of what makes one due
+    /// while the server runs, or many logs.
+    pub fn wants_snapshot(&self, found: &Recovered) -> bool {
+        let too_large = self.snap_bytes > 0 && found.bytes > self.snap_bytes / 2;
+        found.txns > self.snap_count / 2 || too_large || found.logs > LOGS_BEHIND_SNAPSHOT
+    }
 }
 
 /// What a journal writes to, and how.
@@ -84,6 +99,11 @@ impl Journal {
             self.sync(appended, bytes, &mut performed)?;
         }
         Ok(performed)
+    }
+
+    /// The end, with everything done that was asked for.
+    pub fn close(self) -> Result<(), StorageError> {
+        self.log.close()
     }
 
     fn sync(&mut self, txns: usize, bytes: u64, performed: &mut Performed) -> Result<(), StorageError> {

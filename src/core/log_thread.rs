@@ -61,4 +61,7 @@ pub fn run(core: &Arc<Core>, mut journal: Journal) {
             Err(error) => return core.fatal(error),
         }
     }
+    if let Err(error) = journal.close() {
+        core.fatal(error);
+    }
 }

@@ -67,6 +67,7 @@ pub fn assemble(
     let Opened { db, found, position } = open(&disk, &dirs, &settings::opening(config, &tuning), progress)?;
     let replica_settings = settings::replica(config, &tuning);
     let setup = settings::journal(config, &disk, &dirs);
+    let wants_snapshot = setup.roll.wants_snapshot(&found);
     let journal = Journal::new(setup, position.last, random);
     let mut proposed = config.proposed.clone().filter(|_| config.is_distributed() && config.reconfig_enabled);
     if proposed.take_if(|proposed| !may_be_committed(proposed, &position)).is_some() {
@@ -83,6 +84,9 @@ pub fn assemble(
         None => Replica::alone(settings, db, now),
     };
     let core = Arc::new(Core::new(replica, db, reactors, figures, clock, fatal));
+    if wants_snapshot {
+        core.snapshots.ask();
+    }
     let files = settings::files(config, &disk, &dirs, &tuning);
     Ok(Assembled { core, journal, files, settings: replica_settings, found })
 }

@@ -115,8 +115,6 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
         write_snapshot(&core, &disk, &dirs)?;
-    } else if found.txns > config.snap_count / 2 {
-        core.snapshots.ask();
     }
 
     let facts = settings::facts(config, &dirs, started);

@@ -363,6 +363,11 @@ impl Disk for SimDisk {
         state.sync(inode, &mut random)
     }
 
+    fn allocated(&self, file: &Path) -> io::Result<u64> {
+        let state = self.0.lock();
+        Ok(state.inodes[state.find(file)?].len as u64)
+    }
+
     fn sync_file(&self, file: &Path) -> io::Result<()> {
         let mut random = self.random();
         let mut state = self.0.lock();
@@ -427,6 +432,13 @@ impl WriteFile for Open {
 }
 
 impl SegmentFile for Open {
+    fn cut(self: Box<Self>, len: u64) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.step()?;
+        state.inodes[self.inode].truncate(len as usize);
+        Ok(())
+    }
+
     fn len(&self) -> u64 {
         ReadFile::len(self)
     }

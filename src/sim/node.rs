@@ -207,12 +207,9 @@ impl Process {
             },
         };
         let assembled = assemble(&config, around, &mut |_| {})?;
-        let Assembled { core, journal, files, settings, found } = assembled;
+        let Assembled { core, journal, files, settings, .. } = assembled;
         let carried = Arc::new(Carried::default());
         core.set_carrier(carried.clone());
-        if found.txns > config.snap_count / 2 {
-            core.snapshots.ask();
-        }
         let period = (config.tick_time_ms / 2).clamp(10, 1000);
         Ok(Self {
             next_period: core.now().mono_ms,

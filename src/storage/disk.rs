@@ -3,7 +3,7 @@
 use super::segment::MappedSegment;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 pub trait Disk: Send + Sync {
@@ -19,6 +19,8 @@ pub trait Disk: Send + Sync {
     fn remove(&self, file: &Path) -> io::Result<()>;
     /// Shortens a file, durably.
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()>;
+    /// Bytes that the file takes on the disk: a part of its length where it is sparse.
+    fn allocated(&self, file: &Path) -> io::Result<u64>;
     /// Makes what the file holds durable, whoever wrote it.
     fn sync_file(&self, file: &Path) -> io::Result<()>;
     /// Makes creates, renames and removes in `dir` durable.
@@ -51,6 +53,8 @@ pub trait SegmentFile: Send {
     fn write(&mut self, offset: u64, bytes: &[u8]);
     /// Makes everything written durable.
     fn sync(&mut self) -> io::Result<()>;
+    /// Ends the writing: gives back what is allocated from `len` on, behind everything written. A crash may leave it.
+    fn cut(self: Box<Self>, len: u64) -> io::Result<()>;
 }
 
 /// The machine's file system.
@@ -106,6 +110,11 @@ impl Disk for RealDisk {
         let file = OpenOptions::new().write(true).open(file)?;
         file.set_len(len)?;
         file.sync_all()
+    }
+
+    fn allocated(&self, file: &Path) -> io::Result<u64> {
+        // In units of 512 bytes, whatever the blocks are.
+        Ok(fs::metadata(file)?.blocks() * 512)
     }
 
     fn sync_file(&self, file: &Path) -> io::Result<()> {

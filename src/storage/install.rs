@@ -81,7 +81,7 @@ pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: i64) -> Result<bool, StorageEr
             break;
         }
     }
-    // Without a newer record the padding stays; nothing is appended to this file any more.
+    // Without a newer record it stays as it is; nothing is appended to this file any more.
     if let Some(end) = end {
         disk.truncate(last, end).map_err(StorageError::io("truncate", last))?;
     }

@@ -1,6 +1,8 @@
 //! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
 
-use super::txn_log::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, is_header, zxid_of};
+use super::txn_log::{
+    END_OF_RECORD, FINISHED_PADDING, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, is_header, zxid_of,
+};
 use super::{Disk, ReadFile, StorageError};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,12 @@ impl LogReader {
         self.len == 0
     }
 
+    /// Whether more is padding than a finished file has, by what stands at its end.
+    pub(super) fn looks_padded(&mut self) -> Result<bool, StorageError> {
+        let tail = self.bytes(self.len.saturating_sub(FINISHED_PADDING), FINISHED_PADDING)?;
+        Ok(tail.len() as u64 == FINISHED_PADDING && tail.iter().all(|byte| *byte == 0))
+    }
+
     /// How the file ends, once all its records were read.
     pub fn end(&self) -> Option<&LogEnd> {
         self.end.as_ref()
@@ -204,10 +212,14 @@ impl LogReader {
         while at < self.len {
             let chunk = self.bytes(at, CHUNK as u64)?;
             let len = chunk.len() as u64;
+            if len == 0 {
+                // It was cut to its records meanwhile.
+                break;
+            }
             if chunk.iter().any(|byte| *byte != 0) {
                 return self.bad("bytes behind the padding".into());
             }
-            at += len.max(1);
+            at += len;
         }
         self.end = Some(LogEnd::Clean { offset: start });
         Ok(None)
@@ -283,7 +295,7 @@ impl LogReader {
     }
 
     /// Behind the last byte that is not zero.
-    fn last_byte(&mut self) -> Result<u64, StorageError> {
+    pub(super) fn last_byte(&mut self) -> Result<u64, StorageError> {
         let mut end = self.len;
         while end > 0 {
             let start = end.saturating_sub(CHUNK as u64);

@@ -9,8 +9,8 @@ use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord, Lost};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
 use super::snapshot_writer::TEMPORARY;
-use super::txn_log::{HEADER_LEN, dir_of};
-use super::{Dirs, Disk, StorageError};
+use super::txn_log::{HEADER_LEN, dir_of, finished_len, is_finished_len};
+use super::{Dirs, Disk, RECORD_FRAME, StorageError};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,10 @@ impl std::fmt::Display for Note {
 pub struct Recovered {
     pub last_zxid: i64,
     pub snapshot: Option<PathBuf>,
+    /// Transactions behind the snapshot, their bytes, and the logs that hold them.
     pub txns: u64,
+    pub bytes: u64,
+    pub logs: u64,
     pub notes: Vec<Note>,
     /// What the torn end of the log may have held that was acknowledged.
     pub lost: Option<Lost>,
@@ -103,6 +106,7 @@ pub fn recover(
     }
     before_mending(&recovery.found)?;
     recovery.mend_tail()?;
+    recovery.give_back_padding()?;
     for dir in [&dirs.data, &dirs.log] {
         recovery.remove_temporaries(dir)?;
     }
@@ -134,6 +138,8 @@ fn read<'a>(
         progress,
         found: Recovered::default(),
         tail: None,
+        unread: Vec::new(),
+        padded: Vec::new(),
         doubt: None,
         shown: Shown::new(&snapshots),
         proven: None,
@@ -153,6 +159,10 @@ struct Recovery<'a> {
     found: Recovered,
     /// The newest log's torn end: file, offset, what.
     tail: Option<(PathBuf, u64, String)>,
+    /// Logs before those that were needed.
+    unread: Vec<PathBuf>,
+    /// Logs with more padding than a finished one has, and where their last record ends.
+    padded: Vec<(PathBuf, u64)>,
     /// Of an older log.
     doubt: Option<Doubt>,
     shown: Shown,
@@ -215,6 +225,7 @@ impl Recovery<'_> {
     fn replay_all(&mut self, logs: &[(i64, PathBuf)], had_snapshots: bool) -> Result<(), StorageError> {
         let next = self.found.last_zxid.saturating_add(1);
         let first = logs.iter().rposition(|(zxid, _)| *zxid <= next).unwrap_or(0);
+        self.unread = logs[..first].iter().map(|(_, path)| path.clone()).collect();
         for (at, (_, path)) in logs.iter().enumerate().skip(first) {
             let newest = at + 1 == logs.len();
             self.replay_file(path, newest, had_snapshots)?;
@@ -225,6 +236,7 @@ impl Recovery<'_> {
     fn replay_file(&mut self, path: &Path, newest: bool, had_snapshots: bool) -> Result<(), StorageError> {
         let mut log = LogReader::open(self.disk, path)?;
         let total = log.len();
+        let before = self.found.txns;
         while let Some(record) = log.next()? {
             // A Java server of 3.9 repeats the last zxid for a request that did not decode.
             let previous = self.previous;
@@ -239,6 +251,7 @@ impl Recovery<'_> {
             }
             self.check_order(path, &record, had_snapshots)?;
             let offset = record.offset;
+            self.found.bytes += record.body.len() as u64 + RECORD_FRAME;
             self.state.replay(record.body).map_err(|what| StorageError::damaged(path, offset, what))?;
             self.found.last_zxid = record.zxid;
             self.found.txns += 1;
@@ -247,7 +260,14 @@ impl Recovery<'_> {
             }
         }
         (self.progress)(Progress { file: path, done: total, total, txns: self.found.txns });
-        match log.end().expect("next() came to the end").clone() {
+        self.found.logs += u64::from(self.found.txns > before);
+        let end = log.end().expect("next() came to the end").clone();
+        if let LogEnd::Clean { offset } = end
+            && finished_len(offset) < total
+        {
+            self.padded.push((path.to_path_buf(), offset));
+        }
+        match end {
             LogEnd::Damaged { offset, what, good } => {
                 let what = format!("{what}, and a good record follows at offset {good}");
                 Err(StorageError::damaged(path, offset, what))
@@ -337,7 +357,13 @@ impl Recovery<'_> {
         let dir = dir_of(&file).to_path_buf();
         let kept_in = self.unused(&dir, format!("torn.{name}.{offset}"))?;
         if offset <= HEADER_LEN {
+            self.padded.retain(|(padded, _)| *padded != file);
             self.disk.rename(&file, &kept_in).map_err(StorageError::io("rename", &file))?;
+            let mut kept = LogReader::open(self.disk, &kept_in)?;
+            let len = finished_len(kept.last_byte()?);
+            if len < kept.len() {
+                self.disk.truncate(&kept_in, len).map_err(StorageError::io("truncate", &kept_in))?;
+            }
             self.found.notes.push(Note::LogSetAside { file, what, kept_in });
         } else {
             self.keep_copy(&file, offset, &kept_in)?;
@@ -346,6 +372,31 @@ impl Recovery<'_> {
             self.found.notes.push(Note::TailCut { file, offset, what, kept_in });
         }
         self.disk.sync_dir(&dir).map_err(StorageError::io("sync", &dir))
+    }
+
+    /// A process that was killed left what it had allocated ahead. No log is appended to that is there now.
+    fn give_back_padding(&mut self) -> Result<(), StorageError> {
+        let padded = self.unread.iter().filter_map(|path| Some((path.clone(), self.padding_of_old(path)?)));
+        let padded: Vec<_> = padded.chain(self.padded.iter().cloned()).collect();
+        for (path, end) in padded {
+            self.disk.truncate(&path, finished_len(end)).map_err(StorageError::io("truncate", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Where the padding begins of a log that was not needed. Most are finished, or a Java server's and sparse: these are
+    /// not read. One that can't be read to a clean end is nobody's trouble and stays as it is.
+    fn padding_of_old(&self, path: &Path) -> Option<u64> {
+        let mut log = LogReader::open(self.disk, path).ok()?;
+        let is_whole = self.disk.allocated(path).ok()? >= log.len();
+        if is_finished_len(log.len()) || !is_whole || !log.looks_padded().ok()? {
+            return None;
+        }
+        while log.next().ok()?.is_some() {}
+        match log.end() {
+            Some(LogEnd::Clean { offset }) => Some(*offset),
+            _ => None,
+        }
     }
 
     /// `name`, or with a number behind it if something is kept under it already.

@@ -76,6 +76,13 @@ impl SegmentFile for MappedSegment {
         }
         Ok(())
     }
+
+    fn cut(self: Box<Self>, len: u64) -> io::Result<()> {
+        let Self { file, map, .. } = *self;
+        // First of all: a store behind the end of the file would be a signal.
+        drop(map);
+        file.set_len(len)
+    }
 }
 
 /// Real blocks, so that a full disk is an error here and never a signal at a write into the mapping.
@@ -88,8 +95,8 @@ fn allocate(file: &File, from: u64, len: u64) -> io::Result<()> {
 }
 
 fn map(file: &File, start: u64, len: u64) -> io::Result<MmapMut> {
-    // SAFETY: the file was created by this process and the data directory's lock keeps other servers out; nothing
-    // shortens it while it is mapped.
+    // SAFETY: the file was created by this process and the data directory's lock keeps other servers out; this one
+    // shortens it in `cut` alone, where the mapping is gone.
     let map = unsafe { MmapOptions::new().offset(start).len(len as usize).map_mut(file)? };
     // Written from front to back and never read: without this, one page fault may read (and zero) megabytes ahead,
     // which a writer feels as a pause of 20 ms.

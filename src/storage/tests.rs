@@ -119,6 +119,95 @@ fn the_bytes_are_those_of_a_java_server() {
     assert_eq!((&bytes[28..76], bytes[76]), (&golden[..], b'B'));
 }
 
+/// Bytes of each log on the disk.
+fn allocated(dir: &Dir) -> Vec<u64> {
+    let names = RealDisk.list(&dir.path()).unwrap().into_iter().map(|(name, _)| name);
+    let logs = names.filter(|name| name.contains("log."));
+    logs.map(|name| RealDisk.allocated(&dir.path().join(name)).unwrap()).collect()
+}
+
+#[test]
+fn a_log_that_is_finished_gives_back_what_was_allocated_ahead() {
+    let dir = Dir::new();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+    let append = |log: &mut TxnLog, zxid: i64, len| log.append(zxid, &body(zxid, len)).unwrap();
+    // Rolled behind a sync and before one; cut for a leader; closed.
+    append(&mut log, 1, 20);
+    log.sync().unwrap();
+    assert!(allocated(&dir)[0] >= 64 << 10, "it is still written on");
+    log.roll();
+    append(&mut log, 2, 5000);
+    log.roll();
+    append(&mut log, 3, 20);
+    log.sync().unwrap();
+    log.restart(3);
+    append(&mut log, 4, 4096 - 16 - 32 - 13);
+    log.close().unwrap();
+    assert_eq!(allocated(&dir), [4096, 8192, 4096, 8192], "a zero length follows the last record");
+    for zxid in 1..=4 {
+        let (zxids, end) = read_all(&dir.path().join(log_name(zxid)));
+        assert!(zxids == [zxid] && matches!(end, LogEnd::Clean { .. }), "{end:?}");
+    }
+    let (state, found) = recovered(&dir).unwrap();
+    assert_eq!((state.replayed, found.notes, found.logs), (vec![1, 2, 3, 4], vec![], 4));
+}
+
+#[test]
+fn a_start_gives_back_what_a_kill_left_allocated() {
+    let dir = Dir::new();
+    let logs = [1..=3, 4..=5, 6..=9, 10..=10]
+        .map(|zxids: std::ops::RangeInclusive<i64>| dir.write_log(Arc::new(RealDisk), zxids));
+    dir.write_snapshot(7);
+    // A crash before the first record.
+    fs::write(dir.path().join("log.b"), [&b"ZKLG\0\0\0\x02"[..], &[0; 64 << 10]].concat()).unwrap();
+    // A log that is not needed, and not to be touched: it is damaged.
+    let damaged = &logs[0];
+    flip(damaged, 16 + 65 + 20);
+    let (state, found) = recovered(&dir).unwrap();
+    assert_eq!((state.replayed, found.txns, found.logs), (vec![8, 9, 10], 3, 2));
+    assert!(matches!(&found.notes[..], [Note::LogSetAside { .. }]), "{:?}", found.notes);
+    assert!(RealDisk.allocated(damaged).unwrap() >= 64 << 10);
+    fs::remove_file(damaged).unwrap();
+    assert_eq!(allocated(&dir), [4096; 4], "two that were read, one that was not, and what was set aside");
+    assert_eq!(read_all(&logs[1]).0, [4, 5]);
+    let (state, found) = recovered(&dir).unwrap();
+    assert_eq!((state.replayed, found.notes), (vec![8, 9, 10], vec![]));
+}
+
+/// In a file that ends with its last record, a length that the disk changed would look like a write that was cut short.
+#[test]
+fn a_finished_log_does_not_hide_that_its_last_record_is_damaged() {
+    let dir = Dir::new();
+    let path = dir.write_log(Arc::new(RealDisk), 1..=3);
+    recovered(&dir).unwrap();
+    let whole = fs::read(&path).unwrap();
+    assert_eq!(whole.len(), 4096);
+    let at = 16 + 2 * 65;
+    for garbage in [0x01, 0x42, 0x7f, 0xff] {
+        for (from, to) in [(4, 12), (4, 65), (8, 12), (0, 20)] {
+            let mut bytes = whole.clone();
+            bytes[at + from..at + to].fill(garbage);
+            fs::write(&path, &bytes).unwrap();
+            let (state, found) = recovered(&dir).unwrap();
+            assert_eq!(state.replayed, [1, 2]);
+            assert!(found.lost.is_some(), "{garbage:#x} from {from} to {to} was taken for a write cut short");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_while_it_is_read_ends_there() {
+    let dir = Dir::new();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+    log.append(1, &body(1, 20)).unwrap();
+    log.sync().unwrap();
+    let mut reader = LogReader::open(&RealDisk, &dir.path().join("log.1")).unwrap();
+    log.close().unwrap();
+    assert_eq!(reader.next().unwrap().map(|record| record.zxid), Some(1));
+    assert_eq!(reader.next().unwrap(), None);
+    assert_eq!(reader.end(), Some(&LogEnd::Clean { offset: 16 + 65 }));
+}
+
 #[test]
 fn a_log_cut_at_every_byte_of_its_last_record_loses_that_record_alone() {
     let dir = Dir::new();
@@ -508,6 +597,9 @@ impl SegmentFile for FaultySegment {
             }
         }
     }
+    fn cut(self: Box<Self>, len: u64) -> io::Result<()> {
+        self.inner.cut(len)
+    }
 }
 
 impl Disk for FaultyDisk {
@@ -540,6 +632,9 @@ impl Disk for FaultyDisk {
     }
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()> {
         RealDisk.truncate(file, len)
+    }
+    fn allocated(&self, file: &Path) -> io::Result<u64> {
+        RealDisk.allocated(file)
     }
     fn sync_file(&self, file: &Path) -> io::Result<()> {
         RealDisk.sync_file(file)

@@ -16,6 +16,8 @@ pub const RECORD_FRAME: u64 = FRAME_LEN + 1;
 /// Whoever appends syncs at the latest when so many bytes wait: recovery counts on it when it tells a write that was
 /// cut short from damage.
 pub const MAX_UNSYNCED: u64 = 4 << 20;
+/// The unit in which disks give out room.
+const BLOCK: u64 = 4096;
 /// The smallest allocation that is tried on a disk that is almost full.
 const MIN_ALLOCATION: u64 = 64 << 10;
 
@@ -48,6 +50,17 @@ struct Segment {
     dirty: bool,
     /// Its name is not durable yet.
     created: bool,
+}
+
+impl Segment {
+    /// The file is finished: what was allocated ahead and not needed goes back to the disk. All that was written stays,
+    /// so that nothing has to be waited for: what a crash or an error leaves here is padding, and the next start takes it.
+    fn finish(self) {
+        let len = finished_len(self.position);
+        if len < self.file.len() {
+            let _ = self.file.cut(len);
+        }
+    }
 }
 
 impl TxnLog {
@@ -126,7 +139,7 @@ impl TxnLog {
             segment.dirty = false;
             new_names |= std::mem::take(&mut segment.created);
         }
-        self.unsynced.clear();
+        self.unsynced.drain(..).for_each(Segment::finish);
         if new_names && self.options.force_sync {
             self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))?;
         }
@@ -135,9 +148,9 @@ impl TxnLog {
 
     /// Everything behind `last_zxid` is gone from the files: the next append opens a new segment there.
     pub fn restart(&mut self, last_zxid: i64) {
+        self.roll();
         assert!(self.unsynced.is_empty(), "what was appended is synced before files go");
         self.mark = "";
-        self.segment = None;
         self.last_zxid = last_zxid;
     }
 
@@ -153,7 +166,17 @@ impl TxnLog {
 
     /// The next append opens a new segment.
     pub fn roll(&mut self) {
-        self.unsynced.extend(self.segment.take().filter(|segment| segment.dirty || segment.created));
+        match self.segment.take() {
+            Some(segment) if segment.dirty || segment.created => self.unsynced.push(segment),
+            Some(segment) => segment.finish(),
+            None => {}
+        }
+    }
+
+    /// The end of the log's writing, with everything durable.
+    pub fn close(mut self) -> Result<(), StorageError> {
+        self.roll();
+        self.sync()
     }
 
     /// Bytes in the open segment.
@@ -168,6 +191,21 @@ impl TxnLog {
         }
         Ok(())
     }
+}
+
+/// A finished file has fewer bytes of padding.
+pub(super) const FINISHED_PADDING: u64 = BLOCK + FRAME_LEN;
+
+/// How long a log file is whose last record ends at `end`, once nothing is appended any more: whole blocks, in which as
+/// ever a zero length follows that record. So a finished file ends as one does that is written on, and what tells a
+/// clean end from a damaged record knows one kind of end.
+pub(super) fn finished_len(end: u64) -> u64 {
+    (end + FRAME_LEN).next_multiple_of(BLOCK)
+}
+
+/// Whether a file of this length may be a finished one.
+pub(super) fn is_finished_len(len: u64) -> bool {
+    len.is_multiple_of(BLOCK)
 }
 
 /// Allocates up to a multiple of `step` behind `from`, at least to `needed`. Where the disk has less, half the step is

@@ -239,7 +239,7 @@ fn ensemble_lines(port: &ClientPort, status: &Status, line: &mut impl FnMut(&str
     if status.mode == Mode::Standalone {
         return;
     }
-    line("peer_state", status.peer_state.clone());
+    line("peer_state", status.standing.peer_state());
     line("quorum_size", status.quorum_size.to_string());
     line("current_epoch", status.epoch.to_string());
     if status.mode != Mode::Leader {
@@ -250,11 +250,12 @@ fn ensemble_lines(port: &ClientPort, status: &Status, line: &mut impl FnMut(&str
     }
     let sizes = port.core.figures.proposal_sizes();
     let since = status.leading_since.unwrap_or(0);
-    line("learners", status.learners.to_string());
-    line("synced_followers", status.synced_followers.to_string());
-    line("synced_non_voting_followers", status.synced_non_voters.to_string());
-    line("synced_observers", status.synced_observers.to_string());
-    line("pending_syncs", status.pending_syncs.to_string());
+    let standing = &status.standing;
+    line("learners", standing.learners.to_string());
+    line("synced_followers", standing.synced_followers.to_string());
+    line("synced_non_voting_followers", standing.synced_non_voters.to_string());
+    line("synced_observers", standing.synced_observers.to_string());
+    line("pending_syncs", standing.pending_syncs.to_string());
     line("leader_uptime", port.core.now().mono_ms.saturating_sub(since).to_string());
     line("last_proposal_size", sizes.last.to_string());
     line("max_proposal_size", sizes.max.to_string());

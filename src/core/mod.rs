@@ -294,6 +294,8 @@ impl Core {
             let status = replica.status();
             self.snapshots.allow(status.mode.has_leader());
             *self.status.lock() = status;
+        } else {
+            self.status.lock().standing = replica.standing();
         }
         outputs.told.drain(..).for_each(tell);
         if !outputs.replaced.is_empty() {

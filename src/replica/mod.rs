@@ -14,7 +14,7 @@ mod term;
 #[cfg(test)]
 mod tests;
 
-pub use status::{Mode, Status};
+pub use status::{Mode, Standing, Status};
 
 use crate::election::{Election, ElectionConn, Links, Pace};
 use crate::ensemble::{Ensemble, PeerAddress, View};

@@ -1,7 +1,7 @@
 //! What a server tells of itself: in `srvr`, `stat`, `mntr`.
 
 use super::{Replica, Serving};
-use crate::model::{Epoch, ServerId, Zxid};
+use crate::model::{Epoch, ServerId};
 use crate::zab::Term;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,38 +37,80 @@ impl Mode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub mode: Mode,
-    /// As `mntr` prints it: "leading - broadcast".
-    pub peer_state: String,
+    pub standing: Standing,
     pub leader: Option<ServerId>,
     pub epoch: Epoch,
-    pub last_proposed: Zxid,
     pub quorum_size: usize,
-    pub learners: usize,
-    pub synced_followers: usize,
-    pub synced_non_voters: usize,
-    pub synced_observers: usize,
-    pub pending_syncs: usize,
     /// Milliseconds, monotonic.
     pub leading_since: Option<u64>,
     /// The configuration's text.
     pub config: String,
 }
 
+/// How far this server's term is, and who follows it. Any packet may change that, so it is looked at after each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    role: &'static str,
+    phase: Option<&'static str>,
+    pub learners: usize,
+    pub synced_followers: usize,
+    pub synced_non_voters: usize,
+    pub synced_observers: usize,
+    pub pending_syncs: usize,
+}
+
+impl Standing {
+    const LOOKING: Self = Self {
+        role: "looking",
+        phase: None,
+        learners: 0,
+        synced_followers: 0,
+        synced_non_voters: 0,
+        synced_observers: 0,
+        pending_syncs: 0,
+    };
+
+    /// As `mntr` prints it: "leading - broadcast".
+    pub fn peer_state(&self) -> String {
+        self.phase.map_or(self.role.into(), |phase| format!("{} - {phase}", self.role))
+    }
+}
+
 impl Replica {
+    pub fn standing(&self) -> Standing {
+        match &self.zab.term {
+            Term::None => Standing::LOOKING,
+            Term::Leading(leader) => {
+                let mut standing = Standing {
+                    role: "leading",
+                    phase: Some(leader.phase_name()),
+                    pending_syncs: leader.pending_syncs(),
+                    ..Standing::LOOKING
+                };
+                for (sid, observer, synced) in leader.learners() {
+                    standing.learners += 1;
+                    standing.synced_observers += usize::from(synced && observer);
+                    standing.synced_followers += usize::from(synced && !observer);
+                    let votes = self.view().committed.is_voter(sid);
+                    standing.synced_non_voters += usize::from(synced && !observer && !votes);
+                }
+                standing
+            }
+            Term::Learning(learner) => {
+                let role = if learner.is_observer() { "observing" } else { "following" };
+                Standing { role, phase: Some(learner.phase_name()), ..Standing::LOOKING }
+            }
+        }
+    }
+
     pub fn status(&self) -> Status {
         let server = &self.zab.server;
         let mut status = Status {
             mode: Mode::NotServing,
-            peer_state: "looking".into(),
+            standing: self.standing(),
             leader: None,
             epoch: server.current,
-            last_proposed: Zxid::ZERO,
             quorum_size: server.view.committed.voters().count(),
-            learners: 0,
-            synced_followers: 0,
-            synced_non_voters: 0,
-            synced_observers: 0,
-            pending_syncs: 0,
             leading_since: None,
             config: server.view.committed.to_string(),
         };
@@ -76,26 +118,14 @@ impl Replica {
             Term::None if matches!(self.serving, Serving::ReadOnly(_)) => status.mode = Mode::ReadOnly,
             Term::None => {}
             Term::Leading(leader) => {
-                status.peer_state = format!("leading - {}", leader.phase_name());
                 status.leader = Some(server.me());
                 status.epoch = leader.epoch();
-                status.last_proposed = leader.last_proposed();
-                status.pending_syncs = leader.pending_syncs();
-                for (sid, observer, synced) in leader.learners() {
-                    status.learners += 1;
-                    status.synced_observers += usize::from(synced && observer);
-                    status.synced_followers += usize::from(synced && !observer);
-                    let votes = server.view.committed.is_voter(sid);
-                    status.synced_non_voters += usize::from(synced && !observer && !votes);
-                }
                 if matches!(self.serving, Serving::Leading(_)) {
                     status.mode = if leader.is_alone() { Mode::Standalone } else { Mode::Leader };
                     status.leading_since = Some(leader.established_at());
                 }
             }
             Term::Learning(learner) => {
-                let role = if learner.is_observer() { "observing" } else { "following" };
-                status.peer_state = format!("{role} - {}", learner.phase_name());
                 status.leader = Some(learner.leader());
                 if matches!(self.serving, Serving::Learning(_)) {
                     status.mode = if learner.is_observer() { Mode::Observer } else { Mode::Follower };
@@ -105,7 +135,7 @@ impl Replica {
         status
     }
 
-    /// Whether [`Self::status`] may have changed since this was last asked.
+    /// Whether [`Self::status`] may have changed in more than the standing since this was last asked.
     pub fn take_status_changed(&mut self) -> bool {
         std::mem::take(&mut self.status_changed)
     }

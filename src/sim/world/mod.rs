@@ -353,7 +353,7 @@ impl World {
     pub(super) fn modes(&self) -> Vec<String> {
         let mode = |node: &Node| {
             node.process.as_ref().map_or("down".to_string(), |process| {
-                process.core.with_status(|status| status.peer_state.clone())
+                process.core.with_status(|status| status.standing.peer_state())
             })
         };
         self.nodes.iter().map(mode).collect()

@@ -10,7 +10,7 @@ use crate::storage::{
     self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, Recovered, StorageError, TxnLog, write_whole,
 };
 use crate::tree::Database;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,20 @@ pub struct Setup {
     pub me: ServerId,
     /// `zoo.cfg`, where reconfigurations are written beside it.
     pub config_file: Option<PathBuf>,
+}
+
+/// A configuration could not be written beside `zoo.cfg`. That is no error of the log, and nothing that is acknowledged
+/// rests on it: the configuration is in the log and in the tree too, and other servers tell it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{source}. The ensemble's configuration is in force, and in this server's memory and log alone: after a restart it \
+     begins with the one that {} names, and learns this one from the others. Let this server write to the directory",
+    file.display()
+)]
+struct ConfigNotSaved {
+    source: StorageError,
+    /// `zoo.cfg`.
+    file: PathBuf,
 }
 
 /// What one call of [`Journal::perform`] did.
@@ -187,7 +201,9 @@ impl Journal {
                 DiskDone::Wiped
             }
             DiskOp::SaveConfig(file) => {
-                self.save_config(file)?;
+                if let Err(error) = self.save_config(file) {
+                    tracing::error!("{error}");
+                }
                 DiskDone::ConfigSaved
             }
         };
@@ -216,8 +232,12 @@ impl Journal {
         }
     }
 
-    fn save_config(&self, file: ConfigFile) -> Result<(), StorageError> {
+    fn save_config(&self, file: ConfigFile) -> Result<(), ConfigNotSaved> {
         let Some(path) = &self.setup.config_file else { return Ok(()) };
+        self.write_config(path, file).map_err(|source| ConfigNotSaved { source, file: path.clone() })
+    }
+
+    fn write_config(&self, path: &Path, file: ConfigFile) -> Result<(), StorageError> {
         let disk = &*self.setup.disk;
         match file {
             ConfigFile::Next(ensemble) => {

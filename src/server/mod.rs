@@ -17,9 +17,10 @@ use crate::peer;
 use crate::storage::{DirLock, Dirs, Disk, Progress, RealDisk, Recovered, StorageError, purge};
 use crate::tls::TlsError;
 use listen::listen;
+use rustix::fs::{Access, access};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +42,12 @@ pub enum StartError {
     Peers(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    #[error(
+        "reconfigEnabled is on, and {}, which names the servers itself, can never be rewritten: its directory: {source}. \
+         Make the directory writable, or move the servers into a dynamicConfigFile, or turn reconfigEnabled off",
+        file.display()
+    )]
+    Config { file: PathBuf, source: io::Error },
     #[error("the data directory {0} does not exist, and datadir.autocreate is false")]
     NoDataDir(String),
 }
@@ -89,6 +96,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let started = Instant::now();
     let Parts { disk, fatal, reactors, descriptors } = parts;
     let descriptors = Descriptors::new(descriptors, OWN_DESCRIPTORS + reactors * REACTOR_DESCRIPTORS);
+    refuse_unwritable(config)?;
     // Before anything is read: a port that is taken must not cost a recovery.
     let listeners = listen(config)?;
     let addresses = listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
@@ -191,6 +199,17 @@ impl Server {
             // A thread that panicked has ended the process already.
             let _ = thread.join();
         }
+    }
+}
+
+/// The first change of the ensemble moves its servers out of `zoo.cfg`, which a Java server tries out at each start: it
+/// writes `zoo.cfg.bak`. With a dynamic file already there, what can't be written is told when it comes.
+fn refuse_unwritable(config: &Config) -> Result<(), StartError> {
+    let moves = config.is_distributed() && config.reconfig_enabled && config.dynamic_config_file.is_none();
+    let dir = config.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match access(dir, Access::WRITE_OK | Access::EXEC_OK) {
+        Err(error) if moves => Err(StartError::Config { file: config.file.clone(), source: error.into() }),
+        _ => Ok(()),
     }
 }
 

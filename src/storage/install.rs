@@ -52,10 +52,16 @@ pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StorageError>
 
 pub fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
     match disk.remove(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        // A file system that can only be read does not say that there is nothing to remove.
+        Err(_) if disk.open(path).is_err_and(|error| is_missing(&error)) => Ok(()),
         Err(error) => Err(StorageError::io("remove", path)(error)),
         Ok(()) => disk.sync_dir(dir_of(path)).map_err(StorageError::io("sync", dir_of(path))),
     }
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
 }
 
 /// Cuts the log behind `to`, and removes snapshots that show more. False, with nothing changed: no snapshot would be

@@ -123,6 +123,8 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
         write_snapshot(&core, &disk, &dirs)?;
+        // None better comes, if one was asked for.
+        core.snapshots.take_due();
     }
 
     let facts = settings::facts(config, &dirs, started);

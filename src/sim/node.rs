@@ -163,7 +163,7 @@ pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
         "dataDir={DATA_DIR}\nclientPort=1\ntickTime={}\ninitLimit={}\nsyncLimit={}\nskipACL=yes\nsnapCount={}\n\
          preAllocSize=4\nreconfigEnabled={}\nstandaloneEnabled=false\ncommitLogCount={}\nminSessionTimeout=10\n\
          maxSessionTimeout=100000\nforceSnapshotSync={}\nsnapshotSizeFactor={}\n\
-         readonlymode.enabled=true\nfastleader.minNotificationInterval=20\nfastleader.maxNotificationInterval=160\n",
+         readonlymode.enabled=true\nfastleader.minNotificationInterval={}\nfastleader.maxNotificationInterval={}\n",
         options.tick_ms,
         options.init_limit,
         options.sync_limit,
@@ -172,6 +172,8 @@ pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
         options.history_entries,
         options.force_snapshot_sync,
         if options.disk_sync { "3" } else { "-1" },
+        options.pace.1,
+        options.pace.2,
     );
     text.push_str(servers);
     disk.put(Path::new(CONFIG_FILE), text.as_bytes());
@@ -202,7 +204,7 @@ impl Process {
                 history_bytes: options.history_bytes,
                 max_unlogged_bytes: options.max_unlogged,
                 max_queued_bytes: options.max_queued,
-                finalize_ms: 20,
+                finalize_ms: options.pace.0,
                 feed_piece: options.feed_piece,
             },
         };

@@ -25,6 +25,55 @@ pub struct Rates {
     pub cut_client: u64,
 }
 
+/// What servers find at the start that is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// The ensemble is new.
+    Nothing,
+    /// They were stopped.
+    Whole,
+    /// So were they, and a majority has new disks.
+    Wiped,
+    /// One has a backup's snapshot, the others nothing.
+    Restored,
+    /// One was alone, and is to be one of several.
+    Alone,
+}
+
+/// A run that begins with nothing broken: all servers are started together, and have to serve.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    pub before: Before,
+    /// They start within so many microseconds.
+    pub spread_us: u64,
+    /// Those with data come so many milliseconds later.
+    pub late_ms: u64,
+    /// One voter does not come at all.
+    pub absent: bool,
+    /// Clients ask for things meanwhile.
+    pub busy: bool,
+}
+
+impl Opening {
+    fn draw(voters: usize, random: &mut Random) -> Self {
+        let before = match random.below(10) {
+            0..2 => Before::Nothing,
+            2..5 => Before::Whole,
+            5..7 if voters > 2 => Before::Wiped,
+            5..8 => Before::Restored,
+            _ => Before::Alone,
+        };
+        let loses = !matches!(before, Before::Nothing | Before::Whole);
+        Self {
+            before,
+            spread_us: *random.pick(&[0, 0, 1000, 40_000]),
+            late_ms: if loses && random.permille(300) { random.between(20, 2000) } else { 0 },
+            absent: before == Before::Whole && voters > 2 && random.permille(300),
+            busy: random.permille(500),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Options {
     pub voters: usize,
@@ -65,10 +114,38 @@ pub struct Options {
     pub feed_piece: usize,
     pub slice: usize,
     pub rates: Rates,
+    pub opening: Option<Opening>,
+    /// Milliseconds that a quorum waits for better votes, and between notifications, from and up to.
+    pub pace: (u64, u64, u64),
+    /// Microseconds for which the ports of a process refuse when it starts, at the most.
+    pub refuses_us: u64,
 }
 
 impl Options {
     pub fn draw(random: &mut Random) -> Self {
+        // Of its own, so that what is drawn here changes no other seed.
+        let mut more = random.clone().fork();
+        let mut options = Self::draw_usual(random);
+        options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
+        if more.permille(250) {
+            options.begin_calmly(&mut more);
+        }
+        options
+    }
+
+    /// The machines are as good as most, and settings as they come: a start is to be quick on these.
+    fn begin_calmly(&mut self, random: &mut Random) {
+        self.groups = false;
+        self.opening = Some(Opening::draw(self.voters, random));
+        self.latency = (50, *random.pick(&[300, 2000]));
+        self.disk_latency = (20, *random.pick(&[200, 2000]));
+        self.spike = 0;
+        self.init_limit = 30;
+        self.pace = (200, 200, 1000);
+        self.unsafe_ms = self.unsafe_ms.min(random.between(100, 1000));
+    }
+
+    fn draw_usual(random: &mut Random) -> Self {
         let voters = *random.pick(&[3, 3, 3, 3, 5, 5, 1, 2, 4, 7]);
         let reconfig = random.permille(300);
         let slow = random.permille(200);
@@ -125,6 +202,9 @@ impl Options {
             slice: *random.pick(&[1, 5, 1000]),
             rates,
             counts_anew: random.permille(300),
+            opening: None,
+            pace: (20, 20, 160),
+            refuses_us: 0,
         }
     }
 

@@ -91,6 +91,9 @@ fn calm() -> Options {
         feed_piece: 1000,
         slice: 1,
         rates: Rates::default(),
+        opening: None,
+        pace: (20, 20, 160),
+        refuses_us: 0,
     }
 }
 

@@ -72,7 +72,11 @@ impl World {
     }
 
     /// Whether things come to be so in time. They are looked at every 10 ms.
-    fn comes_to(&mut self, patience_ms: u64, be_so: impl Fn(&Self) -> bool) -> Result<bool, String> {
+    pub(super) fn comes_to(
+        &mut self,
+        patience_ms: u64,
+        be_so: impl Fn(&Self) -> bool,
+    ) -> Result<bool, String> {
         let deadline = self.now + patience_ms * 1000;
         let mut next_look = 0;
         loop {

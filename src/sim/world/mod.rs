@@ -2,6 +2,7 @@
 
 mod clients;
 mod ending;
+mod opening;
 mod servers;
 
 use self::servers::own_line;
@@ -86,6 +87,8 @@ pub(super) struct Node {
     /// When its next tick is queued for.
     tick_at: u64,
     booted_at: u64,
+    /// Its ports refuse until then.
+    opens_at: u64,
     /// Per mille of the clock's rate.
     rate: u64,
     /// It may have lost what it acknowledged, and has not got it back yet.
@@ -176,6 +179,7 @@ impl World {
                 running: false,
                 tick_at: u64::MAX,
                 booted_at: 0,
+                opens_at: 0,
                 rate: 1000 - drift + random.below(2 * drift + 1),
                 owes: false,
                 flipped: false,
@@ -242,8 +246,15 @@ impl World {
 
     /// The whole run. An error is a violation of what was promised.
     pub fn run(&mut self) -> Result<(), String> {
-        self.begin();
-        let end = self.options.unsafe_ms * 1000;
+        match self.options.opening.clone() {
+            Some(opening) => {
+                self.say(|| format!("seed {}: {:?}", self.seed, self.options));
+                self.open(&opening)?;
+                self.after(FAULT_STEP, Event::Fault);
+            }
+            None => self.begin(),
+        }
+        let end = self.now + self.options.unsafe_ms * 1000;
         while self.now < end {
             self.step()?;
         }
@@ -256,11 +267,15 @@ impl World {
             let delay = self.random.below(50_000);
             self.boot_after(index, delay);
         }
+        self.begin_clients();
+        self.after(FAULT_STEP, Event::Fault);
+    }
+
+    fn begin_clients(&mut self) {
         for index in 0..self.clients.len() {
             self.after(index as u64, Event::Client(index));
             self.after(index as u64, Event::ClientTick(index));
         }
-        self.after(FAULT_STEP, Event::Fault);
     }
 
     /// Everything is mended, has to serve again, and is looked through.

@@ -35,9 +35,14 @@ impl World {
         });
         let disk = self.nodes[index].disk.clone();
         let booted = Process::boot(&disk, &self.options, clock, &self.figures, &mut self.random);
+        let refuses_us = match self.options.refuses_us {
+            0 => 0,
+            most => self.random.below(most + 1),
+        };
         let node = &mut self.nodes[index];
         match booted {
             Ok(process) => {
+                node.opens_at = now + refuses_us;
                 node.process = Some(process);
                 node.booted_at = now;
                 node.running = false;
@@ -277,11 +282,8 @@ impl World {
             return self.after(DIAL_TIMEOUT_US, Event::DialTimeout { from, life, port, to });
         }
         let node = &self.nodes[index];
-        let listens = node
-            .process
-            .as_ref()
-            .is_some_and(|process| port == Port::Election || process.listens_for_learners);
-        if !listens {
+        let listens = |process: &Process| port == Port::Election || process.listens_for_learners;
+        if self.now < node.opens_at || !node.process.as_ref().is_some_and(listens) {
             return self.bring(from, life, failed());
         }
         let key = self.network.open(port, me, other);

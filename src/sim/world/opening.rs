@@ -1,0 +1,179 @@
+//! How a run may begin: nothing is broken, all servers are started together, and have to serve within a second. They may
+//! come back to what operators leave them: a wiped majority, a backup's snapshot alone, one server that became three.
+
+use super::World;
+use crate::core::write_snapshot_of;
+use crate::sim::client::Client;
+use crate::sim::node::{DATA_DIR, Process, lay_out};
+use crate::sim::options::{Before, Opening};
+use crate::storage::{Dirs, Disk};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Milliseconds that servers have to serve in, from the moment at which the last port opens.
+const START_MS: u64 = 1000;
+/// Milliseconds in which a first history comes about.
+const HISTORY_MS: u64 = 5000;
+/// Transactions that it has at the least.
+const HISTORY: usize = 4;
+
+impl World {
+    /// The first starts. They end with all servers serving, and nothing but what clients were told is known of the history.
+    pub(super) fn open(&mut self, opening: &Opening) -> Result<(), String> {
+        self.begin_clients();
+        self.quiet(true);
+        let voters = self.options.voters;
+        if opening.before == Before::Nothing {
+            self.quiet(!opening.busy);
+            self.start_all(opening, &[], opening.absent)?;
+            return Ok(());
+        }
+        let one = self.random.below(voters as u64) as usize;
+        if opening.before == Before::Alone {
+            self.lay_out_alone(one);
+            self.boot_after(one, 0);
+        } else {
+            self.start_all(&Opening { late_ms: 0, ..opening.clone() }, &[], false)?;
+        }
+        self.write_history()?;
+        let with_data = self.rearrange(opening.before, one)?;
+        self.quiet(!opening.busy || opening.late_ms > 0);
+        self.start_all(opening, &with_data, opening.absent)
+    }
+
+    fn quiet(&mut self, on: bool) {
+        self.clients.iter_mut().for_each(|client| client.is_quiet = on);
+    }
+
+    /// Only this server is there, and its file names no other.
+    fn lay_out_alone(&mut self, one: usize) {
+        lay_out(&self.nodes[one].disk, one as i64 + 1, "", &self.options);
+    }
+
+    fn write_history(&mut self) -> Result<(), String> {
+        self.quiet(false);
+        let wanted = self.observed.committed.len() + HISTORY;
+        if !self.comes_to(HISTORY_MS, |world| world.observed.committed.len() >= wanted)? {
+            return Err("liveness: clients write nothing where nothing is broken".into());
+        }
+        self.quiet(true);
+        let are_even = |world: &Self| {
+            let at = world.nodes.iter().filter_map(|node| node.process.as_ref());
+            let mut at = at.map(|process| process.core.db.read().last_zxid);
+            let first = at.next();
+            world.clients.iter().all(Client::is_idle) && at.all(|zxid| Some(zxid) == first)
+        };
+        if !self.comes_to(HISTORY_MS, are_even)? {
+            return Err("liveness: servers do not come even where nothing is broken".into());
+        }
+        Ok(())
+    }
+
+    /// All servers end, and their disks become what `before` says. Returns those that still have the history.
+    fn rearrange(&mut self, before: Before, one: usize) -> Result<Vec<usize>, String> {
+        if before == Before::Restored {
+            self.back_up(one)?;
+        }
+        for index in 0..self.nodes.len() {
+            let power = self.random.permille(300);
+            self.end(index, power);
+        }
+        let voters = self.options.voters;
+        let with_data: Vec<usize> = match before {
+            Before::Nothing => Vec::new(),
+            Before::Whole => (0..self.nodes.len()).collect(),
+            // A minority, whoever it is.
+            Before::Wiped => {
+                let kept = self.random.between(1, (voters as u64 - 1) / 2) as usize;
+                (0..kept).map(|next| (one + next) % voters).collect()
+            }
+            Before::Restored | Before::Alone => vec![one],
+        };
+        self.say(|| {
+            let ids: Vec<String> = with_data.iter().map(|index| (index + 1).to_string()).collect();
+            format!("{before:?}: servers with data: {}", ids.join(" "))
+        });
+        for index in 0..self.nodes.len() {
+            if !with_data.contains(&index) {
+                self.wipe(index);
+                self.nodes[index].owes = false;
+            }
+        }
+        match before {
+            Before::Restored => self.restore_backup(one),
+            Before::Alone => {
+                let servers = self.servers_text.clone();
+                lay_out(&self.nodes[one].disk, one as i64 + 1, &servers, &self.options);
+            }
+            Before::Nothing | Before::Whole | Before::Wiped => {}
+        }
+        Ok(with_data)
+    }
+
+    /// A snapshot of everything, as an operator takes one away.
+    fn back_up(&mut self, index: usize) -> Result<(), String> {
+        let process = self.nodes[index].process.as_ref().ok_or("it is down")?;
+        let disk: Arc<dyn Disk> = Arc::new(self.nodes[index].disk.clone());
+        let dirs = Dirs::new(Path::new(DATA_DIR), Path::new(DATA_DIR));
+        write_snapshot_of(&mut process.core.db.write(), &disk, &dirs)
+            .map(drop)
+            .map_err(|error| format!("a backup: {error}"))
+    }
+
+    /// Nothing but the newest snapshot is left.
+    fn restore_backup(&mut self, index: usize) {
+        let disk = self.nodes[index].disk.clone();
+        let dir = Path::new(DATA_DIR).join("version-2");
+        let names = disk.list(&dir).unwrap_or_default();
+        let zxid = |name: &str| i64::from_str_radix(name.strip_prefix("snapshot.")?, 16).ok();
+        let newest = names.iter().filter_map(|(name, _)| Some((zxid(name)?, name))).max();
+        let Some((_, name)) = newest else { return };
+        let path = dir.join(name);
+        let bytes = disk.read(&path).unwrap_or_default();
+        self.wipe(index);
+        self.nodes[index].owes = false;
+        self.nodes[index].disk.put(&path, &bytes);
+    }
+
+    /// Starts all servers, those in `late` later, and perhaps one voter not at all: the others serve in time.
+    fn start_all(&mut self, opening: &Opening, late: &[usize], absent: bool) -> Result<(), String> {
+        let absent = absent.then(|| self.random.below(self.options.voters as u64) as usize);
+        let mut last = 0;
+        for index in 0..self.nodes.len() {
+            if Some(index) == absent {
+                continue;
+            }
+            let mut delay = self.random.below(opening.spread_us + 1);
+            if late.contains(&index) {
+                delay += opening.late_ms * 1000;
+            }
+            self.boot_after(index, delay);
+            last = last.max(delay);
+        }
+        let open = self.now + last + self.options.refuses_us;
+        while self.now < open {
+            self.step()?;
+        }
+        self.say(|| "all ports are open".into());
+        let serve = |world: &Self| {
+            world.nodes.iter().enumerate().all(|(index, node)| {
+                let is_member = index < world.options.voters + world.options.observers;
+                !is_member || Some(index) == absent || node.process.as_ref().is_some_and(serves)
+            })
+        };
+        if !self.comes_to(START_MS, serve)? {
+            let modes = self.modes();
+            return Err(format!("start: not all serve {START_MS} ms after the last port opened: {modes:?}"));
+        }
+        self.say(|| "all serve".into());
+        self.quiet(false);
+        if let Some(index) = absent {
+            self.boot_after(index, 0);
+        }
+        Ok(())
+    }
+}
+
+fn serves(process: &Process) -> bool {
+    process.mode().has_leader()
+}

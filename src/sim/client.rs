@@ -35,6 +35,8 @@ pub struct Client {
     input: BytesMut,
     /// Writes that were acknowledged since this was reset.
     pub acked: usize,
+    /// The sessions that it closed.
+    closed: Vec<i64>,
     /// Asks for nothing more.
     pub is_quiet: bool,
     values: u64,
@@ -60,6 +62,7 @@ impl Client {
             last_heard: 0,
             input: BytesMut::new(),
             acked: 0,
+            closed: Vec::new(),
             is_quiet: false,
             values: 0,
         }
@@ -72,6 +75,11 @@ impl Client {
     /// It has an answer to everything.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Whether it asked for its end itself.
+    pub fn has_closed(&self, session: i64) -> bool {
+        self.closed.contains(&session)
     }
 
     pub fn outstanding(&self) -> usize {
@@ -242,6 +250,9 @@ impl Client {
             self.acked += 1;
         }
         let over = request.asked == Asked::Close;
+        if over {
+            self.closed.push(self.session);
+        }
         request.ended = Some((now, answer));
         history.came.entry(conn).or_default().push(Came::Reply(at));
         if over {

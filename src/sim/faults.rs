@@ -19,11 +19,12 @@ pub struct Faults {
     pub partition_number: u64,
     pub wanted_reconfig: Option<Asked>,
     pub count: u64,
+    pub removed: u64,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { are_on: true, partition_number: 0, wanted_reconfig: None, count: 0 }
+        Self { are_on: true, partition_number: 0, wanted_reconfig: None, count: 0, removed: 0 }
     }
 }
 
@@ -278,6 +279,13 @@ impl World {
                 Some(Role::Participant) => join("observer"),
                 Some(Role::Observer) => join("participant"),
                 None => join(if self.random.permille(700) { "participant" } else { "observer" }),
+            }
+        }
+        if self.options.handover_crash > 0 && self.random.permille(300) {
+            let leads = |process: &super::node::Process| process.mode() == Mode::Leader;
+            let leader = self.nodes.iter().position(|node| node.process.as_ref().is_some_and(leads));
+            if let Some(leader) = leader {
+                (joining, leaving) = (Vec::new(), vec![(leader + 1).to_string()]);
             }
         }
         let (joining, leaving) = (joining.join(","), leaving.join(","));

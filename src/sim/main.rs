@@ -136,12 +136,13 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     let seeds = next.into_inner() - jobs as u64 - args.first;
     let seconds = started.elapsed().as_secs_f64();
     println!(
-        "{seeds} seeds in {seconds:.1} s ({:.0} a minute), {:.1} h simulated: {} elections, {} faults, {} requests, \
-         {} answered, {} transactions committed, {} violations",
+        "{seeds} seeds in {seconds:.1} s ({:.0} a minute), {:.1} h simulated: {} elections, {} faults, {} removed \
+         leaders crashed, {} requests, {} answered, {} transactions committed, {} violations",
         seeds as f64 / seconds * 60.0,
         total.virtual_ms as f64 / 3.6e6,
         total.elections,
         total.faults,
+        total.removed,
         total.requests,
         total.answered,
         total.committed,

@@ -1,4 +1,4 @@
-//! Connections as TCP has them: in order, without loss, and cut at any time. A blocked way holds bytes back, as a
+//! Connections as TCP has them: in order, without loss, and cut or reset at any time. A blocked way holds bytes back, as a
 //! partition does; it does not drop them.
 
 use super::random::Random;
@@ -18,6 +18,8 @@ pub enum Port {
 pub enum Host {
     Server(usize),
     Client(usize),
+    /// None of the ensemble, and none of its clients.
+    Stranger(usize),
 }
 
 /// What a client sends. It is the driver's affair to read it off the wire; here it comes read.
@@ -32,9 +34,15 @@ pub enum Chunk {
     Bytes(Bytes),
     Message(ToServer),
     End,
+    /// The end of a side that had something unread.
+    Reset,
 }
 
 impl Chunk {
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::End | Self::Reset)
+    }
+
     fn len(&self) -> usize {
         if let Self::Bytes(bytes) = self { bytes.len() } else { 0 }
     }
@@ -160,13 +168,22 @@ impl Network {
         if !conn.open[side] || conn.broken {
             return None;
         }
-        if matches!(chunk, Chunk::End) {
+        if chunk.is_last() {
             conn.open[side] = false;
         }
         let way = &mut conn.ways[side];
         way.last_due = way.last_due.max(now + delay);
         way.push(way.last_due, chunk);
         Some((way.last_due, key, side))
+    }
+
+    /// A close with something unread: of what is under way to the other side, only a part arrives.
+    pub fn reset(&mut self, now: u64, key: u64, from: Host, random: &mut Random) -> Option<Due> {
+        let side = self.side(key, from)?;
+        let way = &mut self.conns.get_mut(&key)?.ways[side];
+        let kept = random.below(way.chunks.len() as u64 + 1) as usize;
+        way.truncate(kept);
+        self.send(now, key, from, Chunk::Reset, random)
     }
 
     /// What has come through on the way from `side`.
@@ -180,7 +197,7 @@ impl Network {
         }
         let chunk = conn.ways[side].pop_due(now)?;
         let is_open = conn.open[1 - side];
-        if matches!(chunk, Chunk::End) {
+        if chunk.is_last() {
             conn.open[1 - side] = false;
         }
         let port = conn.port;
@@ -237,7 +254,7 @@ impl Network {
         let delay = self.delay(random);
         for (key, conn) in &mut self.conns {
             let Some(side) = conn.hosts.iter().position(|other| *other == host) else { continue };
-            let told = conn.ways[side].chunks.iter().any(|(_, chunk)| matches!(chunk, Chunk::End));
+            let told = conn.ways[side].chunks.iter().any(|(_, chunk)| chunk.is_last());
             if conn.open[side] || !conn.open[1 - side] || told {
                 continue;
             }

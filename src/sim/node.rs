@@ -247,6 +247,11 @@ impl Process {
         self.inbox.push_back(incoming);
     }
 
+    /// A reset took what this connection had brought, and was not read yet.
+    pub fn forget_unread(&mut self, key: u64) {
+        self.inbox.retain(|incoming| !matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key));
+    }
+
     pub fn has_work(&self) -> bool {
         !self.inbox.is_empty() && self.failed.is_none()
     }

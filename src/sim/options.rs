@@ -3,6 +3,10 @@
 
 use super::random::Random;
 
+/// So many in a thousand runs begin with nothing broken, and so many have strangers.
+const CALM: u64 = 0;
+const STRANGERS: u64 = 0;
+
 /// Faults in the whole ensemble, in thousandths of a second's chance each.
 #[derive(Debug, Clone, Default)]
 pub struct Rates {
@@ -119,6 +123,12 @@ pub struct Options {
     pub pace: (u64, u64, u64),
     /// Microseconds for which the ports of a process refuse when it starts, at the most.
     pub refuses_us: u64,
+    /// So many in a thousand of a server's closes throw away what was not read.
+    pub resets: u64,
+    /// So many in a thousand leaders crash when a reconfiguration has removed them; then that is often asked for.
+    pub handover_crash: u64,
+    /// Who send what no server of the ensemble would.
+    pub strangers: usize,
 }
 
 impl Options {
@@ -127,7 +137,10 @@ impl Options {
         let mut more = random.clone().fork();
         let mut options = Self::draw_usual(random);
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
-        if more.permille(250) {
+        options.resets = *more.pick(&[0, 0, 300, 1000]);
+        options.handover_crash = if options.reconfig { *more.pick(&[0, 500]) } else { 0 };
+        options.strangers = if more.permille(STRANGERS) { more.between(1, 2) as usize } else { 0 };
+        if more.permille(CALM) {
             options.begin_calmly(&mut more);
         }
         options
@@ -205,6 +218,9 @@ impl Options {
             opening: None,
             pace: (20, 20, 160),
             refuses_us: 0,
+            resets: 0,
+            handover_crash: 0,
+            strangers: 0,
         }
     }
 

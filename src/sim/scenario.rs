@@ -94,6 +94,9 @@ fn calm() -> Options {
         opening: None,
         pace: (20, 20, 160),
         refuses_us: 0,
+        resets: 0,
+        handover_crash: 0,
+        strangers: 0,
     }
 }
 

@@ -24,6 +24,7 @@ pub fn at() -> (usize, u64) {
 pub(super) fn packet(key: u64, from: Host, to: Host, port: Port, from_dialer: bool, chunk: &Chunk) -> String {
     let what = match (port, chunk) {
         (_, Chunk::End) => "end".to_string(),
+        (_, Chunk::Reset) => "reset".to_string(),
         (_, Chunk::Message(ToServer::Connect(connect))) => {
             format!("connect {:#x}, seen {:#x}", connect.session.0, connect.last_zxid_seen)
         }
@@ -40,6 +41,7 @@ fn name(host: Host) -> String {
     match host {
         Host::Server(index) => format!("server {}", index + 1),
         Host::Client(index) => format!("client {index}"),
+        Host::Stranger(index) => format!("stranger {index}"),
     }
 }
 

@@ -20,7 +20,7 @@ impl World {
                     .map_err(|what| format!("client {index}: {what}"))?;
             }
             Chunk::Message(_) => {}
-            Chunk::End => client.disconnected(),
+            Chunk::End | Chunk::Reset => client.disconnected(),
         }
         Ok(())
     }

@@ -4,8 +4,10 @@ mod clients;
 mod ending;
 mod opening;
 mod servers;
+mod strangers;
 
 use self::servers::own_line;
+use self::strangers::StrangerConn;
 use super::client::Client;
 use super::faults::{Faults, Partition};
 use super::history::{Asked, History};
@@ -44,11 +46,14 @@ enum Event {
         to: ServerId,
     },
     Boot(usize, u64),
+    /// A leader that was removed is gone.
+    Crash(usize, u64),
     Resume(usize, u64),
     Heal(u64),
     Fault,
     Client(usize),
     ClientTick(usize),
+    Stranger(usize),
 }
 
 struct Queued {
@@ -98,6 +103,14 @@ pub(super) struct Node {
     pub boots: u64,
 }
 
+impl Node {
+    /// Whether its port takes connections.
+    fn takes(&self, port: Port, now: u64) -> bool {
+        let listens = |process: &Process| port == Port::Election || process.listens_for_learners;
+        now >= self.opens_at && self.process.as_ref().is_some_and(listens)
+    }
+}
+
 /// What is told of a run on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tells {
@@ -116,6 +129,8 @@ pub struct Report {
     pub requests: usize,
     pub answered: usize,
     pub faults: u64,
+    /// Leaders that crashed when a reconfiguration had removed them.
+    pub removed: u64,
     pub virtual_ms: u64,
 }
 
@@ -127,6 +142,7 @@ impl std::ops::AddAssign for Report {
         self.requests += other.requests;
         self.answered += other.answered;
         self.faults += other.faults;
+        self.removed += other.removed;
         self.virtual_ms += other.virtual_ms;
     }
 }
@@ -154,6 +170,10 @@ pub struct World {
     tells: Tells,
     events: u64,
     servers_text: String,
+    strangers: Vec<StrangerConn>,
+    strangers_are_on: bool,
+    /// Nothing goes wrong: who has a leader keeps it.
+    is_calm: bool,
     /// How each server was synchronized last.
     pub(super) ways: BTreeMap<usize, &'static str>,
 }
@@ -207,6 +227,9 @@ impl World {
             tells,
             events: 0,
             servers_text,
+            strangers: Vec::new(),
+            strangers_are_on: false,
+            is_calm: false,
             ways: BTreeMap::new(),
         }
     }
@@ -219,6 +242,7 @@ impl World {
             requests: self.history.requests.len(),
             answered: self.history.requests.iter().filter(|request| request.ended.is_some()).count(),
             faults: self.faults.count,
+            removed: self.faults.removed,
             virtual_ms: self.now / 1000,
         }
     }
@@ -250,9 +274,13 @@ impl World {
             Some(opening) => {
                 self.say(|| format!("seed {}: {:?}", self.seed, self.options));
                 self.open(&opening)?;
+                self.attack()?;
                 self.after(FAULT_STEP, Event::Fault);
             }
-            None => self.begin(),
+            None => {
+                self.begin();
+                self.begin_strangers();
+            }
         }
         let end = self.now + self.options.unsafe_ms * 1000;
         while self.now < end {
@@ -320,7 +348,11 @@ impl World {
                 self.resume(index);
                 Ok(())
             }
-            Event::Boot(..) | Event::Resume(..) => Ok(()),
+            Event::Crash(index, life) if self.nodes[index].life == life => {
+                self.crash_removed(index);
+                Ok(())
+            }
+            Event::Boot(..) | Event::Resume(..) | Event::Crash(..) => Ok(()),
             Event::Heal(number) => {
                 if self.faults.partition_number == number {
                     self.heal();
@@ -336,6 +368,10 @@ impl World {
             }
             Event::Client(index) => {
                 self.client_acts(index);
+                Ok(())
+            }
+            Event::Stranger(index) => {
+                self.stranger_acts(index);
                 Ok(())
             }
             Event::ClientTick(index) => {

@@ -4,7 +4,7 @@ use super::{Event, Tells, World};
 use crate::core::Clock;
 use crate::ensemble::Ensemble;
 use crate::model::ServerId;
-use crate::replica::Now;
+use crate::replica::{Mode, Now};
 use crate::sim::model::LogFile;
 use crate::sim::network::{Arrival, Chunk, Host, Port};
 use crate::sim::node::{DATA_DIR, Effect, Incoming, Process, lay_out};
@@ -167,7 +167,7 @@ impl World {
         if self.tells != Tells::Nothing {
             trace::enter(index, self.now);
         }
-        let had_leader = process.mode().has_leader();
+        let mode = process.mode();
         process.run(self.options.batch, &mut effects);
         for (zxid, body) in std::mem::take(&mut process.appended) {
             self.observed.appended(index, zxid, body)?;
@@ -177,7 +177,13 @@ impl World {
         if process.has_work() {
             self.wake(index);
         }
-        self.observe(index, had_leader)?;
+        self.observe(index, mode.has_leader())?;
+        if self.is_calm && mode.has_leader() && !self.mode_of(index).has_leader() {
+            return Err(format!("strangers: server {} lost its leader", index + 1));
+        }
+        if mode == Mode::Leader {
+            self.maybe_crash_removed(index);
+        }
         for effect in effects {
             self.carry_out(index, life, effect);
         }
@@ -191,6 +197,31 @@ impl World {
         }
         self.set_tick(index);
         Ok(())
+    }
+
+    /// A leader that has just committed its own removal, and answered, may crash before others know.
+    fn maybe_crash_removed(&mut self, index: usize) {
+        let often = self.options.handover_crash;
+        let Some(process) = self.nodes[index].process.as_ref().filter(|_| often > 0) else { return };
+        let id = ServerId(index as i64 + 1);
+        let is_removed = process.core.with_status(|status| {
+            status.leader.is_none()
+                && Ensemble::parse(&status.config).is_ok_and(|config| !config.is_voter(id))
+        });
+        if is_removed && self.faults.are_on && self.random.permille(often) {
+            let (life, delay) = (self.nodes[index].life, self.random.below(10_000));
+            self.after(delay, Event::Crash(index, life));
+        }
+    }
+
+    pub(super) fn crash_removed(&mut self, index: usize) {
+        let power = self.random.permille(500);
+        self.say(|| format!("server {}, which was removed as it led, crashes", index + 1));
+        self.faults.count += 1;
+        self.faults.removed += 1;
+        self.end(index, power);
+        let delay = self.random.between(1000, 1_000_000);
+        self.boot_after(index, delay);
     }
 
     /// Looks at what a server has applied, where that is committed: it serves, or it did before the step that ended its
@@ -249,7 +280,12 @@ impl World {
                 self.due(due);
             }
             Effect::Close(key) => {
-                let due = self.network.send(self.now, key, host, Chunk::End, &mut self.random);
+                let resets = self.options.resets;
+                let due = if resets > 0 && self.random.permille(resets) {
+                    self.network.reset(self.now, key, host, &mut self.random)
+                } else {
+                    self.network.send(self.now, key, host, Chunk::End, &mut self.random)
+                };
                 self.due(due);
             }
             Effect::Dial { port, to } => {
@@ -281,13 +317,11 @@ impl World {
         if blocked {
             return self.after(DIAL_TIMEOUT_US, Event::DialTimeout { from, life, port, to });
         }
-        let node = &self.nodes[index];
-        let listens = |process: &Process| port == Port::Election || process.listens_for_learners;
-        if self.now < node.opens_at || !node.process.as_ref().is_some_and(listens) {
+        if !self.nodes[index].takes(port, self.now) {
             return self.bring(from, life, failed());
         }
         let key = self.network.open(port, me, other);
-        let accepting = node.life;
+        let accepting = self.nodes[index].life;
         self.bring(index, accepting, Incoming::Accepted(port, key));
         self.bring(from, life, Incoming::Dialed { port, to, conn: key });
     }
@@ -306,15 +340,23 @@ impl World {
                 {
                     self.ways.insert(index, way);
                 }
+                if matches!(chunk, Chunk::Reset)
+                    && self.random.permille(500)
+                    && let Some(process) = &mut self.nodes[index].process
+                {
+                    process.forget_unread(key);
+                }
                 let incoming = match chunk {
                     Chunk::Bytes(bytes) => Incoming::Bytes(port, key, bytes),
                     Chunk::Message(message) => Incoming::Message(key, message),
-                    Chunk::End => Incoming::Closed(port, key),
+                    Chunk::End | Chunk::Reset => Incoming::Closed(port, key),
                 };
                 self.bring(index, life, incoming);
                 Ok(())
             }
             Host::Client(index) => self.client_hears(index, key, chunk),
+            // What they are told they knew.
+            Host::Stranger(_) => Ok(()),
         }
     }
 

@@ -12,7 +12,7 @@ pub use links::{ElectionConn, LinkEvent, LinkOutput, Links};
 
 use crate::ensemble::View;
 use crate::model::{Epoch, ServerId, Zxid};
-use crate::wire::election::{Notification, PeerState};
+use crate::wire::election::{LAST_ROUND, Notification, PeerState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a server without a vote proposes.
@@ -20,6 +20,11 @@ const NOBODY: i64 = i64::MIN;
 const NO_CANDIDATE: Candidate = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
 /// "My data is missing": such a vote counts for nobody.
 pub const NO_DATA: Zxid = Zxid(-1);
+/// Nobody proves that a round has come so far. Up to [`FAR_ROUND`] a vote takes this server along, as it must: another server
+/// may have looked for a leader very often. Beyond that, so many rounds at a time; and whoever is not there yet, as it has
+/// started anew, brings the others back. So no vote leads to where the rounds end, and none leaves a server behind for ever.
+const FAR_ROUND: i64 = 1 << 40;
+const MAX_ROUNDS_AHEAD: i64 = 1 << 20;
 /// How long an answer is not repeated, in milliseconds.
 const REPEAT_MS: u64 = 100;
 
@@ -196,7 +201,7 @@ impl Election {
         view: &View,
         out: &mut Vec<Output>,
     ) {
-        self.round += 1;
+        self.round = later(self.round, 1);
         self.state = PeerState::Looking;
         let nobody = ServerId(NOBODY);
         let own = match standing {
@@ -337,20 +342,27 @@ impl Election {
             return;
         }
         // Who offers nothing follows the others' round, down too: nobody follows it into its own.
-        let behind = heard.round < self.round && offers;
+        let returns = self.round > FAR_ROUND && heard.round <= FAR_ROUND;
+        let behind = heard.round < self.round && offers && !returns;
         if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || behind {
             return;
         }
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
+        let farthest = later(self.round, MAX_ROUNDS_AHEAD).max(FAR_ROUND);
         let (own, standing, silent) = (search.own_vote(view), search.standing, search.silent);
         if search.has_outlived(candidate, self.me) {
             // Those who vote so hear what this server has only in a later round.
             if offers {
-                self.round = heard.round + 1;
+                self.round = later(heard.round, 1).min(farthest);
                 search.received.clear();
                 self.propose(own, view, out);
             }
             return;
+        }
+        if heard.round > farthest || (returns && heard.round < FAR_ROUND) {
+            self.round = if returns { FAR_ROUND } else { farthest };
+            search.received.clear();
+            return self.propose(own, view, out);
         }
         if heard.round != self.round {
             self.round = heard.round;
@@ -495,6 +507,11 @@ impl Election {
         };
         Output::Send { to, notification }
     }
+}
+
+/// Rounds do not go on for ever: a server stays in the last one.
+fn later(round: i64, rounds: i64) -> i64 {
+    round.saturating_add(rounds).min(LAST_ROUND)
 }
 
 /// Whether somebody has not told what it has.

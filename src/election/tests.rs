@@ -405,6 +405,61 @@ fn a_server_does_not_lead_by_votes_for_more_than_it_has() {
     assert_eq!(round.elected(), [(1, 2), (2, 2), (3, 2)]);
 }
 
+fn vote(leader: i64, round: i64) -> Notification {
+    let (state, zxid, peer_epoch) = (PeerState::Looking, Zxid(0x7000_0000_0000), Epoch(0x7000));
+    Notification { state, leader: ServerId(leader), zxid, round, peer_epoch, version: 2, config: None }
+}
+
+impl Round {
+    /// Server 3 is claimed by somebody who tells `at` this.
+    fn lie(&mut self, at: i64, heard: &Notification) {
+        let (mut out, view) = (Vec::new(), self.view_of(at));
+        let server = self.servers.get_mut(&at).unwrap();
+        server.on_notification(self.now, ServerId(3), heard, &view, &mut out);
+        self.deliver(at, out);
+    }
+}
+
+#[test]
+fn no_vote_leads_to_where_the_rounds_end() {
+    for leader in [1, 2] {
+        let mut round = Round::new(3);
+        round.voter(1, 1, 1);
+        for _ in 0..1000 {
+            round.lie(1, &vote(leader, LAST_ROUND));
+        }
+        assert!(round.servers[&1].round() < FAR_ROUND + 2000 * MAX_ROUNDS_AHEAD);
+    }
+}
+
+#[test]
+fn a_server_that_starts_anew_meets_those_that_a_liar_led_far_away() {
+    let mut round = Round::new(3);
+    round.voter(1, 1, 1);
+    for _ in 0..1000 {
+        // It never had so much, and asks for a later round.
+        round.lie(1, &vote(1, LAST_ROUND));
+    }
+    assert!(round.servers[&1].round() > FAR_ROUND + 500 * MAX_ROUNDS_AHEAD);
+    round.voter(2, 1, 1);
+    round.unreachable(1, 3);
+    round.unreachable(2, 3);
+    round.pass(1000);
+    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+}
+
+#[test]
+fn the_last_round_is_stayed_in() {
+    let (view, mut out) = (view(3), Vec::new());
+    let mut election = Election::new(ServerId(1), PACE);
+    election.round = LAST_ROUND;
+    election.start(0, candidate(1, 1, 1), Standing::Voter, &view, &mut out);
+    for heard in [vote(1, LAST_ROUND), vote(2, LAST_ROUND), vote(1, i64::MAX)] {
+        election.on_notification(0, ServerId(3), &heard, &view, &mut out);
+    }
+    assert!(election.round() <= LAST_ROUND);
+}
+
 mod links {
     use super::*;
     use bytes::Bytes;

@@ -16,6 +16,11 @@ pub const MAX_NOTIFICATION: usize = 512 << 10;
 /// The version of notifications that carry a configuration.
 const WITH_CONFIG: i32 = 2;
 
+/// The last round that a server tells, or takes from another: far beyond all that are ever counted.
+pub const LAST_ROUND: i64 = 1 << 62;
+/// What stands for "none" in a vote: of an observer, or of who does not vote in this round.
+const NOTHING: i64 = i64::MIN;
+
 /// What the dialling server says first, once, without a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitialMessage {
@@ -149,11 +154,22 @@ impl Notification {
         let from = &mut Reader::new(body);
         let state = PeerState::from_code(from.int()?).ok_or(DecodeError::BadValue("an unknown state"))?;
         let (leader, zxid, round) = (ServerId(from.long()?), Zxid(from.long()?), from.long()?);
+        // Java's servers that have not looked for a leader yet are in round -1, and -1 is a zxid without data.
+        if !(-1..=LAST_ROUND).contains(&round) {
+            return Err(DecodeError::BadValue("a round that nobody can be in"));
+        }
+        if zxid.0 < -1 && zxid.0 != NOTHING {
+            return Err(DecodeError::BadValue("a negative zxid"));
+        }
         let old = Self { state, leader, zxid, round, peer_epoch: zxid.epoch(), version: 0, config: None };
         if body.len() == 28 {
             return Ok(old);
         }
-        let old = Self { peer_epoch: Epoch(from.long()?), ..old };
+        let epoch = Epoch(from.long()?);
+        if !(Epoch(-1)..=Epoch::LAST).contains(&epoch) && epoch.0 != NOTHING {
+            return Err(DecodeError::BadValue("an epoch that no zxid has"));
+        }
+        let old = Self { peer_epoch: epoch, ..old };
         // Senders of 40 bytes put a 1 there, which Java does not look at.
         if body.len() == 40 {
             return Ok(old);
@@ -268,6 +284,37 @@ mod tests {
         assert_eq!(Notification::decode(&out[4..44]).as_ref(), Ok(&old), "40 bytes: no version");
         let oldest = Notification { peer_epoch: Epoch(2), ..old };
         assert_eq!(Notification::decode(&out[4..32]), Ok(oldest), "28 bytes: the epoch is the zxid's");
+    }
+
+    #[test]
+    fn numbers_that_no_server_tells_are_refused() {
+        let good = Notification {
+            state: PeerState::Looking,
+            leader: ServerId(NOTHING),
+            zxid: Zxid(NOTHING),
+            round: -1,
+            peer_epoch: Epoch(NOTHING),
+            version: 2,
+            config: Some(Bytes::from_static(b"version=0")),
+        };
+        let decoded = |notification: &Notification| {
+            let mut out = BytesMut::new();
+            notification.encode(&mut out);
+            Notification::decode(&out[4..])
+        };
+        assert_eq!(decoded(&good).as_ref(), Ok(&good), "an observer's");
+        for round in [-1, 0, LAST_ROUND] {
+            assert!(decoded(&Notification { round, ..good.clone() }).is_ok(), "{round}");
+        }
+        for round in [i64::MIN, -2, LAST_ROUND + 1, i64::MAX] {
+            assert!(decoded(&Notification { round, ..good.clone() }).is_err(), "{round}");
+        }
+        for zxid in [i64::MIN + 1, -2] {
+            assert!(decoded(&Notification { zxid: Zxid(zxid), ..good.clone() }).is_err(), "{zxid}");
+        }
+        for epoch in [i64::MIN + 1, -2, Epoch::LAST.0 + 1, i64::MAX] {
+            assert!(decoded(&Notification { peer_epoch: Epoch(epoch), ..good.clone() }).is_err(), "{epoch}");
+        }
     }
 
     #[test]

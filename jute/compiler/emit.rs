@@ -166,8 +166,7 @@ fn encode(out: &mut String, indent: &str, kind: &Kind, place: &str, owned: bool)
             writeln!(out, "{indent}put_nullable(out, {place}.as_ref().map(AsRef::as_ref));").unwrap();
         }
         Kind::Vector { of, nullable: false } => {
-            writeln!(out, "{indent}out.put_i32({place}.len() as i32);\n{indent}for item in {by_ref} {{")
-                .unwrap();
+            writeln!(out, "{indent}put_len(out, {place}.len());\n{indent}for item in {by_ref} {{").unwrap();
             encode(out, &format!("{indent}    "), of, "item", false);
             writeln!(out, "{indent}}}").unwrap();
         }

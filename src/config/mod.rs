@@ -622,7 +622,8 @@ impl Config {
 
     /// Bytes of one record in a log or snapshot that a Java peer with the same settings can read.
     pub fn max_record(&self) -> usize {
-        self.max_buffer + self.max_buffer_extra.unwrap_or(self.max_buffer).max(1024)
+        let sum = self.max_buffer + self.max_buffer_extra.unwrap_or(self.max_buffer).max(1024);
+        sum.min(i32::MAX as usize)
     }
 
     /// The schemes of which a client must have proved one; empty: it need not.

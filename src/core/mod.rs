@@ -335,6 +335,11 @@ fn tell(told: Told) {
             let what = if pending { "proposed" } else { "in force" };
             tracing::info!("configuration {version:x} is {what}: {}", text.replace('\n', ", "));
         }
+        Told::TooLarge { session, limit, count } => tracing::warn!(
+            "session {session} asked for a write that would take more than {limit} bytes, which no server could read: \
+             refused with error -8 ({count} refused since this was last told). Its client should ask for less at once, or \
+             for fewer and shorter entries in its ACLs; jute.maxbuffer sets the limit, and has to be the same on all servers"
+        ),
         Told::DigestMismatch(zxid) => {
             tracing::error!("the tree differs from the leader's after {zxid}: compare the servers' data");
         }

@@ -184,9 +184,27 @@ impl Source for SharedReader {
     }
 }
 
+/// A length or a count, as it is written. What is encoded was bounded where it came in, or is counted before
+/// ([`fits`]): one of more than 31 bits never gets here.
 #[inline]
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_i32(bytes.len() as i32);
+pub fn length(len: usize) -> i32 {
+    i32::try_from(len).expect("a length has 31 bits")
+}
+
+/// Whether so many bytes can be told by a length.
+#[inline]
+pub fn fits(len: usize) -> bool {
+    i32::try_from(len).is_ok()
+}
+
+#[inline]
+pub fn put_len(out: &mut BytesMut, len: usize) {
+    out.put_i32(length(len));
+}
+
+#[inline]
+pub fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    put_len(out, bytes.len());
     out.put_slice(bytes);
 }
 
@@ -200,7 +218,7 @@ fn put_nullable(out: &mut BytesMut, bytes: Option<&[u8]>) {
 
 /// The records of the wire and of the files.
 pub mod records {
-    use super::{DecodeError, Source, put_bytes, put_nullable};
+    use super::{DecodeError, Source, put_bytes, put_len, put_nullable};
     use bytes::{BufMut, BytesMut};
 
     include!(concat!(env!("OUT_DIR"), "/records.rs"));

@@ -292,6 +292,9 @@ impl Replica {
             leading.preparer.prepare(&db.tree, request, session, zxid, now.wall_ms)
         };
         out.quota_exceeded.append(&mut self.leading().preparer.take_quota_exceeded());
+        if self.leading().preparer.take_too_large() {
+            self.too_large(now, request.session, out);
+        }
         self.propose(txn, origin, out);
     }
 

@@ -6,9 +6,9 @@ use super::leading::{last_reply, sync_path, write_sync};
 use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
 use crate::jute::records::SyncRequest;
 use crate::model::{ConnId, ErrorCode, Op, SessionId, Zxid};
-use crate::request::{Request, may_forward};
+use crate::request::{Request, TOO_LARGE, may_forward};
 use crate::tree::{Applied, Database};
-use crate::wire::quorum::Forwarded;
+use crate::wire::quorum::{Forwarded, TOUCH_LEN};
 use crate::wire::txn::TxnBody;
 use crate::zab::Entry;
 use bytes::{Bytes, BytesMut};
@@ -288,7 +288,11 @@ impl Replica {
 
     pub(super) fn on_pinged(&mut self, zxid: Zxid, out: &mut Outputs) {
         let Serving::Learning(learning) = &mut self.serving else { return };
-        let touched = std::mem::take(&mut learning.touched).into_iter().collect();
+        // What does not fit into one packet is told with the next.
+        let most = self.settings.rules.max_txn_bytes / TOUCH_LEN;
+        let rest = learning.touched.keys().nth(most).copied().map(|first| learning.touched.split_off(&first));
+        let touched =
+            std::mem::replace(&mut learning.touched, rest.unwrap_or_default()).into_iter().collect();
         if let Some(learner) = self.zab.learner() {
             learner.pong(zxid, touched, &mut out.zab);
         }
@@ -296,7 +300,14 @@ impl Replica {
 
     // Requests.
 
-    pub(super) fn learn_request(&mut self, db: &Database, conn: ConnId, request: Request, out: &mut Outputs) {
+    pub(super) fn learn_request(
+        &mut self,
+        now: Now,
+        db: &Database,
+        conn: ConnId,
+        request: Request,
+        out: &mut Outputs,
+    ) {
         let Request { session, cxid, op, body, auth } = request;
         if let Some(attached) = self.attached.get(&session) {
             let timeout_ms = attached.timeout_ms;
@@ -307,6 +318,20 @@ impl Replica {
             Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
             _ => may_forward(op, &body).map(|()| What::Write { conn }),
         };
+        let body = if op == Op::CloseSession { Bytes::new() } else { body };
+        let mut forwarded = Forwarded { session, cxid, op: op.code(), body, auth: auth.to_vec() };
+        let fits = forwarded.fits(self.settings.rules.max_txn_bytes);
+        let what = match what {
+            Ok(What::Write { .. }) if !fits => {
+                self.too_large(now, session, out);
+                Err(TOO_LARGE)
+            }
+            what => what,
+        };
+        if !fits {
+            // Who ends a session, or only waits for others, needs no rights.
+            forwarded.auth.clear();
+        }
         let learning = self.learning();
         match what {
             Ok(what) => {
@@ -314,9 +339,7 @@ impl Replica {
                     learning.syncs.push_back(SyncFor::Request(session));
                 }
                 learning.wait(session, cxid, what);
-                let body = if op == Op::CloseSession { Bytes::new() } else { body };
-                let auth = auth.to_vec();
-                self.forward(Forwarded { session, cxid, op: op.code(), body, auth }, out);
+                self.forward(forwarded, out);
             }
             Err(code) => {
                 learning.wait(session, cxid, What::Refused { conn });

@@ -245,6 +245,13 @@ pub enum Told {
         text: String,
     },
     DigestMismatch(Zxid),
+    /// A write of this session was refused, for its transaction would take more than `limit` bytes; with it, `count` were
+    /// since this was told last.
+    TooLarge {
+        session: SessionId,
+        limit: usize,
+        count: u64,
+    },
 }
 
 /// What the driver has to carry out, in order. Reused from batch to batch.
@@ -346,7 +353,17 @@ pub struct Replica {
     listening: Option<Listen>,
     /// Since when there has been no leader.
     looking_since: u64,
+    refused_for_size: RefusedForSize,
 }
+
+/// Writes that were refused because no server could have read their transactions.
+#[derive(Debug, Default)]
+struct RefusedForSize {
+    untold: u64,
+    tell_from_ms: u64,
+}
+
+const TELL_TOO_LARGE_EVERY_MS: u64 = 10_000;
 
 impl Replica {
     /// A server that leads an ensemble of one, on the database that recovery gave.
@@ -391,6 +408,7 @@ impl Replica {
             status_changed: true,
             listening: None,
             looking_since: now.mono_ms,
+            refused_for_size: RefusedForSize::default(),
             settings,
         }
     }
@@ -458,8 +476,19 @@ impl Replica {
         match &self.serving {
             Serving::Nobody => out.close(conn, CloseReason::NotServing),
             Serving::Leading(_) => self.lead_request(now, db, conn, request, out),
-            Serving::Learning(_) => self.learn_request(db, conn, request, out),
+            Serving::Learning(_) => self.learn_request(now, db, conn, request, out),
             Serving::ReadOnly(_) => self.read_only_request(db, conn, &request, out),
+        }
+    }
+
+    /// A write was refused for its size. A client may try it without end: people are told once in a while.
+    fn too_large(&mut self, now: Now, session: SessionId, out: &mut Outputs) {
+        let refused = &mut self.refused_for_size;
+        refused.untold += 1;
+        if now.mono_ms >= refused.tell_from_ms {
+            let (limit, count) = (self.settings.rules.max_txn_bytes, std::mem::take(&mut refused.untold));
+            refused.tell_from_ms = now.mono_ms + TELL_TOO_LARGE_EVERY_MS;
+            out.told.push(Told::TooLarge { session, limit, count });
         }
     }
 

@@ -242,6 +242,32 @@ fn a_session_with_too_many_ephemerals_is_closed_in_steps() {
     assert_eq!(server.db.tree.ephemeral_count(), 0);
 }
 
+/// A client may try it without end.
+#[test]
+fn a_write_that_no_peer_could_read_is_refused_and_told_once_in_a_while() {
+    let mut server = Server::new();
+    server.replica.settings.rules.max_txn_bytes = 9000;
+    server.replica.lead_clients(server.now, &server.db);
+    let session = server.connect(CONN);
+    let mut told = || {
+        let large = |out: &mut BytesMut| {
+            let data = Some(vec![0; 9000]);
+            SetDataRequest { path: b"/".to_vec(), data, version: -1 }.encode(out);
+        };
+        server.request(session, Op::SetData, large);
+        let last = server.log.last().expect("the refusal has a place among the answers");
+        assert!(last.body.len() < 100);
+        let answered = server.sync();
+        assert_eq!(header(&answered[0].1).err, ErrorCode::BadArguments.code());
+        server.now.mono_ms += 100;
+        std::mem::take(&mut server.out.told)
+    };
+    let limit = 9000;
+    assert_eq!(told(), [Told::TooLarge { session, limit, count: 1 }]);
+    let later: Vec<_> = (0..100).flat_map(|_| told()).collect();
+    assert_eq!(later, [Told::TooLarge { session, limit, count: 100 }]);
+}
+
 #[test]
 fn a_client_from_the_future_is_turned_away() {
     let mut server = Server::new();

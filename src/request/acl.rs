@@ -1,10 +1,11 @@
 //! Who may do what: the check of an ACL list against a connection's ids, and the fix-up of lists that clients give.
 
-use super::Rules;
+use super::{Rules, TOO_LARGE};
 use crate::jute::records::{Acl, AskedAcl, AskedId, Id};
 use crate::model::{ErrorCode, distinguished_name, perms, text};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// Whether one of `ids` has `perm` in `list` (`ZooKeeperServer.checkACL`). An empty list allows all.
 pub fn permits(rules: &Rules, list: &[Acl<Bytes>], perm: i32, ids: &[Id<Bytes>]) -> bool {
@@ -88,22 +89,36 @@ fn parse_v6(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Makes a client's list the one that is stored: duplicates dropped, `auth` expanded to the connection's
-/// authenticated ids, every id checked (`PrepRequestProcessor.fixupACL`).
+/// authenticated ids, every id checked (`PrepRequestProcessor.fixupACL`). [`TOO_LARGE`]: it takes more than `room` bytes.
 pub fn fix_up(
     rules: &Rules,
     list: &[AskedAcl<Bytes>],
     ids: &[Id<Bytes>],
+    room: usize,
 ) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
-    let mut fixed: Vec<Acl<Bytes>> = Vec::with_capacity(list.len());
-    let mut seen: Vec<AskedAcl<Bytes>> = Vec::with_capacity(list.len());
+    let mut fixed = Fixed { list: Vec::with_capacity(list.len()), room };
+    let mut seen = HashSet::new();
     for asked in list {
         let asked = AskedAcl { perms: asked.perms, id: readable(&asked.id) };
-        if !seen.contains(&asked) {
+        if list.len() == 1 || seen.insert(asked.clone()) {
             expand(rules, &asked, ids, &mut fixed)?;
-            seen.push(asked);
         }
     }
-    if fixed.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed) }
+    if fixed.list.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed.list) }
+}
+
+/// A list that grows only as far as there is room: a few bytes of a request may stand for very many of the list.
+struct Fixed {
+    list: Vec<Acl<Bytes>>,
+    room: usize,
+}
+
+impl Fixed {
+    fn push(&mut self, acl: Acl<Bytes>) -> Result<(), ErrorCode> {
+        self.room = self.room.checked_sub(acl.encoded_len()).ok_or(TOO_LARGE)?;
+        self.list.push(acl);
+        Ok(())
+    }
 }
 
 /// Appends what one entry stands for. A missing id is told from a wrong one: Java stumbles over it.
@@ -111,14 +126,16 @@ fn expand(
     rules: &Rules,
     asked: &AskedAcl<Bytes>,
     ids: &[Id<Bytes>],
-    out: &mut Vec<Acl<Bytes>>,
+    out: &mut Fixed,
 ) -> Result<(), ErrorCode> {
     let scheme = asked.id.scheme.clone().ok_or(ErrorCode::InvalidAcl)?;
     let entry = |id: Id<Bytes>| Acl { perms: asked.perms, id };
     if scheme == "auth" {
-        let before = out.len();
-        out.extend(ids.iter().filter(|id| proves_a_user(rules, &id.scheme)).cloned().map(entry));
-        return if out.len() == before { Err(ErrorCode::InvalidAcl) } else { Ok(()) };
+        let mut own = ids.iter().filter(|id| proves_a_user(rules, &id.scheme)).cloned().map(entry).peekable();
+        if own.peek().is_none() {
+            return Err(ErrorCode::InvalidAcl);
+        }
+        return own.try_for_each(|acl| out.push(acl));
     }
     let is_valid: fn(&[u8]) -> bool = match &scheme[..] {
         b"world" => |id| id == b"anyone",
@@ -133,8 +150,7 @@ fn expand(
     if !is_valid(&id) {
         return Err(ErrorCode::InvalidAcl);
     }
-    out.push(entry(Id { scheme, id }));
-    Ok(())
+    out.push(entry(Id { scheme, id }))
 }
 
 /// Whether an id of the scheme says who somebody is, not only where.
@@ -204,6 +220,8 @@ mod tests {
     use super::*;
     use crate::model::DigestAlgorithm;
 
+    const ROOM: usize = 1 << 20;
+
     fn id(scheme: &'static str, id: &'static str) -> Id<Bytes> {
         Id { scheme: Bytes::from_static(scheme.as_bytes()), id: Bytes::from_static(id.as_bytes()) }
     }
@@ -237,15 +255,15 @@ mod tests {
         assert!(!may(&rules(), perms::READ, "bob"));
         let asked = |name| [AskedAcl::from(acl(31, "sasl", name))];
         for good in ["user", "service/host.name.com", "user@KERB.REALM", "service/host@KERB.REALM", "a/b/c"] {
-            assert!(fix_up(&plain, &asked(good), &[]).is_ok(), "{good}");
+            assert!(fix_up(&plain, &asked(good), &[], ROOM).is_ok(), "{good}");
         }
         for bad in ["user@KERB.REALM/server.com", "user@KERB.REALM1@KERB.REALM2", "a/b/c@d"] {
-            assert_eq!(fix_up(&plain, &asked(bad), &[]), Err(ErrorCode::InvalidAcl), "{bad}");
+            assert_eq!(fix_up(&plain, &asked(bad), &[], ROOM), Err(ErrorCode::InvalidAcl), "{bad}");
         }
-        assert_eq!(fix_up(&rules(), &asked("user"), &[]), Err(ErrorCode::InvalidAcl));
+        assert_eq!(fix_up(&rules(), &asked("user"), &[], ROOM), Err(ErrorCode::InvalidAcl));
         let creator = [AskedAcl::from(acl(31, "auth", ""))];
         let own = [id("ip", "127.0.0.1"), id("sasl", "bob"), id("super", "")];
-        assert_eq!(fix_up(&plain, &creator, &own), Ok(vec![acl(31, "sasl", "bob")]));
+        assert_eq!(fix_up(&plain, &creator, &own, ROOM), Ok(vec![acl(31, "sasl", "bob")]));
     }
 
     #[test]
@@ -267,7 +285,7 @@ mod tests {
     fn fix_up_refuses_what_java_refuses() {
         let own = [id("ip", "127.0.0.1"), id("digest", "u:hash")];
         let asked = |list: &[Acl<Bytes>]| list.iter().cloned().map(AskedAcl::from).collect::<Vec<_>>();
-        let ok = |list: &[Acl<Bytes>]| fix_up(&rules(), &asked(list), &own);
+        let ok = |list: &[Acl<Bytes>]| fix_up(&rules(), &asked(list), &own, ROOM);
         assert_eq!(ok(&[]), Err(ErrorCode::InvalidAcl));
         for bad in
             [("world", "me"), ("digest", "nocolon"), ("digest", "a:b:c"), ("ip", "300.1.1.1"), ("what", "x")]
@@ -280,7 +298,7 @@ mod tests {
         let twice = [acl(31, "auth", ""), acl(31, "auth", "")];
         assert_eq!(ok(&twice), Ok(vec![acl(31, "digest", "u:hash")]));
         assert_eq!(
-            fix_up(&rules(), &asked(&twice), &own[..1]),
+            fix_up(&rules(), &asked(&twice), &own[..1], ROOM),
             Err(ErrorCode::InvalidAcl),
             "ip does not count"
         );
@@ -291,7 +309,7 @@ mod tests {
         let own = [id("digest", "u:hash")];
         let asked = |scheme: Option<&'static str>| {
             let scheme = scheme.map(|scheme| Bytes::from_static(scheme.as_bytes()));
-            fix_up(&rules(), &[AskedAcl { perms: 31, id: AskedId { scheme, id: None } }], &own)
+            fix_up(&rules(), &[AskedAcl { perms: 31, id: AskedId { scheme, id: None } }], &own, ROOM)
         };
         assert_eq!(asked(None), Err(ErrorCode::InvalidAcl));
         assert_eq!(asked(Some("none")), Err(ErrorCode::InvalidAcl));

@@ -1,5 +1,7 @@
 //! What a request comes to: reads are served from the tree, writes become transactions, auth adds ids.
 
+use crate::model::ErrorCode;
+
 pub mod acl;
 pub mod auth;
 mod forward;
@@ -53,6 +55,10 @@ pub struct Rules {
     pub ensemble_names: Option<Vec<String>>,
     /// Digests go into the log (`zookeeper.digest.enabled`).
     pub txn_digests: bool,
-    /// Bytes that one transaction may have: what a Java peer can read back (`jute.maxbuffer` and its extra size).
+    /// Bytes that one transaction may have, header and digest with it: what every peer reads from the wire and from its
+    /// log (`jute.maxbuffer` and its extra size).
     pub max_txn_bytes: usize,
 }
+
+/// The answer to a write whose transaction would be larger than that. No client takes it for something to try again.
+pub const TOO_LARGE: ErrorCode = ErrorCode::BadArguments;

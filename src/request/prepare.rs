@@ -2,7 +2,7 @@
 //! (`PrepRequestProcessor`). Checks stand in Java's order: a client can tell them apart.
 
 use super::outstanding::{Change, Outstanding};
-use super::{Rules, acl};
+use super::{Rules, TOO_LARGE, acl};
 use crate::ensemble::Ensemble;
 use crate::jute::records::{
     Acl, AskedAcl, AskedAtVersion, AskedCreate, AskedCreateTtl, AskedSetAcl, AskedSetData, CheckVersionTxn,
@@ -12,9 +12,10 @@ use crate::jute::records::{
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
 use crate::model::{CreateMode, ErrorCode, Op, SessionId, Zxid, path, perms};
-use crate::tree::{CONFIG, Tree, content_crc, is_counted, node_digest};
+use crate::tree::{AclList, CONFIG, Tree, content_crc, is_counted, node_digest};
 use crate::wire::multi::{self, Part};
-use crate::wire::txn::{DIGEST_VERSION, Txn, TxnBody};
+use crate::wire::quorum::ACTIVATE_HEAD;
+use crate::wire::txn::{DIGEST_VERSION, MULTI_HEAD, PART_HEAD, Txn, TxnBody};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,20 +41,30 @@ pub struct Preparer {
     digest: u64,
     /// The namespaces whose quota refused a request: the first names of the paths.
     quota_exceeded: Vec<String>,
+    /// A request was refused for the size of its transaction.
+    too_large: bool,
 }
 
-/// Where and when a transaction happens.
+/// Where and when a transaction happens, and how large it may be.
 #[derive(Debug, Clone, Copy)]
 struct At {
     zxid: Zxid,
     time: i64,
     session: SessionId,
+    /// Bytes that its record may have.
+    room: usize,
 }
 
 impl Preparer {
     /// `digest` is the tree's present one.
     pub fn new(rules: Rules, digest: u64) -> Self {
-        Self { rules, outstanding: Outstanding::default(), digest, quota_exceeded: Vec::new() }
+        Self {
+            rules,
+            outstanding: Outstanding::default(),
+            digest,
+            quota_exceeded: Vec::new(),
+            too_large: false,
+        }
     }
 
     pub fn rules(&self) -> &Rules {
@@ -63,6 +74,11 @@ impl Preparer {
     /// The namespaces whose quota refused a request since this was asked last, once for each refusal.
     pub fn take_quota_exceeded(&mut self) -> Vec<String> {
         std::mem::take(&mut self.quota_exceeded)
+    }
+
+    /// Whether a request was refused for the size of its transaction since this was asked last.
+    pub fn take_too_large(&mut self) -> bool {
+        std::mem::take(&mut self.too_large)
     }
 
     pub fn has_outstanding(&self) -> bool {
@@ -78,14 +94,14 @@ impl Preparer {
         zxid: Zxid,
         time: i64,
     ) -> Txn {
-        let at = At { zxid, time, session: request.session };
+        let at = self.at(zxid, time, request.session);
         let body = self.body(tree, request, session, at).unwrap_or_else(error_txn);
         self.txn(request.cxid, at, body)
     }
 
     /// Deletes a container or TTL znode whose time has come: no session, no ACL. Fails if it is in use again.
     pub fn prepare_removal(&mut self, tree: &Tree, path: Bytes, zxid: Zxid, time: i64) -> Txn {
-        let at = At { zxid, time, session: SessionId::NONE };
+        let at = self.at(zxid, time, SessionId::NONE);
         let body = self.delete_container(tree, path, at).unwrap_or_else(error_txn);
         self.txn(0, at, body)
     }
@@ -115,7 +131,7 @@ impl Preparer {
         zxid: Zxid,
         time: i64,
     ) -> Txn {
-        let at = At { zxid, time, session };
+        let at = self.at(zxid, time, session);
         let paths = self.ephemerals(tree, session);
         for path in &paths {
             self.remove_change(tree, path, at).expect("an ephemeral is there, and so is its parent");
@@ -132,7 +148,7 @@ impl Preparer {
         zxid: Zxid,
         time: i64,
     ) -> Txn {
-        let at = At { zxid, time, session };
+        let at = self.at(zxid, time, session);
         let parts = paths.into_iter().map(|path| {
             self.remove_change(tree, &path, at).expect("an ephemeral is there, and so is its parent");
             TxnBody::Delete(DeleteTxn { path })
@@ -142,7 +158,7 @@ impl Preparer {
     }
 
     pub fn prepare_create_session(&mut self, session: SessionId, timeout: i32, zxid: Zxid, time: i64) -> Txn {
-        let at = At { zxid, time, session };
+        let at = self.at(zxid, time, session);
         self.txn(0, at, TxnBody::CreateSession(CreateSessionTxn { timeout }))
     }
 
@@ -156,7 +172,7 @@ impl Preparer {
         zxid: Zxid,
         time: i64,
     ) -> Txn {
-        let at = At { zxid, time, session: request.session };
+        let at = self.at(zxid, time, request.session);
         let body = self.reconfig(tree, request, session, plan, at).unwrap_or_else(error_txn);
         self.txn(request.cxid, at, body)
     }
@@ -180,19 +196,51 @@ impl Preparer {
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::WRITE, &request.auth)?;
         let data = Bytes::from(next.to_string());
+        let data_len = data.len();
+        // Observers are told of it in a packet that names the leader too.
+        let at = At { room: at.room.saturating_sub(ACTIVATE_HEAD), ..at };
+        let record = SetDataTxn { path: path.clone(), data: Some(data), version: -1 };
+        let body = self.admit(TxnBody::Reconfig(record), at)?;
         let stat = node.stat.as_mut().expect("find() gives living znodes");
         stat.version = -1;
         stat.mzxid = at.zxid.0;
         stat.mtime = at.time;
         node.zxid = at.zxid;
-        node.data_len = data.len();
-        self.outstanding.put(path.clone(), node);
-        Ok(TxnBody::Reconfig(SetDataTxn { path, data: Some(data), version: -1 }))
+        node.data_len = data_len;
+        self.outstanding.put(path, node);
+        Ok(body)
     }
 
     /// Everything up to `zxid` has been applied.
     pub fn applied(&mut self, zxid: Zxid) {
         self.outstanding.applied(zxid);
+    }
+
+    fn at(&self, zxid: Zxid, time: i64, session: SessionId) -> At {
+        let digest = if self.rules.txn_digests { TxnDigest::MIN_LEN } else { 0 };
+        let room = self.rules.max_txn_bytes.saturating_sub(TxnHeader::MIN_LEN + digest);
+        At { zxid, time, session, room }
+    }
+
+    /// The record, if there is room for it. To be asked before anything changes.
+    fn admit(&mut self, body: TxnBody, at: At) -> Result<TxnBody, ErrorCode> {
+        if body.encoded_len() > at.room {
+            self.too_large = true;
+            return Err(TOO_LARGE);
+        }
+        Ok(body)
+    }
+
+    /// The list that is stored: it is not built any further than there is room for it.
+    fn fix_up(
+        &mut self,
+        asked: &[AskedAcl<Bytes>],
+        auth: &[Id<Bytes>],
+        at: At,
+    ) -> Result<Vec<Acl<Bytes>>, ErrorCode> {
+        let fixed = acl::fix_up(&self.rules, asked, auth, at.room);
+        self.too_large |= fixed == Err(TOO_LARGE);
+        fixed
     }
 
     fn txn(&self, cxid: i32, at: At, body: TxnBody) -> Txn {
@@ -270,28 +318,26 @@ impl Preparer {
         self.outstanding.begin();
         let digest_before = self.digest;
         let mut failed = None;
+        let mut room = at.room.saturating_sub(MULTI_HEAD);
         let mut bodies = Vec::with_capacity(parts.len());
         for part in parts {
             if failed.is_some() {
                 bodies.push(error_txn(ErrorCode::RuntimeInconsistency));
                 continue;
             }
-            let mut body = self.part(tree, part, session, auth, at);
-            if let Ok(
-                TxnBody::Create(CreateTxn { acl, .. })
-                | TxnBody::Create2(CreateTxn { acl, .. })
-                | TxnBody::CreateContainer(CreateContainerTxn { acl, .. })
-                | TxnBody::CreateTtl(CreateTtlTxn { acl, .. }),
-            ) = &mut body
-            {
-                acl::read_again(acl);
-            }
+            room = room.saturating_sub(PART_HEAD);
+            let body = self.part(tree, part, session, auth, At { room, ..at });
             failed = body.as_ref().err().copied();
+            room -= body.as_ref().map_or(0, TxnBody::encoded_len);
             bodies.push(body.unwrap_or_else(error_txn));
         }
         if failed.is_some() {
             self.outstanding.roll_back();
             self.digest = digest_before;
+            // Nobody looks into the parts before the one that failed: without them, what is logged is smaller than what
+            // was asked.
+            let undone = bodies.iter_mut().filter(|body| !matches!(body, TxnBody::Error(_)));
+            undone.for_each(|body| *body = TxnBody::Error(ErrorTxn { err: 0 }));
         } else {
             self.outstanding.commit();
         }
@@ -310,7 +356,7 @@ impl Preparer {
         auth: &[Id<Bytes>],
         at: At,
     ) -> Result<TxnBody, ErrorCode> {
-        match part {
+        let mut body = match part {
             Part::Create { op, request } => self.create(tree, op, request, session, auth, at),
             Part::CreateTtl(request) => self.create_ttl(tree, request, session, auth, at),
             Part::Delete(AskedAtVersion { path, version }) => {
@@ -320,7 +366,16 @@ impl Preparer {
             Part::SetData(request) => session.and_then(|()| self.set_data(tree, request, auth, at)),
             Part::Check(request) => session.and_then(|()| self.check(tree, request, auth)),
             Part::GetData(_) | Part::GetChildren(_) => Err(ErrorCode::MarshallingError),
+        }?;
+        if let TxnBody::Create(CreateTxn { acl, .. })
+        | TxnBody::Create2(CreateTxn { acl, .. })
+        | TxnBody::CreateContainer(CreateContainerTxn { acl, .. })
+        | TxnBody::CreateTtl(CreateTtlTxn { acl, .. }) = &mut body
+        {
+            acl::read_again(acl);
         }
+        // Read once more, a list may have grown.
+        self.admit(body, at)
     }
 
     fn create(
@@ -342,26 +397,24 @@ impl Preparer {
         }
         session?;
         let acl = request.acl.unwrap_or_default();
-        let new = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth)?;
+        let (new, acl) = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth, at)?;
         // The operation decides the record; the flags only say ephemeral and sequential.
         let owner = match op {
             Op::CreateContainer => Owner::Container,
             _ if mode.is_ephemeral() => Owner::Session(at.session),
             _ => Owner::Persistent,
         };
-        self.add_change(&new, request.data.as_deref(), owner, at);
-        let NewZnode { path, acl, parent_cversion, .. } = new;
-        if op == Op::CreateContainer {
-            return Ok(TxnBody::CreateContainer(CreateContainerTxn {
-                path,
-                data: request.data,
-                acl,
-                parent_cversion,
-            }));
-        }
-        let txn =
-            CreateTxn { path, data: request.data, acl, ephemeral: mode.is_ephemeral(), parent_cversion };
-        Ok(if op == Op::Create2 { TxnBody::Create2(txn) } else { TxnBody::Create(txn) })
+        let list = acl[..].into();
+        let (path, data, parent_cversion) = (new.path.clone(), request.data.clone(), new.parent_cversion);
+        let body = if op == Op::CreateContainer {
+            TxnBody::CreateContainer(CreateContainerTxn { path, data, acl, parent_cversion })
+        } else {
+            let txn = CreateTxn { path, data, acl, ephemeral: mode.is_ephemeral(), parent_cversion };
+            if op == Op::Create2 { TxnBody::Create2(txn) } else { TxnBody::Create(txn) }
+        };
+        let body = self.admit(body, at)?;
+        self.add_change(new, list, request.data.as_deref(), owner, at);
+        Ok(body)
     }
 
     fn create_ttl(
@@ -383,14 +436,16 @@ impl Preparer {
         }
         session?;
         let acl = request.acl.unwrap_or_default();
-        let new = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth)?;
-        self.add_change(&new, request.data.as_deref(), Owner::Ttl(request.ttl), at);
-        let NewZnode { path, acl, parent_cversion, .. } = new;
-        let (data, ttl) = (request.data, request.ttl);
-        Ok(TxnBody::CreateTtl(CreateTtlTxn { path, data, acl, parent_cversion, ttl }))
+        let (new, acl) = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth, at)?;
+        let (list, ttl) = (acl[..].into(), request.ttl);
+        let (path, data, parent_cversion) = (new.path.clone(), request.data.clone(), new.parent_cversion);
+        let body =
+            self.admit(TxnBody::CreateTtl(CreateTtlTxn { path, data, acl, parent_cversion, ttl }), at)?;
+        self.add_change(new, list, request.data.as_deref(), Owner::Ttl(ttl), at);
+        Ok(body)
     }
 
-    /// The checks that all creates share, and the final name.
+    /// The checks that all creates share; the final name, and the list that is stored.
     #[allow(clippy::too_many_arguments)] // the fields of two request types that share no type
     fn new_node(
         &mut self,
@@ -400,14 +455,15 @@ impl Preparer {
         acl: &[AskedAcl<Bytes>],
         data: Option<&Bytes>,
         auth: &[Id<Bytes>],
-    ) -> Result<NewZnode, ErrorCode> {
+        at: At,
+    ) -> Result<(NewZnode, Vec<Acl<Bytes>>), ErrorCode> {
         // Java stumbles over a null path only here.
         let wanted = wanted.ok_or(ErrorCode::MarshallingError)?;
         if wanted.contains(&0) {
             return Err(ErrorCode::BadArguments);
         }
         let parent_len = path::parent(&wanted).ok_or(ErrorCode::BadArguments)?.len();
-        let acl = acl::fix_up(&self.rules, acl, auth)?;
+        let acl = self.fix_up(acl, auth, at)?;
         let parent = self.outstanding.find(tree, &wanted[..parent_len])?;
         self.permit(&parent, perms::CREATE, auth)?;
         let parent_stat = parent.stat.expect("find() gives living znodes");
@@ -428,7 +484,7 @@ impl Preparer {
         self.check_quota(tree, &path, data.map_or(0, Bytes::len) as i64, 1)?;
         // Beyond this the counter would turn negative, replicas would ignore it, and names would repeat.
         let parent_cversion = parent_stat.cversion.checked_add(1).ok_or(ErrorCode::SystemError)?;
-        Ok(NewZnode { path, parent_len, parent, acl, parent_cversion })
+        Ok((NewZnode { path, parent_len, parent, parent_cversion }, acl))
     }
 
     fn delete(
@@ -446,8 +502,9 @@ impl Preparer {
         if node.children > 0 {
             return Err(ErrorCode::NotEmpty);
         }
+        let body = self.admit(TxnBody::Delete(DeleteTxn { path: path.clone() }), at)?;
         self.remove_change(tree, &path, at)?;
-        Ok(TxnBody::Delete(DeleteTxn { path }))
+        Ok(body)
     }
 
     fn delete_container(&mut self, tree: &Tree, path: Bytes, at: At) -> Result<TxnBody, ErrorCode> {
@@ -462,8 +519,9 @@ impl Preparer {
             Owner::Session(_) | Owner::Persistent => return Err(ErrorCode::BadVersion),
             Owner::Container | Owner::Ttl(_) => {}
         }
+        let body = self.admit(TxnBody::DeleteContainer(DeleteTxn { path: path.clone() }), at)?;
         self.remove_change(tree, &path, at)?;
-        Ok(TxnBody::DeleteContainer(DeleteTxn { path }))
+        Ok(body)
     }
 
     fn set_data(
@@ -492,9 +550,11 @@ impl Preparer {
         if is_counted(key) {
             node.content_crc = content_crc(key, data.as_deref());
         }
-        self.move_digest(before, digest_of(key, &node));
-        self.outstanding.put(path.clone(), node);
-        Ok(TxnBody::SetData(SetDataTxn { path, data, version }))
+        let after = digest_of(key, &node);
+        let body = self.admit(TxnBody::SetData(SetDataTxn { path: path.clone(), data, version }), at)?;
+        self.move_digest(before, after);
+        self.outstanding.put(path, node);
+        Ok(body)
     }
 
     fn set_acl(
@@ -506,7 +566,7 @@ impl Preparer {
     ) -> Result<TxnBody, ErrorCode> {
         let AskedSetAcl { path, acl, version } = request;
         let path = path.filter(|path| path::is_valid(path)).ok_or(ErrorCode::BadArguments)?;
-        let acl = acl::fix_up(&self.rules, &acl.unwrap_or_default(), auth)?;
+        let acl = self.fix_up(&acl.unwrap_or_default(), auth, at)?;
         let mut node = self.outstanding.find(tree, &path)?;
         self.permit(&node, perms::ADMIN, auth)?;
         let mut stat = node.stat.expect("find() gives living znodes");
@@ -516,10 +576,12 @@ impl Preparer {
         stat.aversion = version;
         node.zxid = at.zxid;
         node.stat = Some(stat);
-        node.acl = acl.clone().into();
-        self.move_digest(before, digest_of(key, &node));
-        self.outstanding.put(path.clone(), node);
-        Ok(TxnBody::SetAcl(SetAclTxn { path, acl, version }))
+        node.acl = acl[..].into();
+        let after = digest_of(key, &node);
+        let body = self.admit(TxnBody::SetAcl(SetAclTxn { path: path.clone(), acl, version }), at)?;
+        self.move_digest(before, after);
+        self.outstanding.put(path, node);
+        Ok(body)
     }
 
     fn check(
@@ -558,9 +620,9 @@ impl Preparer {
     }
 
     /// The outstanding changes of a create: the new znode, and its parent's counters.
-    fn add_change(&mut self, new: &NewZnode, data: Option<&[u8]>, owner: Owner, at: At) {
+    fn add_change(&mut self, new: NewZnode, acl: AclList, data: Option<&[u8]>, owner: Owner, at: At) {
         let parent_path = new.path.slice(..new.parent_len);
-        let mut parent = new.parent.clone();
+        let mut parent = new.parent;
         let before = digest_of(&parent_path, &parent);
         parent.zxid = at.zxid;
         parent.children += 1;
@@ -586,12 +648,12 @@ impl Preparer {
             zxid: at.zxid,
             stat: Some(stat),
             children: 0,
-            acl: new.acl.clone().into(),
+            acl,
             content_crc: if is_counted(&new.path) { content_crc(&new.path, data) } else { 0 },
             data_len: data.map_or(0, <[u8]>::len),
         };
         self.move_digest(0, digest_of(&new.path, &node));
-        self.outstanding.put(new.path.clone(), node);
+        self.outstanding.put(new.path, node);
     }
 
     /// The outstanding changes of a delete: the znode gone, its parent one child less.
@@ -623,7 +685,6 @@ struct NewZnode {
     path: Bytes,
     parent_len: usize,
     parent: Change,
-    acl: Vec<Acl<Bytes>>,
     parent_cversion: i32,
 }
 

@@ -6,6 +6,7 @@ use crate::jute::{Reader as Frame, Source};
 use crate::model::owner::OwnerRules;
 use crate::model::{DigestAlgorithm, ErrorCode, Op, SessionId, Zxid};
 use crate::tree::{Database, open_entry};
+use crate::wire::quorum::{self, FromLeader};
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
@@ -25,6 +26,7 @@ impl Server {
             extended_types: true,
             digest_auth: Some(DigestAlgorithm::Sha1),
             txn_digests: true,
+            max_txn_bytes: 1 << 20,
             ..Rules::default()
         };
         let db = Database::new(OwnerRules { extended_types: true, emulate_353: false });
@@ -39,8 +41,12 @@ impl Server {
     }
 
     fn prepare_bytes(&mut self, op: Op, body: Bytes) -> Txn {
+        self.prepare_as(Arc::new([]), op, body)
+    }
+
+    fn prepare_as(&mut self, auth: Arc<[Id<Bytes>]>, op: Op, body: Bytes) -> Txn {
         self.zxid += 1;
-        let request = Request { session: SESSION, cxid: 1, op, body, auth: Arc::new([]) };
+        let request = Request { session: SESSION, cxid: 1, op, body, auth };
         self.preparer.prepare(&self.db.tree, &request, Ok(()), Zxid(self.zxid), 1000)
     }
 
@@ -488,6 +494,147 @@ fn a_hard_quota_refuses_and_its_namespace_is_told_once_for_each_refusal() {
     assert!(server.preparer.take_quota_exceeded().is_empty());
 }
 
+/// One that takes transactions of so many bytes.
+fn with_limit(max_txn_bytes: usize) -> Server {
+    let mut server = Server::new();
+    let rules = Rules { max_txn_bytes, ..server.preparer.rules().clone() };
+    server.preparer = Preparer::new(rules, server.db.tree.digest());
+    server
+}
+
+fn digest_ids(count: usize) -> Arc<[Id<Bytes>]> {
+    let id = |at| Id { scheme: Bytes::from_static(b"digest"), id: format!("user-{at}:hash").into() };
+    (0..count).map(id).collect()
+}
+
+/// So many different entries that stand for all of a connection's ids.
+fn auth_entries(count: i32) -> Vec<Acl<Bytes>> {
+    let auth = Id { scheme: Bytes::from_static(b"auth"), id: Bytes::new() };
+    (0..count).map(|perms| Acl { perms, id: auth.clone() }).collect()
+}
+
+/// n ids and n entries make n² of them: 40 KB would be 300 MB, and five times as much in memory.
+#[test]
+fn what_no_peer_could_read_is_refused_before_anything_changes() {
+    const LIMIT: usize = 10_000;
+    let mut server = with_limit(LIMIT);
+    let made = server.create("/a", 0);
+    server.apply(&made);
+    let digest = server.db.tree.digest();
+    let auth = digest_ids(2500);
+    let acl = || auth_entries(2500);
+    let path = || Bytes::from_static(b"/a/b");
+    let create = |out: &mut BytesMut| {
+        CreateRequest { path: path(), data: None, acl: acl(), flags: 0 }.encode(out);
+    };
+    let bodies: [(Op, &dyn Fn(&mut BytesMut)); 5] = [
+        (Op::Create, &create),
+        (Op::CreateContainer, &|out| {
+            CreateRequest { path: path(), data: None, acl: acl(), flags: 4 }.encode(out);
+        }),
+        (Op::CreateTtl, &|out| {
+            CreateTtlRequest { path: path(), data: None, acl: acl(), flags: 5, ttl: 1000 }.encode(out);
+        }),
+        (Op::SetAcl, &|out| {
+            SetAclRequest { path: Bytes::from_static(b"/a"), acl: acl(), version: -1 }.encode(out);
+        }),
+        (Op::SetData, &|out| {
+            let data = Some(Bytes::from(vec![0; LIMIT]));
+            SetDataRequest { path: Bytes::from_static(b"/a"), data, version: -1 }.encode(out);
+        }),
+    ];
+    for (op, body) in bodies {
+        let mut bytes = BytesMut::new();
+        body(&mut bytes);
+        let txn = server.prepare_as(auth.clone(), op, bytes.freeze());
+        assert_eq!(error_of(&txn), Some(TOO_LARGE), "{op:?}");
+        assert!(server.preparer.take_too_large() && !server.preparer.has_outstanding(), "{op:?}");
+        server.apply(&txn);
+    }
+    assert_eq!(server.db.tree.digest(), digest);
+    let next = server.create("/a/b", 0);
+    assert_eq!((error_of(&next), server.preparer.take_too_large()), (None, false));
+    server.apply(&next);
+}
+
+#[test]
+fn the_parts_of_a_multi_share_its_room() {
+    let mut server = with_limit(1000);
+    let auth = digest_ids(4);
+    let mut body = BytesMut::new();
+    for at in 0..20 {
+        MultiHeader { op: Op::Create.code(), done: false, err: -1 }.encode(&mut body);
+        CreateRequest { path: format!("/m{at}").into(), data: None, acl: auth_entries(1), flags: 0 }
+            .encode(&mut body);
+    }
+    MultiHeader { op: -1, done: true, err: -1 }.encode(&mut body);
+    let multi = server.prepare_as(auth, Op::Multi, body.freeze());
+    let TxnBody::Multi(parts) = &multi.body else { panic!("{multi:?}") };
+    let code = |part: &TxnBody| if let TxnBody::Error(error) = part { error.err } else { 1 };
+    let codes: Vec<_> = parts.iter().map(code).collect();
+    let refused = codes.iter().position(|code| *code == TOO_LARGE.code()).expect("one is too many");
+    assert!(refused > 1, "there is room for some");
+    assert!(codes[..refused].iter().all(|code| *code == 0), "{codes:?}");
+    assert!(codes[refused + 1..].iter().all(|code| *code == -2), "{codes:?}");
+    assert!(server.preparer.take_too_large() && !server.preparer.has_outstanding());
+    assert!(multi.encoded_len() <= 1000);
+    server.apply(&multi);
+}
+
+fn any_acl() -> impl Strategy<Value = Vec<Acl<Bytes>>> {
+    let id = prop_oneof![
+        Just((Bytes::from_static(b"world"), Bytes::from_static(b"anyone"))),
+        Just((Bytes::from_static(b"auth"), Bytes::new())),
+        // Some that are no text, which makes three bytes of one.
+        prop::collection::vec(prop_oneof![Just(b'u'), Just(0xff)], 1..40)
+            .prop_map(|user| (Bytes::from_static(b"digest"), [&user[..], b":h"].concat().into())),
+    ];
+    let entry = (0..32_i32, id).prop_map(|(perms, (scheme, id))| Acl { perms, id: Id { scheme, id } });
+    prop::collection::vec(entry, 0..6)
+}
+
+/// A write, or part of one: what the operation needs of it.
+fn any_write() -> impl Strategy<Value = (Op, Bytes)> {
+    let data = prop::option::of(prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from));
+    let ops = prop::sample::select(vec![
+        Op::Create,
+        Op::Create2,
+        Op::CreateContainer,
+        Op::CreateTtl,
+        Op::SetData,
+        Op::Delete,
+        Op::Check,
+        Op::SetAcl,
+    ]);
+    (ops, "/[ab]{1,40}", data, any_acl(), 0..4_i32).prop_map(|(op, path, data, acl, flags)| {
+        let (mut out, path, version) = (BytesMut::new(), Bytes::from(path), -1);
+        match op {
+            Op::CreateTtl => {
+                CreateTtlRequest { path, data, acl, flags: 5 + flags % 2, ttl: 9 }.encode(&mut out)
+            }
+            Op::SetData => SetDataRequest { path: Bytes::from_static(b"/"), data, version }.encode(&mut out),
+            Op::SetAcl => SetAclRequest { path: Bytes::from_static(b"/"), acl, version }.encode(&mut out),
+            Op::Delete | Op::Check => AskedAtVersion { path: Some(path), version }.encode(&mut out),
+            _ => CreateRequest { path, data, acl, flags }.encode(&mut out),
+        }
+        (op, out.freeze())
+    })
+}
+
+/// Writes alone and in multis.
+fn any_request() -> impl Strategy<Value = (Op, Bytes)> {
+    let multi = prop::collection::vec(any_write(), 0..8).prop_map(|parts| {
+        let mut out = BytesMut::new();
+        for (op, body) in parts.into_iter().filter(|(op, _)| *op != Op::SetAcl) {
+            MultiHeader { op: op.code(), done: false, err: -1 }.encode(&mut out);
+            out.extend_from_slice(&body);
+        }
+        MultiHeader { op: -1, done: true, err: -1 }.encode(&mut out);
+        (Op::Multi, out.freeze())
+    });
+    prop_oneof![any_write(), multi]
+}
+
 fn any_path() -> impl Strategy<Value = Bytes> {
     let known =
         prop::sample::select(vec!["/a", "/a/b", "/c", "/", "/zookeeper", "/zookeeper/quota", "/a/s-"]);
@@ -498,6 +645,39 @@ fn any_path() -> impl Strategy<Value = Bytes> {
 }
 
 proptest! {
+    /// Exactly what is larger than the limit is refused, and what is not is read by a peer that has the limit.
+    #[test]
+    fn a_peer_reads_what_is_proposed(
+        (op, body) in any_request(), limit in 100..1500_usize, ids in 0..6_usize,
+    ) {
+        let asked = body.len() + 44;
+        let free = with_limit(1 << 30).prepare_as(digest_ids(ids), op, body.clone());
+        let mut server = with_limit(limit);
+        let txn = server.prepare_as(digest_ids(ids), op, body);
+        let has_failed = |txn: &Txn| match &txn.body {
+            TxnBody::Multi(parts) => parts.iter().any(|part| matches!(part, TxnBody::Error(_))),
+            body => matches!(body, TxnBody::Error(_)),
+        };
+        let (failed, in_any_case) = (has_failed(&txn), has_failed(&free));
+        let mut bytes = BytesMut::new();
+        txn.encode(&mut bytes);
+        prop_assert_eq!(bytes.len(), txn.encoded_len());
+        if !in_any_case {
+            prop_assert_eq!(failed, free.encoded_len() > limit, "{} bytes", free.encoded_len());
+        }
+        prop_assert_eq!(failed, txn != free || in_any_case);
+        prop_assert_eq!(server.preparer.take_too_large(), txn != free);
+        prop_assert!(!failed || !server.preparer.has_outstanding());
+        // A multi that failed is smaller than its request, which came through a door of no more.
+        let limit = if failed { limit.max(asked) } else { limit };
+        let (body, mut packet) = (bytes.clone().freeze(), BytesMut::new());
+        FromLeader::Proposal { zxid: Zxid(1), body: body.clone() }.encode(&mut packet);
+        let taken = quorum::take(&mut packet, limit);
+        prop_assert_eq!(taken, Ok(Some(FromLeader::Proposal { zxid: Zxid(1), body })));
+        prop_assert_eq!(&Txn::decode(bytes.freeze()).unwrap(), &txn);
+        server.apply(&txn);
+    }
+
     #[test]
     fn what_prep_lets_through_always_applies(
         steps in prop::collection::vec((0..6_u8, any_path(), -1..4_i32, 0..7_i32), 1..60),

@@ -75,6 +75,22 @@ pub struct Forwarded {
     pub auth: Vec<Id<Bytes>>,
 }
 
+/// What a REQUEST has before the record: session, cxid and operation.
+const REQUEST_HEAD: usize = 16;
+/// What INFORMANDACTIVATE has before the transaction: the leader's id.
+pub const ACTIVATE_HEAD: usize = 8;
+/// What a PING has for each session.
+pub const TOUCH_LEN: usize = 12;
+
+impl Forwarded {
+    /// Whether a leader takes the packet, for which no length is more than `max_data`: see [`take`].
+    pub fn fits(&self, max_data: usize) -> bool {
+        REQUEST_HEAD + self.body.len() <= max_data
+            && i32::try_from(self.auth.len()).is_ok_and(|ids| ids <= MAX_IDS)
+            && self.auth.iter().all(|id| id.scheme.len().max(id.id.len()) <= max_data)
+    }
+}
+
 /// From a learner to its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromLearner {
@@ -173,7 +189,7 @@ impl FromLearner {
             }
             Self::Ack(zxid) => put(out, ACK, *zxid, None),
             Self::Ping { zxid, touched } => {
-                let mut data = BytesMut::with_capacity(12 * touched.len());
+                let mut data = BytesMut::with_capacity(TOUCH_LEN * touched.len());
                 for (session, timeout) in touched {
                     data.put_i64(session.0);
                     data.put_i32(*timeout);
@@ -187,7 +203,7 @@ impl FromLearner {
                 put(out, REVALIDATE, NO_ZXID, Some(&data));
             }
             Self::Request(request) => {
-                let mut data = BytesMut::with_capacity(16 + request.body.len());
+                let mut data = BytesMut::with_capacity(REQUEST_HEAD + request.body.len());
                 data.put_i64(request.session.0);
                 data.put_i32(request.cxid);
                 data.put_i32(request.op);
@@ -570,6 +586,24 @@ mod tests {
         assert!(take::<FromLearner>(&mut BytesMut::from(&ids[..]), MAX).is_err());
         let id = hex("00000001 ffffffffffffffff ffffffff 00000001 7ffffff0");
         assert!(take::<FromLearner>(&mut BytesMut::from(&id[..]), MAX).is_err());
+    }
+
+    /// What a learner hands on is what a leader takes, neither more nor less: or one client cuts off all of a learner's.
+    #[test]
+    fn what_fits_is_taken() {
+        const MAX: usize = 100;
+        let text = |len: usize| Bytes::from(vec![b'x'; len]);
+        let many = usize::try_from(MAX_IDS).unwrap();
+        for (body, ids, id) in [(84, 1, 100), (85, 1, 100), (84, 1, 101), (84, many, 1), (84, many + 1, 1)] {
+            for (scheme, id) in [(4, id), (id, 4)] {
+                let auth = vec![Id { scheme: text(scheme), id: text(id) }; ids];
+                let request = Forwarded { session: SessionId(1), cxid: 1, op: 1, body: text(body), auth };
+                let mut packet = BytesMut::new();
+                FromLearner::Request(request.clone()).encode(&mut packet);
+                let taken = take::<FromLearner>(&mut packet, MAX);
+                assert_eq!(request.fits(MAX), taken.is_ok(), "{body} {ids} {scheme} {id}");
+            }
+        }
     }
 
     #[test]

@@ -3,15 +3,19 @@
 
 use crate::jute::records::{
     CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn,
-    CreateTxnV0, DeleteTxn, ErrorTxn, MultiTxn, SetAclTxn, SetDataTxn, Txn as TxnRecord, TxnDigest,
-    TxnHeader,
+    CreateTxnV0, DeleteTxn, ErrorTxn, MultiTxn, SetAclTxn, SetDataTxn, TxnDigest, TxnHeader,
 };
-use crate::jute::{DecodeError, SharedReader, Source};
+use crate::jute::{DecodeError, SharedReader, Source, put_len};
 use crate::model::Op;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// The digest version that Java 3.6 and newer write and compare.
 pub const DIGEST_VERSION: i32 = 2;
+
+/// Bytes of a multi that stand before its parts.
+pub const MULTI_HEAD: usize = 4;
+/// Bytes of a multi that stand before each part: its type and its length.
+pub const PART_HEAD: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Txn {
@@ -74,13 +78,34 @@ impl TxnBody {
             Self::CloseSession(Some(txn)) => txn.encode(out),
             Self::CloseSession(None) => {}
             Self::Error(txn) => txn.encode(out),
+            // As `MultiTxn` has them.
             Self::Multi(parts) => {
-                let txns = parts.iter().map(|part| {
-                    let mut data = BytesMut::new();
-                    part.encode(&mut data);
-                    TxnRecord { op: part.op().code(), data: Some(data.freeze()) }
-                });
-                MultiTxn { txns: txns.collect() }.encode(out);
+                put_len(out, parts.len());
+                for part in parts {
+                    out.put_i32(part.op().code());
+                    put_len(out, part.encoded_len());
+                    part.encode(out);
+                }
+            }
+        }
+    }
+
+    /// How many bytes the record takes.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Create(txn) | Self::Create2(txn) => txn.encoded_len(),
+            Self::CreateContainer(txn) => txn.encoded_len(),
+            Self::CreateTtl(txn) => txn.encoded_len(),
+            Self::Delete(txn) | Self::DeleteContainer(txn) => txn.encoded_len(),
+            Self::SetData(txn) | Self::Reconfig(txn) => txn.encoded_len(),
+            Self::SetAcl(txn) => txn.encoded_len(),
+            Self::Check(txn) => txn.encoded_len(),
+            Self::CreateSession(txn) => txn.encoded_len(),
+            Self::CloseSession(Some(txn)) => txn.encoded_len(),
+            Self::CloseSession(None) => 0,
+            Self::Error(txn) => txn.encoded_len(),
+            Self::Multi(parts) => {
+                MULTI_HEAD + parts.iter().map(|part| PART_HEAD + part.encoded_len()).sum::<usize>()
             }
         }
     }
@@ -146,6 +171,11 @@ impl Txn {
         if let Some(digest) = self.digest {
             digest.encode(out);
         }
+    }
+
+    /// How many bytes [`Self::encode`] appends.
+    pub fn encoded_len(&self) -> usize {
+        TxnHeader::MIN_LEN + self.body.encoded_len() + self.digest.map_or(0, |_| TxnDigest::MIN_LEN)
     }
 
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {

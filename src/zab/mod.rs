@@ -47,7 +47,7 @@ pub struct Entry {
 
 impl Entry {
     pub fn new(txn: Txn) -> Self {
-        let mut body = BytesMut::new();
+        let mut body = BytesMut::with_capacity(txn.encoded_len());
         txn.encode(&mut body);
         Self { zxid: Zxid(txn.header.zxid), txn, body: body.freeze() }
     }

@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
         extended_types: true,
         digest_auth: Some(DigestAlgorithm::Sha1),
         txn_digests: true,
+        max_txn_bytes: 1 << 20,
         ..Rules::default()
     };
     let mut preparer = Preparer::new(rules.clone(), db.tree.digest());

@@ -524,33 +524,27 @@ fn what_no_peer_could_read_is_refused_before_anything_changes() {
     let auth = digest_ids(2500);
     let acl = || auth_entries(2500);
     let path = || Bytes::from_static(b"/a/b");
-    let create = |out: &mut BytesMut| {
-        CreateRequest { path: path(), data: None, acl: acl(), flags: 0 }.encode(out);
-    };
-    let bodies: [(Op, &dyn Fn(&mut BytesMut)); 5] = [
-        (Op::Create, &create),
-        (Op::CreateContainer, &|out| {
-            CreateRequest { path: path(), data: None, acl: acl(), flags: 4 }.encode(out);
-        }),
-        (Op::CreateTtl, &|out| {
-            CreateTtlRequest { path: path(), data: None, acl: acl(), flags: 5, ttl: 1000 }.encode(out);
-        }),
-        (Op::SetAcl, &|out| {
-            SetAclRequest { path: Bytes::from_static(b"/a"), acl: acl(), version: -1 }.encode(out);
-        }),
-        (Op::SetData, &|out| {
-            let data = Some(Bytes::from(vec![0; LIMIT]));
-            SetDataRequest { path: Bytes::from_static(b"/a"), data, version: -1 }.encode(out);
-        }),
-    ];
-    for (op, body) in bodies {
+    let mut refused = |op, body: &dyn Fn(&mut BytesMut)| {
         let mut bytes = BytesMut::new();
         body(&mut bytes);
         let txn = server.prepare_as(auth.clone(), op, bytes.freeze());
         assert_eq!(error_of(&txn), Some(TOO_LARGE), "{op:?}");
         assert!(server.preparer.take_too_large() && !server.preparer.has_outstanding(), "{op:?}");
         server.apply(&txn);
+    };
+    for (op, flags) in [(Op::Create, 0), (Op::CreateContainer, 4)] {
+        refused(op, &|out| CreateRequest { path: path(), data: None, acl: acl(), flags }.encode(out));
     }
+    refused(Op::CreateTtl, &|out| {
+        CreateTtlRequest { path: path(), data: None, acl: acl(), flags: 5, ttl: 1000 }.encode(out);
+    });
+    refused(Op::SetAcl, &|out| {
+        SetAclRequest { path: Bytes::from_static(b"/a"), acl: acl(), version: -1 }.encode(out);
+    });
+    refused(Op::SetData, &|out| {
+        let data = Some(Bytes::from(vec![0; LIMIT]));
+        SetDataRequest { path: Bytes::from_static(b"/a"), data, version: -1 }.encode(out);
+    });
     assert_eq!(server.db.tree.digest(), digest);
     let next = server.create("/a/b", 0);
     assert_eq!((error_of(&next), server.preparer.take_too_large()), (None, false));

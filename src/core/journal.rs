@@ -97,9 +97,14 @@ impl Journal {
         let mut bytes = 0;
         for op in ops.drain(..) {
             if let DiskOp::Append(entry) = &op {
+                let framed = entry.body.len() as u64 + storage::RECORD_FRAME;
+                // One that is larger than what recovery takes for one write is written alone.
+                if appended > 0 && bytes + framed > MAX_UNSYNCED {
+                    self.sync(std::mem::take(&mut appended), std::mem::take(&mut bytes), &mut performed)?;
+                }
                 self.log.append(entry.zxid.0, &entry.body)?;
                 appended += 1;
-                bytes += entry.body.len() as u64 + storage::RECORD_FRAME;
+                bytes += framed;
                 if bytes < MAX_UNSYNCED / 2 {
                     continue;
                 }

@@ -8,8 +8,7 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
 const CHUNK: usize = 1 << 20;
-/// How far behind a bad place good records are looked for.
-const SEARCH: u64 = 256 << 20;
+static ZEROS_OF_A_CHUNK: [u8; CHUNK] = [0; CHUNK];
 /// What the disk writes as a whole.
 const SECTOR: u64 = 512;
 const VALID_HEADER: [u8; HEADER_LEN as usize] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
@@ -231,11 +230,12 @@ impl LogReader {
             self.end = Some(LogEnd::Clean { offset });
             return Ok(None);
         }
-        let good = self.good_record_behind(offset)?;
-        let unwritten = self.is_unwritten(offset, good.unwrap_or(self.len))?;
+        let last = self.last_byte()?;
+        let good = self.good_record_behind(offset, last)?;
+        let unwritten = self.is_unwritten(offset, good.unwrap_or(self.len), last)?;
         self.end = Some(match good {
             // The sectors of one write reach the disk in any order.
-            Some(_) if unwritten && self.last_byte()? - offset <= MAX_UNSYNCED => {
+            Some(_) if unwritten && last - offset <= MAX_UNSYNCED => {
                 LogEnd::Torn { offset, what, lost: Lost::Nothing }
             }
             Some(good) => LogEnd::Damaged { offset, what, good },
@@ -246,25 +246,32 @@ impl LogReader {
     }
 
     /// Whether a sector of the record that should stand here, before `stop`, is still as it was allocated, from the
-    /// record's begin on; or the record was never finished.
-    fn is_unwritten(&mut self, offset: u64, stop: u64) -> Result<bool, StorageError> {
+    /// record's begin on; or the record was never finished. Behind `last` all is zero.
+    fn is_unwritten(&mut self, offset: u64, stop: u64, last: u64) -> Result<bool, StorageError> {
         let head = self.bytes(offset, FRAME_LEN)?;
         let Some(len) = head.get(8..12) else { return Ok(true) };
         // The checksum is written last, and no record's is zero.
         if head[..8] == [0; 8] {
             return Ok(true);
         }
-        let claimed = i32::from_be_bytes(len.try_into().expect("4 bytes"));
-        if self.has_wrong_length(offset)? {
+        // What was not written reads as zeros, so it makes a length smaller, never negative. An older server could write
+        // such a length, and acknowledged it.
+        let Ok(claimed) = u32::try_from(i32::from_be_bytes(len.try_into().expect("4 bytes"))) else {
+            return Ok(false);
+        };
+        if self.has_wrong_length(offset, stop.min(last))? {
             return Ok(false);
         }
-        let claimed = u64::try_from(claimed).unwrap_or(0).max(MIN_BODY);
-        let end = offset + FRAME_LEN + claimed + 1;
+        let end = offset + FRAME_LEN + u64::from(claimed).max(MIN_BODY) + 1;
+        // The file grows before a record is begun, and others follow it here: it was never that long.
+        if end > self.len && stop < self.len {
+            return Ok(false);
+        }
         let mut at = offset + ZEROS;
         if end > self.len && stop == self.len {
             // A file that was not allocated ahead ends where its writing ended. Otherwise this is no length, and the
             // place itself has to tell.
-            let is_cut = self.last_byte()? == self.len;
+            let is_cut = last == self.len;
             return Ok(is_cut || self.bytes(at, SECTOR - at % SECTOR)?.iter().all(|byte| *byte == 0));
         }
         let end = end.min(stop);
@@ -278,20 +285,30 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Whether the record that should stand here is all there, but for its length.
-    fn has_wrong_length(&mut self, offset: u64) -> Result<bool, StorageError> {
+    /// Whether the record that should stand here, before `stop`, is all there, but for its length.
+    fn has_wrong_length(&mut self, offset: u64, stop: u64) -> Result<bool, StorageError> {
         let Some(checksum) = self.bytes(offset, 8)?.first_chunk().map(|sum| u64::from_be_bytes(*sum)) else {
             return Ok(false);
         };
-        let rest = self.bytes(offset + FRAME_LEN, MAX_UNSYNCED)?;
         // Adler-32, looked at behind every byte.
         let (mut a, mut b) = (1, 0);
-        Ok(rest.iter().enumerate().any(|(at, byte)| {
-            let is_end = *byte == END_OF_RECORD && at as u64 >= MIN_BODY && checksum == (b << 16 | a);
-            a = (a + u64::from(*byte)) % 65521;
-            b = (b + a) % 65521;
-            is_end
-        }))
+        let start = offset + FRAME_LEN;
+        let mut at = start;
+        while at < stop {
+            let chunk = self.bytes(at, (CHUNK as u64).min(stop - at))?;
+            if chunk.is_empty() {
+                break;
+            }
+            for byte in chunk {
+                if *byte == END_OF_RECORD && at - start >= MIN_BODY && checksum == (b << 16 | a) {
+                    return Ok(true);
+                }
+                a = (a + u64::from(*byte)) % 65521;
+                b = (b + a) % 65521;
+                at += 1;
+            }
+        }
+        Ok(false)
     }
 
     /// Behind the last byte that is not zero.
@@ -319,14 +336,18 @@ impl LogReader {
         })
     }
 
-    /// The first place behind `offset` where a whole record with a right checksum stands.
-    fn good_record_behind(&mut self, offset: u64) -> Result<Option<u64>, StorageError> {
-        let stop = self.len.min(offset + SEARCH);
+    /// The first place behind `offset` where a whole record with a right checksum stands. What is bad may have been a
+    /// record of any length: only `last`, behind which all is zero, ends the search.
+    fn good_record_behind(&mut self, offset: u64, last: u64) -> Result<Option<u64>, StorageError> {
         let mut at = offset + 1;
-        while at + FRAME_LEN + MIN_BODY < stop {
+        while at + FRAME_LEN + MIN_BODY < last {
             let chunk = self.bytes(at, CHUNK as u64)?.to_vec();
             if chunk.len() < FRAME_LEN as usize {
                 break;
+            }
+            if chunk == ZEROS_OF_A_CHUNK[..chunk.len()] {
+                at += chunk.len() as u64 - FRAME_LEN + 1;
+                continue;
             }
             for start in 0..=chunk.len() - FRAME_LEN as usize {
                 let head: &[u8; FRAME_LEN as usize] =
@@ -335,14 +356,38 @@ impl LogReader {
                 if head[..4] != [0; 4] || head[4..8] == [0; 4] || head[8..] == [0; 4] {
                     continue;
                 }
-                let found = self.record_at(at + start as u64, head)?;
-                if found.is_ok_and(|record| record.zxid > self.last_zxid) {
-                    return Ok(Some(at + start as u64));
+                let place = at + start as u64;
+                if self.may_begin_at(place, head, last)? && self.record_at(place, head)?.is_ok() {
+                    return Ok(Some(place));
                 }
             }
             at += (chunk.len() - FRAME_LEN as usize + 1) as u64;
         }
         Ok(None)
+    }
+
+    /// Whether a later record may stand there, by what costs little to look at: much of what clients write looks like the
+    /// begin of a record, of a gigabyte maybe.
+    fn may_begin_at(
+        &mut self,
+        at: u64,
+        head: &[u8; FRAME_LEN as usize],
+        last: u64,
+    ) -> Result<bool, StorageError> {
+        let length = i32::from_be_bytes(head[8..].try_into().expect("4 bytes"));
+        let end = at + FRAME_LEN + u64::try_from(length).unwrap_or(u64::MAX / 2);
+        if end >= last {
+            return Ok(false);
+        }
+        let before = self.last_zxid;
+        let header = self.bytes(at + FRAME_LEN, MIN_BODY)?;
+        let is_later = zxid_of(header).is_some_and(|zxid| zxid > before);
+        // Types of transactions are small numbers.
+        let op = header.get(28..32).map(|op| i32::from_be_bytes(op.try_into().expect("4 bytes")));
+        if !is_later || !op.is_some_and(|op| (-128..128).contains(&op)) {
+            return Ok(false);
+        }
+        Ok(self.bytes(end, 1)? == [END_OF_RECORD])
     }
 
     /// At most `len` bytes from `at`, fewer at the end of the file.

@@ -249,6 +249,100 @@ fn a_flip_in_any_byte_of_a_middle_record_is_damage() {
     }
 }
 
+/// Writes the frame of a record at `at`, which says that it has `length` bytes: all of them are zero, or there is an end.
+fn claim(path: &std::path::Path, at: u64, length: i32) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let frame = [&0x1234_5678_u64.to_be_bytes()[..], &length.to_be_bytes(), &body(1, 20)].concat();
+    file.write_all_at(&frame, at).unwrap();
+}
+
+/// A multi of two gigabytes was written with a negative length, and cut off with all that had been acknowledged later:
+/// the good records were further away than anybody looked.
+#[test]
+fn a_record_of_any_length_before_good_ones_is_damage() {
+    use std::os::unix::fs::FileExt;
+    const FAR: u64 = 300 << 20;
+    for length in [-2_134_854_318, -1, i32::MIN, 400 << 20] {
+        let dir = Dir::new();
+        let path = dir.write_log(Arc::new(RealDisk), 2..=3);
+        let records = fs::read(&path).unwrap()[16..16 + 2 * 65].to_vec();
+        fs::remove_file(&path).unwrap();
+        // A hole in the file: it reads as zeros, and takes no time to write.
+        let path = dir.path().join("log.1");
+        fs::write(&path, b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(FAR + 4096).unwrap();
+        claim(&path, 16, length);
+        file.write_all_at(&records, FAR).unwrap();
+        let error = recovered(&dir).err().unwrap_or_else(|| panic!("{length} is cut off")).to_string();
+        assert!(error.contains("damaged at offset 16"), "{error}");
+    }
+}
+
+#[test]
+fn an_impossible_length_near_good_records_is_damage_and_a_short_one_may_be_torn() {
+    // Its frame is the last of a sector.
+    let at = 16 + 7 * 65;
+    for (length, torn) in [(-1, false), (i32::MIN, false), (i32::MAX, false), (52, true), (33, true)] {
+        let dir = Dir::new();
+        let path = dir.write_log(Arc::new(RealDisk), 1..=30);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[512..1024].fill(0);
+        bytes[at + 8..at + 12].copy_from_slice(&length.to_be_bytes());
+        fs::write(&path, &bytes).unwrap();
+        match (recovered(&dir), torn) {
+            (Ok((state, _)), true) => assert_eq!(state.replayed, [1, 2, 3, 4, 5, 6, 7], "{length}"),
+            (Err(StorageError::Damaged { offset, .. }), false) => assert_eq!(offset, at as u64, "{length}"),
+            (other, _) => panic!("{length}: {:?}", other.map(|(state, _)| state.replayed)),
+        }
+    }
+}
+
+/// At the end of a file nothing tells that more was there; but it was no write that a crash cut short.
+#[test]
+fn a_negative_length_at_the_end_may_have_been_acknowledged() {
+    let dir = Dir::new();
+    let path = dir.write_log(Arc::new(RealDisk), 1..=2);
+    claim(&path, 16 + 2 * 65, -5);
+    let (state, found) = recovered(&dir).unwrap();
+    assert_eq!(state.replayed, [1, 2]);
+    assert_eq!(found.lost, Some(Lost::Unknown), "what it was");
+}
+
+/// What a client writes may look like the begin of a record of a gigabyte: none of it is read on that account.
+#[test]
+fn values_that_look_like_records_cost_nothing() {
+    let dir = Dir::new();
+    let like = [&[0, 0, 0, 0, 0, 0, 0, 6][..], &i32::to_be_bytes(16 << 20), &[7; 20]].concat();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+    let value = [body(1, 0), like.repeat(1 << 20)].concat();
+    for zxid in 1..=2 {
+        let mut value = value.clone();
+        value[12..20].copy_from_slice(&i64::to_be_bytes(zxid));
+        log.append(zxid, &value).unwrap();
+    }
+    log.sync().unwrap();
+    let path = dir.path().join("log.1");
+    flip(&path, 16 + 40);
+    let started = std::time::Instant::now();
+    let error = recovered(&dir).err().expect("a good record follows").to_string();
+    assert!(error.contains("offset 16"), "{error}");
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_transaction_whose_length_no_record_can_tell_is_refused() {
+    // Its pages are never touched: all are the same zeros.
+    let body = vec![0; 1 << 31];
+    let dir = Dir::new();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+    let error = log.append(1, &body).unwrap_err().to_string();
+    assert!(error.contains("2147483648 bytes"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was begun");
+    assert!(log.append(1, &body[..32]).is_err(), "the log is over");
+}
+
 /// Found by the simulator: where no more than the zeros of a checksum's high half stand before a sector's end, they were
 /// taken for a sector that was never written.
 #[test]

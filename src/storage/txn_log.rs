@@ -13,8 +13,8 @@ pub(super) const FRAME_LEN: u64 = 12;
 pub(super) const END_OF_RECORD: u8 = b'B';
 /// What a record costs beside its body.
 pub const RECORD_FRAME: u64 = FRAME_LEN + 1;
-/// Whoever appends syncs at the latest when so many bytes wait: recovery counts on it when it tells a write that was
-/// cut short from damage.
+/// Whoever appends syncs before more bytes wait than this, or after a single record of more: recovery counts on it when
+/// it tells a write that was cut short from damage.
 pub const MAX_UNSYNCED: u64 = 4 << 20;
 /// The unit in which disks give out room.
 const BLOCK: u64 = 4096;
@@ -79,6 +79,12 @@ impl TxnLog {
     }
 
     fn try_append(&mut self, zxid: i64, body: &[u8]) -> Result<(), StorageError> {
+        let len = i32::try_from(body.len()).map_err(|_| {
+            StorageError::Refused(format!(
+                "a transaction of {} bytes: no record can tell its length",
+                body.len()
+            ))
+        })?;
         let framed = FRAME_LEN + body.len() as u64 + 1;
         if self.segment.is_none() {
             self.segment = Some(self.open_segment(zxid, framed)?);
@@ -94,7 +100,7 @@ impl TxnLog {
         }
         // The checksum comes last: where it is zero, the process ended while it wrote the rest.
         let checksum = u64::from(simd_adler32::adler32(&body)).to_be_bytes();
-        segment.file.write(segment.position + 8, &(body.len() as i32).to_be_bytes());
+        segment.file.write(segment.position + 8, &len.to_be_bytes());
         segment.file.write(segment.position + FRAME_LEN, body);
         segment.file.write(segment.position + framed - 1, &[END_OF_RECORD]);
         segment.file.write(segment.position, &checksum);

@@ -14,6 +14,7 @@ use crate::sasl::{self, Answer, Login};
 use crate::tls;
 use crate::tree::Database;
 use crate::wire::connect::Connect;
+use crate::wire::quorum::id_len;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;
@@ -55,6 +56,8 @@ pub(super) struct Connection {
     pub session: SessionId,
     timeout: Duration,
     auth: Arc<[Id<Bytes>]>,
+    /// Bytes of these ids: each request that is handed in has them with it.
+    auth_len: usize,
     login: Login,
     input: Vec<u8>,
     input_at: usize,
@@ -108,6 +111,7 @@ impl Connection {
         now: Instant,
     ) -> Self {
         let address = info.peer.ip();
+        let auth: Arc<[_]> = Arc::new([auth::ip_id(address)]);
         Self {
             id,
             stream,
@@ -116,7 +120,8 @@ impl Connection {
             state: State::New,
             session: SessionId::NONE,
             timeout: Duration::ZERO,
-            auth: Arc::new([auth::ip_id(address)]),
+            auth_len: auth.iter().map(id_len).sum(),
+            auth,
             login: Login::default(),
             input: Vec::new(),
             input_at: 0,
@@ -232,8 +237,11 @@ impl Connection {
             return false;
         };
         tracing::debug!("{}: is {subject}", self.info.peer);
-        self.auth = self.auth.iter().cloned().chain(auth::x509_ids(subject, scheme)).collect();
-        true
+        let is_known = self.add_ids(auth::x509_ids(subject, scheme), port);
+        if !is_known {
+            self.broken = Some("a certificate with a subject that is too long");
+        }
+        is_known
     }
 
     fn on_tls_error(&mut self, error: &io::Error, port: &ClientPort) {
@@ -420,8 +428,9 @@ impl Connection {
                     body: Bytes::copy_from_slice(body),
                     auth: self.auth.clone(),
                 };
-                self.held += body.len();
-                self.in_flight.push_back((cx.now, body.len()));
+                let len = body.len() + self.auth_len;
+                self.held += len;
+                self.in_flight.push_back((cx.now, len));
                 cx.inputs.push(Input::Request { conn: self.id, request });
                 true
             }
@@ -472,28 +481,36 @@ impl Connection {
                 auth::ids_for(scheme, data.unwrap_or_default(), address, &cx.port.rules, &cx.db.tree)
             }
         };
-        match ids {
-            Some(ids) => {
-                self.add_ids(ids, cx.db);
-                write_reply(&mut self.output, xid, 0, Ok(|_: &mut BytesMut| ()));
-                cx.answered += 1;
-            }
-            None => {
-                cx.port.core.figures.auth_failed.increment(1);
-                self.refuse(xid, 0, ErrorCode::AuthFailed);
-            }
+        let Some(ids) = ids else {
+            cx.port.core.figures.auth_failed.increment(1);
+            return self.refuse(xid, 0, ErrorCode::AuthFailed);
+        };
+        if !self.add_ids(ids, cx.port) {
+            return self.refuse(xid, 0, ErrorCode::AuthFailed);
         }
+        cx.db.watches.lock().set_auth(self.id, &self.auth);
+        write_reply(&mut self.output, xid, 0, Ok(|_: &mut BytesMut| ()));
+        cx.answered += 1;
     }
 
-    fn add_ids(&mut self, ids: Vec<Id<Bytes>>, db: &Database) {
-        let mut all = self.auth.to_vec();
-        for id in ids {
-            if !all.contains(&id) {
-                all.push(id);
+    /// False: the connection would be known by more than fits into a request.
+    fn add_ids(&mut self, ids: Vec<Id<Bytes>>, port: &ClientPort) -> bool {
+        match auth::with_ids(&self.auth, ids) {
+            Ok(None) => true,
+            Ok(Some(ids)) => {
+                self.auth_len = ids.iter().map(id_len).sum();
+                self.auth = ids;
+                true
+            }
+            Err(refused) => {
+                tracing::warn!(
+                    "{}: refused: it has proved {refused}; a client that needs more opens another connection",
+                    self.info.peer
+                );
+                port.core.figures.auth_failed.increment(1);
+                false
             }
         }
-        self.auth = all.into();
-        db.watches.lock().set_auth(self.id, &self.auth);
     }
 
     fn on_sasl(&mut self, body: &[u8], xid: i32, cx: &mut Context<'_>) {
@@ -515,8 +532,13 @@ impl Connection {
                 Ok(Answer::Challenge(token)) => answer = Some(token),
                 Ok(Answer::Proved { user, token }) => {
                     tracing::debug!("{}: logged in as {user}", self.info.peer);
-                    self.add_ids(auth::sasl_ids(&user, &logins.super_users), cx.db);
-                    answer = Some(token);
+                    if self.add_ids(auth::sasl_ids(&user, &logins.super_users), cx.port) {
+                        cx.db.watches.lock().set_auth(self.id, &self.auth);
+                        answer = Some(token);
+                    } else {
+                        err = ErrorCode::AuthFailed.code();
+                        self.state = State::Ending;
+                    }
                 }
                 Err(refusal) => {
                     tracing::warn!("{}: SASL: {refusal}", self.info.peer);

@@ -4,12 +4,39 @@ use super::{Rules, X509Scheme};
 use crate::jute::records::Id;
 use crate::model::{DigestAlgorithm, text};
 use crate::tree::Tree;
+use crate::wire::quorum::{MAX_CLIENT_ID_BYTES, MAX_CLIENT_IDS, id_len};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 use sha3::{Sha3_224, Sha3_256, Sha3_384, Sha3_512};
 use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A connection would be known by more than it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{count} identities of {bytes} bytes together, and a connection may have {MAX_CLIENT_IDS} of {MAX_CLIENT_ID_BYTES} bytes"
+)]
+pub struct TooManyIds {
+    pub count: usize,
+    /// As they stand in a request that is handed on.
+    pub bytes: usize,
+}
+
+/// The ids of a connection that had `have` and has proved `more`; `None`: nothing is new.
+pub fn with_ids(have: &[Id<Bytes>], more: Vec<Id<Bytes>>) -> Result<Option<Arc<[Id<Bytes>]>>, TooManyIds> {
+    let new: Vec<_> = more.into_iter().filter(|id| !have.contains(id)).collect();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let count = have.len() + new.len();
+    let bytes = have.iter().chain(&new).map(id_len).sum();
+    if count > MAX_CLIENT_IDS || bytes > MAX_CLIENT_ID_BYTES {
+        return Err(TooManyIds { count, bytes });
+    }
+    Ok(Some(have.iter().cloned().chain(new).collect()))
+}
 
 /// The id that every connection starts with.
 pub fn ip_id(address: IpAddr) -> Id<Bytes> {
@@ -137,6 +164,28 @@ mod tests {
         );
         let both = [b"u\xff:p", "u\u{fffd}:p".as_bytes()].map(|text| id(text, DigestAlgorithm::Sha1));
         assert_eq!(both[0], both[1], "a string holds no bad bytes");
+    }
+
+    #[test]
+    fn a_connection_is_known_by_so_much_and_no_more() {
+        let digest = |user: &[u8]| Id {
+            scheme: Bytes::from_static(b"digest"),
+            id: digest_id(user, DigestAlgorithm::Sha1).into(),
+        };
+        let mut have: Arc<[Id<Bytes>]> = Arc::new([ip_id("10.0.0.1".parse().unwrap())]);
+        for at in 1..MAX_CLIENT_IDS {
+            have = with_ids(&have, vec![digest(format!("user-{at}:").as_bytes())]).unwrap().unwrap();
+        }
+        assert_eq!(with_ids(&have, vec![digest(b"user-7:"), have[0].clone()]), Ok(None), "it had them");
+        let refused = with_ids(&have, vec![digest(b"one more:")]).unwrap_err();
+        assert_eq!(refused.count, MAX_CLIENT_IDS + 1);
+
+        // What is no text grows threefold before it is measured.
+        let large = |len| with_ids(&have[..1], vec![digest(&vec![0xff; len])]);
+        let ids = large(21_800).unwrap().unwrap();
+        assert!(ids.iter().map(id_len).sum::<usize>() > 65_000);
+        assert!(large(21_900).unwrap_err().bytes > MAX_CLIENT_ID_BYTES);
+        assert_eq!(text::as_java_reads(&ids[1].id), &ids[1].id[..], "and not once more");
     }
 
     #[test]

@@ -347,8 +347,17 @@ impl Packet for FromLeader {
 
 /// Kind, zxid and the length of the data.
 const HEAD: usize = 16;
-/// Ids that a request may carry: far more than any connection has.
+/// Ids that a request may carry: Java's learners have no limit of their own.
 const MAX_IDS: i32 = 1024;
+/// Ids that a connection of ours may have, and the bytes that they may take in a request: all of them go along with each
+/// one that is handed on, so a client is refused what would not fit there.
+pub const MAX_CLIENT_IDS: usize = 64;
+pub const MAX_CLIENT_ID_BYTES: usize = 64 << 10;
+
+/// The bytes that an id takes in a request.
+pub fn id_len(id: &Id<Bytes>) -> usize {
+    2 * size_of::<i32>() + id.scheme.len() + id.id.len()
+}
 
 /// Takes the next packet from the front of `bytes`; `None` asks for more of them. `max_data` bounds what a packet may
 /// make us wait for: a length beyond it is an error at once.
@@ -550,6 +559,31 @@ mod tests {
             "00000006 ffffffffffffffff 00000009 03000079e59c0002 01 ffffffff",
             FromLeader::Revalidate { session, valid: true },
         );
+    }
+
+    #[test]
+    fn a_request_with_all_that_a_client_may_be_known_by_fits() {
+        // Many small ones, and a single large one: what the client port lets in, see `auth::with_ids`.
+        for count in [1, MAX_CLIENT_IDS] {
+            let len = MAX_CLIENT_ID_BYTES / count - 8 - "digest".len();
+            let id = Id { scheme: Bytes::from_static(b"digest"), id: vec![b'x'; len].into() };
+            let auth = vec![id; count];
+            assert_eq!(auth.iter().map(id_len).sum::<usize>(), MAX_CLIENT_ID_BYTES / count * count);
+            // The least that two servers have to take, see `server::settings::peers`.
+            let max = 1 << 20;
+            let body = Bytes::from(vec![0; max - 16]);
+            let request = FromLearner::Request(Forwarded {
+                session: SessionId(1),
+                cxid: 1,
+                op: 1,
+                body,
+                auth: auth.clone(),
+            });
+            let mut out = BytesMut::new();
+            request.encode(&mut out);
+            assert_eq!(out.len(), HEAD + max + 4 + auth.iter().map(id_len).sum::<usize>());
+            assert_eq!(take(&mut out, max), Ok(Some(request)));
+        }
     }
 
     #[test]

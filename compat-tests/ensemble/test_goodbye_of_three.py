@@ -2,9 +2,7 @@
 import os
 
 import pytest
-from clients import connect
-from harness.goodbye import leave, not_so
-from harness.wire import AUTH, CREATE, Closed, Session, buffer, create
+from harness.goodbye import arrive, last_words, leave, not_so
 from members import Ensemble
 
 GOODBYES = int(os.environ.get("GOODBYES", "10"))
@@ -30,3 +28,23 @@ def test_last_words_are_done(ensemble, role, words):
     for at in range(GOODBYES):
         expected += leave(server.port, words.split(), f"/{role}-{words.replace(' ', '-')}-{at}")
     assert not_so(server.port, expected) == []
+
+
+def test_who_has_gone_is_let_go_while_the_leader_stands_still(ensemble):
+    """For less than syncLimit: what was said is done once it goes on."""
+    server = servers(ensemble)
+    follower, leader = server["follower"], server["leader"]
+    sessions = [arrive(follower.port, f"/still-{at}") for at in range(GOODBYES)]
+    before = int(follower.mntr()["zk_num_alive_connections"])
+    expected = []
+    leader.pause()
+    try:
+        for at, session in enumerate(sessions):
+            words, then = last_words(["create", "get", "create", "close"], f"/still-{at}")
+            session.send(words)
+            session.close()
+            expected += then
+        ensemble.wait("they are let go", lambda: int(follower.mntr()["zk_num_alive_connections"]) <= before - GOODBYES, 1)
+    finally:
+        leader.resume()
+    assert not_so(follower.port, expected) == []

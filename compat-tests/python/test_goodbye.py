@@ -18,7 +18,7 @@ from test_tls import VERSIONS, Authority
 GOODBYES = int(os.environ.get("GOODBYES", "10"))
 HALF_CLOSED = int(os.environ.get("HALF_CLOSED", "200"))
 WAYS = ["create get close", "create ping close", "create get create", "create ping create", "sync get close", "get close",
-        "create get create get create close"]
+        "create get create close", "create get create get create close"]
 
 
 def connections(server):

@@ -2,10 +2,11 @@
 import contextlib
 import hashlib
 import re
+import struct
 
 import pytest
-from harness.server import Server
-from harness.wire import CREATE, EXISTS, GET, OPEN, SET, WHO_AM_I, Fields, Session, buffer, create, set_data, watched
+from harness.server import IS_JAVA, Server
+from harness.wire import AUTH, CREATE, EXISTS, GET, OPEN, SET, WHO_AM_I, Fields, Session, buffer, create, set_data, ustring, watched
 
 SASL = 102
 AUTH_FAILED, NO_AUTH, INVALID_ACL, MUST_LOG_IN = -115, -102, -114, -124
@@ -205,6 +206,20 @@ def test_entries_of_the_scheme_need_its_provider(running, server):
     with Session(server.port) as session:
         assert session.call(CREATE, create("/entry", acls=entry + OPEN))[1] == INVALID_ACL
         assert send(session, b"") == (0, 0, None), "without accounts a client goes on as nobody"
+
+
+@pytest.mark.skipif(IS_JAVA, reason="Java's server has no limit")
+@pytest.mark.parametrize("others, err", [(62, 0), (63, AUTH_FAILED)])
+def test_a_login_counts_among_the_identities_of_its_connection(running, others, err):
+    with Session(running.port) as session:
+        for at in range(others):
+            add = struct.pack(">i", 0) + ustring("digest") + buffer(b"user-%d:p" % at)
+            assert session.call(AUTH, add, xid=-4)[1] == 0
+        assert log_in(session, "bob", "a secret")[0] == err
+        if err:
+            assert session.is_closed()
+        else:
+            assert len(who(session)) == others + 2
 
 
 @pytest.mark.parametrize("text, says", [

@@ -11,7 +11,9 @@ pub struct Property {
 /// Reads comments (`#`, `!`), continuations (`\` at the end), escapes, and `=`, `:` or blanks as separators.
 pub fn parse(text: &str) -> Vec<Property> {
     let mut found = Vec::new();
-    let mut lines = text.lines().enumerate();
+    // A lone CR ends a line too.
+    let mut lines =
+        text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r')).enumerate();
     while let Some((number, first)) = lines.next() {
         let mut logical = first.trim_start().to_string();
         if logical.is_empty() || logical.starts_with(['#', '!']) {
@@ -78,6 +80,16 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_of_three_line_ends_counts_once() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["a=1", "", "b=\\", "2", "c=3", ""].join(end);
+            let found: Vec<_> = parse(&text).into_iter().map(|p| (p.line, p.key, p.value)).collect();
+            let expected = [(1, "a", "1"), (3, "b", "2"), (5, "c", "3")];
+            assert_eq!(found, expected.map(|(line, key, value)| (line, key.to_string(), value.to_string())));
+        }
+    }
 
     #[test]
     fn the_syntax_is_that_of_java_properties() {

@@ -1,22 +1,26 @@
 //! The configuration: a stock `zoo.cfg` with its dynamic files and `myid`, and the `-D` flags that Java deployments pass
 //! beside it. Nothing here has effects; whoever starts a server reads it and hands it on.
 
+mod address;
 mod dynamic;
 mod jaas;
+mod keys;
 mod sasl;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod value;
 
+pub use address::is_any;
 pub use dynamic::{dynamic_file, dynamic_text, point_to};
 pub use sasl::Sasl;
 pub use tls::{ClientAuth, Store, StoreFormat, Tls, TlsVersion};
 
+use self::keys::{Effect, Key, Source};
 use self::value::{At, words};
 use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
 use crate::model::{DigestAlgorithm, ServerId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub enum ConfigError {
     #[error("cannot read {}: {source}", file.display())]
     Unreadable { file: PathBuf, source: std::io::Error },
-    #[error("{place}: {key}={value:?}: {wanted}")]
+    #[error("{place}: {}={value:?}: {wanted}", key.escape_debug())]
     Value { place: String, key: String, value: String, wanted: String },
     #[error("{}: {key} is missing: {why}", file.display())]
     Missing { file: PathBuf, key: &'static str, why: &'static str },
@@ -37,6 +41,8 @@ pub enum ConfigError {
 pub struct Warning {
     pub place: String,
     pub text: String,
+    /// The row of the table of keys that it is about.
+    key: Option<&'static str>,
 }
 
 /// All settings, with Java's defaults. Times in milliseconds unless a name says otherwise.
@@ -118,14 +124,31 @@ pub struct Config {
     pub proposed: Option<Ensemble>,
     /// What `myid` says.
     pub my_id: Option<ServerId>,
-    /// Keys that are known and kept, but that no part of the server reads yet.
-    pub kept: BTreeMap<String, String>,
     pub warnings: Vec<Warning>,
+    /// Keys that have no effect here, which nobody misses.
+    pub notes: Vec<Warning>,
+    /// `admin.enableServer=false`.
+    without_admin: bool,
+    /// `peerType`.
+    peer_type: Option<Role>,
+    /// Protection that is asked for and not there, to be refused where clients come by TLS.
+    unmet: Vec<Unmet>,
     /// What `digest_auth` hashes with where it is on, in whichever order the two are set.
     digest_algorithm: DigestAlgorithm,
     pub read_only_mode: bool,
-    /// The keys that the file sets, with their lines.
-    lines: BTreeMap<String, usize>,
+    /// Where each key stands that Apache reads there.
+    places: BTreeMap<String, String>,
+    /// Which of them stand in the file.
+    in_file: BTreeSet<String>,
+}
+
+/// A key whose value asks for protection that is not there.
+#[derive(Debug, Clone)]
+struct Unmet {
+    place: String,
+    key: String,
+    value: String,
+    why: &'static str,
 }
 
 /// `learners.allow`.
@@ -134,37 +157,6 @@ pub enum LearnersAllow {
     All,
     Ids(Vec<ServerId>),
 }
-
-/// Keys of a stock file that are accepted and have no effect yet, by their beginnings.
-const KEPT: [&str; 27] = [
-    "admin.",
-    "metricsProvider.",
-    "ssl.",
-    "sslQuorum",
-    "portUnification",
-    "serverCnxnFactory",
-    "quorum.",
-    "audit.",
-    "kerberos.",
-    "security.",
-    "commitProcessor.",
-    "nio.",
-    "netty.",
-    "leader.",
-    "learner.",
-    "observer",
-    "peerType",
-    "electionAlg",
-    "quorumCnxnTimeoutMs",
-    "leaderConnectDelayDuringRetryMs",
-    "syncEnabled",
-    "localSessions",
-    "multiAddress.",
-    "fips-mode",
-    "oraclePath",
-    "watchManagerName",
-    "follower.",
-];
 
 impl Config {
     /// What `zabra serve` runs without a file.
@@ -237,9 +229,13 @@ impl Config {
             ensemble: None,
             proposed: None,
             my_id: None,
-            kept: BTreeMap::new(),
             warnings: Vec::new(),
-            lines: BTreeMap::new(),
+            notes: Vec::new(),
+            without_admin: false,
+            peer_type: None,
+            unmet: Vec::new(),
+            places: BTreeMap::new(),
+            in_file: BTreeSet::new(),
         }
     }
 
@@ -307,14 +303,21 @@ impl Config {
             tick_time_ms: 3000,
             ..Self::standalone_default()
         };
-        for property in properties::parse(text) {
+        let properties = properties::parse(text);
+        // Of several lines with one key the last counts.
+        let last: BTreeMap<&str, usize> =
+            properties.iter().map(|property| (&property.key[..], property.line)).collect();
+        for property in &properties {
             let place = format!("{}:{}", file.display(), property.line);
-            if let Some(before) = config.lines.insert(property.key.clone(), property.line) {
-                config.warn(&place, format!("{} stands in line {before} too; this one counts", property.key));
+            let line = last[&property.key[..]];
+            if line == property.line {
+                config.take_line(&place, &property.key, &property.value)?;
+            } else {
+                let key = property.key.escape_debug();
+                config.warn(&place, format!("{key} stands in line {line} too, and that one counts"));
             }
-            config.set(&place, &property.key, &property.value)?;
         }
-        if !config.lines.contains_key("dataDir") {
+        if !config.places.contains_key("dataDir") {
             let why = "it says where snapshots and logs are kept";
             return Err(ConfigError::Missing { file: config.file, key: "dataDir", why });
         }
@@ -328,6 +331,7 @@ impl Config {
             self.ensemble = Some(self.servers.ensemble().map_err(wrong)?);
         }
         self.take_client_port_of_server_line()?;
+        self.compare_peer_type();
         self.check()
     }
 
@@ -356,39 +360,124 @@ impl Config {
             member.client = from_file;
             return Ok(());
         };
-        if let Some(other) = from_file
-            && (other.port != own.port || (other.host != "0.0.0.0" && other.host != own.host))
-        {
-            let what = format!("clientPort says {other}, and the line of server.{id} says {own}");
-            return Err(ConfigError::Wrong { file, what });
+        if let Some(other) = from_file {
+            // As Java compares them: all addresses of the machine agree with any.
+            let agree =
+                address::is_any(&other.host) || address::is_same(&other.host, &own.host, &address::resolve);
+            if other.port != own.port || !agree {
+                let what = format!("clientPort says {other}, and the line of server.{id} says {own}");
+                return Err(ConfigError::Wrong { file, what });
+            }
         }
         self.client_port = Some(own.port);
-        self.client_port_address = Some(own.host).filter(|host| host != "0.0.0.0" && host != "::");
+        self.client_port_address = Some(own.host).filter(|host| !address::is_any(host));
         Ok(())
+    }
+
+    /// As in Java the lines of the servers count.
+    fn compare_peer_type(&mut self) {
+        let role = self.own_id().and_then(|id| Some((id, self.ensemble.as_ref()?.member(id)?.role)));
+        if let (Some((id, role)), Some(said)) = (role, self.peer_type)
+            && role != said
+        {
+            let place = self.places.get("peerType").cloned().unwrap_or_default();
+            self.warn(&place, format!("the line of server.{id} says another role, and it counts"));
+        }
     }
 
     /// Takes `-Dkey=value` flags as Java deployments pass them (SERVER_JVMFLAGS). What the file sets wins, as in Java;
     /// flags of the JVM itself are not for this server.
     pub fn apply_jvm_flags(&mut self, from: &str, flags: &str) -> Result<(), ConfigError> {
-        for flag in flags.split_whitespace() {
-            if let Some((key, value)) = flag.strip_prefix("-D").and_then(|flag| flag.split_once('=')) {
-                let ours = key.strip_prefix("zookeeper.");
-                let bare = ["jute.", "znode.container.", "readonlymode.", "java.security.auth.login.config"]
-                    .iter()
-                    .any(|known| key.starts_with(known));
-                let Some(name) = ours.or(bare.then_some(key)) else { continue };
-                if !self.lines.contains_key(name) {
-                    self.set(from, name, value)?;
-                }
-            }
+        let flags = flags.split_whitespace().filter_map(|flag| flag.strip_prefix("-D")?.split_once('='));
+        // Of several flags with one key the last counts.
+        let flags: BTreeMap<&str, &str> = flags.collect();
+        for (key, value) in flags {
+            self.take_flag(from, key, value)?;
         }
         Ok(())
     }
 
     /// What can be checked, and read, once the file and the flags have said all.
     pub fn conclude(&mut self) -> Result<(), ConfigError> {
-        self.tls.check()?;
-        self.read_logins()
+        for unmet in std::mem::take(&mut self.unmet) {
+            let Unmet { place, key, value, why } = unmet;
+            if self.tls.is_on() {
+                return Err(ConfigError::Value { place, key, value, wanted: why.into() });
+            }
+            let text = format!("{key} has no effect: no client port has TLS");
+            self.notes.push(Warning { place, text, key: None });
+        }
+        if self.without_admin {
+            // Whoever turned the admin server off does not miss its port.
+            let is_missed = |told: &Warning| told.key.is_none_or(|key| !key.starts_with("admin."));
+            self.warnings.retain(is_missed);
+            self.notes.retain(is_missed);
+        }
+        self.read_logins()?;
+        self.check_enforced()?;
+        self.tell_dangers();
+        Ok(())
+    }
+
+    /// What a client has to prove must be something that it can prove (`AuthenticationHelper`).
+    fn check_enforced(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, value: &str, wanted: String| {
+            let place = self.places.get(key).cloned().unwrap_or_default();
+            Err(ConfigError::Value { place, key: key.into(), value: value.into(), wanted })
+        };
+        let schemes = self.enforced_schemes();
+        let unknown = schemes.iter().find(|scheme| !self.has_scheme(scheme));
+        match unknown {
+            _ if self.enforce_auth && schemes.is_empty() => {
+                let wanted = "enforce.auth.schemes has to name the schemes of which a client proves one";
+                wrong("enforce.auth.enabled", "true", wanted.into())
+            }
+            Some(_) if self.require_sasl => {
+                let wanted = "SASL is off: authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider is needed";
+                wrong("sessionRequireClientSASLAuth", "true", wanted.into())
+            }
+            Some(scheme) => {
+                let wanted = format!(
+                    "the scheme {scheme:?} is not there: digest and ip are, x509 with TLS, sasl, ensemble and key with their authProvider.N"
+                );
+                wrong("enforce.auth.schemes", &self.enforce_auth_schemes.join(","), wanted)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn has_scheme(&self, scheme: &str) -> bool {
+        match scheme {
+            "digest" => self.digest_auth.is_some(),
+            "ip" => true,
+            "sasl" => self.sasl.provider,
+            "x509" => self.tls.proves(),
+            "ensemble" => self.ensemble_auth,
+            "key" => self.key_auth,
+            _ => false,
+        }
+    }
+
+    /// What works, and should be known to whoever starts the server.
+    fn tell_dangers(&mut self) {
+        let place = |key: &str| self.places.get(key).cloned().unwrap_or_default();
+        let mut told = Vec::new();
+        if self.skip_acl {
+            told.push((place("skipACL"), "skipACL=yes: no ACL is checked, every client may do everything"));
+        }
+        if !self.force_sync {
+            told.push((
+                place("forceSync"),
+                "forceSync=no: nothing is synced, and what is acknowledged can be lost with the machine",
+            ));
+        }
+        if self.require_sasl && self.sasl.accounts.is_none() {
+            let text = "sessionRequireClientSASLAuth: nobody can log in, as -Djava.security.auth.login.config names no accounts";
+            told.push((place("sessionRequireClientSASLAuth"), text));
+        }
+        for (place, text) in told {
+            self.warn(&place, text.into());
+        }
     }
 
     /// Reads who may log in by SASL.
@@ -428,8 +517,15 @@ impl Config {
         let wrong = |what: String| Err(ConfigError::Wrong { file: self.file.clone(), what });
         let missing = |key, why| Err(ConfigError::Missing { file: self.file.clone(), key, why });
         let observers = ensemble.members().any(|member| member.role == Role::Observer);
-        if ensemble.voters().next().is_none() && observers {
-            return wrong("observers without a participant can't be served".into());
+        match ensemble.voters().count() {
+            0 if observers => return wrong("observers without a participant can't be served".into()),
+            1 if observers && self.standalone_enabled => {
+                return wrong(
+                    "one participant runs alone, and its observers could never join: standaloneEnabled=false makes it an ensemble of one"
+                        .into(),
+                );
+            }
+            _ => {}
         }
         if ensemble.members().any(|member| member.addresses.len() > 1) && !self.multi_address {
             return wrong("a server has several addresses, and multiAddress.enabled is not true".into());
@@ -454,19 +550,111 @@ impl Config {
     }
 
     fn warn(&mut self, place: &str, text: String) {
-        self.warnings.push(Warning { place: place.into(), text });
+        self.warnings.push(Warning { place: place.into(), text, key: None });
     }
 
-    fn set(&mut self, place: &str, key: &str, value: &str) -> Result<(), ConfigError> {
-        let at = At { place, key, value };
+    /// Takes a line of the file. One that Apache does not read may have stood there for years: it has no effect here either.
+    fn take_line(&mut self, place: &str, key: &str, value: &str) -> Result<(), ConfigError> {
+        const FLAGS: &str = "in SERVER_JVMFLAGS";
+        let dead = match keys::find(key) {
+            Some(Key { source: Source::Flag, .. }) => format!("the flag -D{key}=… has it ({FLAGS})"),
+            Some(known) => {
+                self.in_file.insert(key.into());
+                return self.take(&At { place, key, value }, known);
+            }
+            None => match key.strip_prefix("zookeeper.").map(|bare| (bare, keys::find(bare))) {
+                Some((bare, Some(known))) => match known.source {
+                    Source::File => format!("the line {bare}=… has it"),
+                    Source::Property => format!("the line {bare}=… has it, or the flag -D{key}=… ({FLAGS})"),
+                    Source::Flag => format!("the flag -D{bare}=… has it ({FLAGS})"),
+                },
+                _ => {
+                    self.warn(place, format!("{} is not known and has no effect", key.escape_debug()));
+                    return Ok(());
+                }
+            },
+        };
+        let key = key.escape_debug();
+        self.warn(place, format!("{key} has no effect in this file, as in Apache: {dead}"));
+        Ok(())
+    }
+
+    /// Takes a flag, where Apache reads it.
+    fn take_flag(&mut self, from: &str, flag: &str, value: &str) -> Result<(), ConfigError> {
+        let bare = flag.strip_prefix("zookeeper.");
+        let key = bare.unwrap_or(flag);
+        let right = match (keys::find(key), bare) {
+            (Some(known), Some(_)) if known.source == Source::Property => {
+                return self.take_unless_in_file(&At { place: from, key, value }, known);
+            }
+            (Some(known), None) if known.source == Source::Flag => {
+                return self.take_unless_in_file(&At { place: from, key, value }, known);
+            }
+            (Some(Key { source: Source::File, effect: Effect::Protects(asks, why), .. }), Some(_))
+                if asks.for_something(value) =>
+            {
+                return Err(At { place: from, key: flag, value }.wrong(why));
+            }
+            (Some(Key { source: Source::File, .. }), Some(_)) => {
+                format!("the line {key}=… of the file has it")
+            }
+            (Some(Key { source: Source::Property, .. }), None) => {
+                format!("the flag -Dzookeeper.{key}=… has it")
+            }
+            (Some(Key { source: Source::Flag, .. }), Some(_)) => format!("the flag -D{key}=… has it"),
+            (None, Some(_)) => {
+                self.warn(from, format!("{} is not known and has no effect", flag.escape_debug()));
+                return Ok(());
+            }
+            // The JVM's own.
+            _ => return Ok(()),
+        };
+        self.warn(from, format!("-D{} has no effect, as in Apache: {right}", flag.escape_debug()));
+        Ok(())
+    }
+
+    fn take_unless_in_file(&mut self, at: &At<'_>, known: Key) -> Result<(), ConfigError> {
+        if self.in_file.contains(at.key) { Ok(()) } else { self.take(at, known) }
+    }
+
+    /// Takes a key where Apache reads it.
+    fn take(&mut self, at: &At<'_>, known: Key) -> Result<(), ConfigError> {
+        self.places.insert(at.key.into(), at.place.into());
+        if known.name == "admin.enableServer" {
+            self.without_admin = at.value.eq_ignore_ascii_case("false");
+        }
+        let has_no_effect = |why: &str| Warning {
+            place: at.place.into(),
+            text: format!("{} has no effect: {why}", at.key.escape_debug()),
+            key: Some(known.name),
+        };
+        match known.effect {
+            Effect::Works => self.set(at)?,
+            Effect::Protects(asks, why) if asks.for_something(at.value) => return Err(at.wrong(why)),
+            Effect::ProtectsTls(asks, why) if asks.for_something(at.value) => self.unmet.push(Unmet {
+                place: at.place.into(),
+                key: at.key.into(),
+                value: at.value.into(),
+                why,
+            }),
+            Effect::Adds(asks, why) if asks.for_something(at.value) => self.warnings.push(has_no_effect(why)),
+            Effect::Harmless(why) => self.notes.push(has_no_effect(why)),
+            Effect::Protects(..) | Effect::ProtectsTls(..) | Effect::Adds(..) => {}
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, at: &At<'_>) -> Result<(), ConfigError> {
+        let At { place, key, value } = *at;
         match key {
             "dataDir" => self.data_dir = at.path()?,
             "dataLogDir" => self.data_log_dir = Some(at.path()?),
             "clientPort" => self.client_port = Some(at.number(0..=65_535)? as u16),
-            "clientPortAddress" => self.client_port_address = Some(value.into()),
+            "clientPortAddress" => self.client_port_address = Some(at.address()),
             "tickTime" => self.tick_time_ms = at.number(1..=i64::from(i32::MAX))? as u64,
-            "maxClientCnxns" => self.max_client_cnxns = at.number(0..=i64::from(i32::MAX))? as usize,
-            "maxCnxns" => self.max_cnxns = at.number(0..=i64::from(i32::MAX))? as usize,
+            // Below 0 as 0: any number.
+            "maxClientCnxns" => self.max_client_cnxns = at.number_or_none(i64::from(i32::MAX))? as usize,
+            "maxCnxns" => self.max_cnxns = at.number_or_none(i64::from(i32::MAX))? as usize,
             "clientPortListenBacklog" => self.client_port_listen_backlog = at.number(-1..=65_535)? as i32,
             "minSessionTimeout" => self.min_session_timeout_ms = at.timeout()?,
             "maxSessionTimeout" => self.max_session_timeout_ms = at.timeout()?,
@@ -478,14 +666,15 @@ impl Config {
                 self.autopurge_snap_retain_count = count.max(3);
             }
             "autopurge.purgeInterval" => {
-                self.autopurge_purge_interval_hours = at.number(0..=1_000_000)? as u64
+                self.autopurge_purge_interval_hours = at.number_or_none(1_000_000)?
             }
             "snapCount" => self.snap_count = (at.number(0..=i64::from(i32::MAX))? as u64).max(2),
-            "preAllocSize" => self.pre_alloc_size_kb = at.number(0..=1 << 30)? as u64,
+            "preAllocSize" => self.pre_alloc_size_kb = at.number_or_none(1 << 30)?,
             "snapSizeLimitInKb" => self.snap_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
             "txnLogSizeLimitInKb" => self.txn_log_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
             "globalOutstandingLimit" => {
-                self.global_outstanding_limit = at.number(1..=i64::from(i32::MAX))? as usize
+                // As in Java one request is always taken.
+                self.global_outstanding_limit = at.number_or_none(i64::from(i32::MAX))?.max(1) as usize
             }
             "forceSync" => self.force_sync = value != "no",
             "skipACL" => self.skip_acl = value == "yes",
@@ -515,7 +704,7 @@ impl Config {
             "letAnySaslUserDoX" => self.sasl.any_user = Some(value.into()),
             "allowSaslFailedClients" => self.sasl.keeps_failed = at.flag(),
             "4lw.commands.whitelist" => self.four_letter_words = words(value),
-            "jute.maxbuffer" => self.max_buffer = at.number(1..=i64::from(i32::MAX))? as usize,
+            "jute.maxbuffer" => self.max_buffer = at.number(0..=i64::from(i32::MAX))? as usize,
             "jute.maxbuffer.extrasize" => {
                 self.max_buffer_extra = Some(at.number(0..=i64::from(i32::MAX))? as usize)
             }
@@ -558,34 +747,20 @@ impl Config {
             "learners.allow" => self.learners_allow = Some(at.learners()?),
             "dynamicConfigFile" => self.dynamic_config_file = Some(at.path()?),
             "electionAlg" if value != "3" => return Err(at.wrong("3 is the only one there is")),
+            "electionAlg" => {}
             "readonlymode.enabled" => self.read_only_mode = at.flag(),
-            "closeSessionTxn.enabled"
-            | "flushDelay"
-            | "maxBatchSize"
-            | "fsync.warningthresholdms"
-            | "snapshot.trust.empty"
-            | "serializeLastProcessedZxid.enabled"
-            | "snapshot.compression.method" => {
-                self.kept.insert(key.into(), value.into());
-            }
+            "peerType" => self.peer_type = Some(at.role()?),
             _ if ["server.", "group.", "weight."].iter().any(|start| key.starts_with(start)) => {
                 self.servers.take(key, value).map_err(|wanted| at.wrong(&wanted))?;
             }
             _ if key == "superUser" || key.starts_with("superUser.") => {
                 self.sasl.super_users.push(value.into());
             }
-            _ if self.tls.set(&at)? => {}
             _ if key.starts_with("authProvider.") => self.take_auth_provider(place, value.trim()),
-            _ if KEPT.iter().any(|known| key.starts_with(known)) => {
-                self.kept.insert(key.into(), value.into());
+            _ => {
+                let is_taken = self.tls.set(at)?;
+                assert!(is_taken, "{key} works by the table of keys, and is not read");
             }
-            _ => match key.strip_prefix("zookeeper.") {
-                Some(bare) => {
-                    self.warn(place, format!("Java ignores {key} in this file; taken as {bare}"));
-                    self.set(place, bare, value)?;
-                }
-                None => self.warn(place, format!("{key} is not known and has no effect")),
-            },
         }
         Ok(())
     }
@@ -626,13 +801,13 @@ impl Config {
         sum.min(i32::MAX as usize)
     }
 
-    /// The schemes of which a client must have proved one; empty: it need not.
+    /// The schemes of which a client must have proved one; empty: it need not. As in Java `sessionRequireClientSASLAuth`
+    /// takes the place of a list.
     pub fn enforced_schemes(&self) -> Vec<String> {
-        let mut schemes = if self.enforce_auth { self.enforce_auth_schemes.clone() } else { Vec::new() };
         if self.require_sasl {
-            schemes.push("sasl".into());
+            return vec!["sasl".into()];
         }
-        schemes
+        if self.enforce_auth { self.enforce_auth_schemes.clone() } else { Vec::new() }
     }
 
     /// `srvr` always, for scripts ask it; `isro` where clients look for a server that writes.
@@ -678,7 +853,10 @@ pub type ReadFile<'a> = dyn Fn(&Path) -> std::io::Result<Vec<u8>> + 'a;
 
 fn read_text(read: &ReadFile<'_>, file: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { file: file.to_path_buf(), source };
-    Ok(String::from_utf8_lossy(&read(file).map_err(unreadable)?).into_owned())
+    let bytes = read(file).map_err(unreadable)?;
+    // Editors of Windows put a mark before the text. Java takes it for a part of the first key.
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 fn read_if_there(read: &ReadFile<'_>, file: &Path) -> Result<Option<String>, ConfigError> {

@@ -1,3 +1,4 @@
+use super::keys::{Effect, Source};
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -36,13 +37,13 @@ fn the_digest_scheme_hashes_as_told_in_whichever_order() {
 
 #[test]
 fn isro_is_answered_where_read_only_mode_is_on() {
-    let allowed = |lines: &str| {
-        parse(&format!("dataDir=/d\nclientPort=2181\n4lw.commands.whitelist=stat\n{lines}"))
-            .unwrap()
-            .word_is_allowed("isro")
+    let allowed = |flags: &str| {
+        let mut config = parse("dataDir=/d\nclientPort=2181\n4lw.commands.whitelist=stat\n").unwrap();
+        config.apply_jvm_flags("SERVER_JVMFLAGS", flags).unwrap();
+        config.word_is_allowed("isro")
     };
     assert!(!allowed(""));
-    assert!(allowed("readonlymode.enabled=true\n"));
+    assert!(allowed("-Dreadonlymode.enabled=true"));
 }
 
 #[test]
@@ -129,9 +130,294 @@ fn jvm_flags_count_like_lines_of_the_file() {
 
 #[test]
 fn the_file_wins_over_a_flag_and_the_jvms_own_flags_are_not_ours() {
-    let mut config = parse("dataDir=/d\nclientPort=1\nsnapCount=77\njute.maxbuffer=0x9fffff\n").unwrap();
-    config.apply_jvm_flags("f", "-Dzookeeper.snapCount=5 -Dfile.encoding=UTF-8").unwrap();
+    let mut config = parse("dataDir=/d\nclientPort=1\nsnapCount=77\n").unwrap();
+    config
+        .apply_jvm_flags("f", "-Dzookeeper.snapCount=5 -Djute.maxbuffer=0x9fffff -Dfile.encoding=UTF-8")
+        .unwrap();
     assert_eq!((config.snap_count, config.max_buffer, config.warnings.len()), (77, 0x9f_ffff, 0));
+}
+
+/// Lines of a file with the key in line 3.
+fn with(line: &str) -> Result<Config, ConfigError> {
+    parse(&format!("dataDir=/d\nclientPort=2181\n{line}\n"))
+}
+
+fn texts(told: &[Warning]) -> Vec<&str> {
+    told.iter().map(|warning| &warning.text[..]).collect()
+}
+
+#[test]
+fn lines_that_apache_does_not_read_have_no_effect() {
+    for (line, has_it) in [
+        ("jute.maxbuffer=7", "the flag -Djute.maxbuffer=… has it"),
+        ("readonlymode.enabled=true", "the flag -Dreadonlymode.enabled=… has it"),
+        ("znode.container.checkIntervalMs=7", "the flag -Dznode.container.checkIntervalMs=… has it"),
+        ("java.security.auth.login.config=/no/such", "the flag -Djava.security.auth.login.config=… has it"),
+        ("zookeeper.skipACL=yes", "the line skipACL=… has it, or the flag -Dzookeeper.skipACL=…"),
+        (
+            "zookeeper.DigestAuthenticationProvider.superDigest=super:x",
+            "the line DigestAuthenticationProvider.superDigest=… has it, or the flag",
+        ),
+        ("zookeeper.4lw.commands.whitelist=*", "the line 4lw.commands.whitelist=… has it, or the flag"),
+        ("zookeeper.jute.maxbuffer=7", "the flag -Djute.maxbuffer=… has it"),
+        ("zookeeper.tickTime=7", "the line tickTime=… has it"),
+        ("zookeeper.audit.enable=true", "the line audit.enable=… has it, or the flag"),
+    ] {
+        let config = with(line).unwrap();
+        let [warning] = &config.warnings[..] else { panic!("{line}: {:?}", config.warnings) };
+        assert!(warning.place == "zoo.cfg:3" && warning.text.contains(has_it), "{warning:?}");
+        let plain = parse("dataDir=/d\nclientPort=2181\n").unwrap();
+        let effects = |config: &Config| {
+            let config = Config { warnings: Vec::new(), ..config.clone() };
+            format!("{config:?}")
+        };
+        assert_eq!(effects(&config), effects(&plain), "{line}");
+    }
+}
+
+#[test]
+fn flags_that_apache_does_not_read_have_no_effect() {
+    for (flag, told) in [
+        ("-Dzookeeper.jute.maxbuffer=7", Some("the flag -Djute.maxbuffer=… has it")),
+        ("-Djute.maxbuffer.extrasize=7", Some("the flag -Dzookeeper.jute.maxbuffer.extrasize=… has it")),
+        ("-Dzookeeper.reconfigEnabled=true", Some("the line reconfigEnabled=… of the file has it")),
+        ("-Dzookeeper.skipALC=yes", Some("zookeeper.skipALC is not known")),
+        ("-Dzookeeper.server.realm=EXAMPLE.COM", None),
+        ("-Dfile.encoding=UTF-8", None),
+    ] {
+        let mut config = parse("dataDir=/d\nclientPort=1\n").unwrap();
+        config.apply_jvm_flags("SERVER_JVMFLAGS", flag).unwrap();
+        match (told, &texts(&config.warnings)[..]) {
+            (Some(told), [text]) => assert!(text.contains(told), "{text}"),
+            (told, found) => assert!(told.is_none() && found.is_empty(), "{flag}: {found:?}"),
+        }
+        assert!((config.max_buffer, config.max_buffer_extra) == (0xf_ffff, None) && !config.reconfig_enabled);
+    }
+    let mut config = parse("dataDir=/d\nclientPort=1\njute.maxbuffer=5\n").unwrap();
+    config.apply_jvm_flags("SERVER_JVMFLAGS", "-Djute.maxbuffer=7").unwrap();
+    assert_eq!(config.max_buffer, 7, "the dead line does not count before the flag");
+}
+
+/// Values that work where a key is taken at all.
+fn value_for(key: &str) -> &str {
+    match key {
+        "server.N" => "a:1:2",
+        "group.N" => "1",
+        "electionAlg" => "3",
+        "peerType" => "participant",
+        "ssl.clientAuth" => "need",
+        "ssl.protocol" | "ssl.enabledProtocols" => "TLSv1.3",
+        "ssl.keyStore.type" | "ssl.trustStore.type" => "JKS",
+        "DigestAuthenticationProvider.digestAlg" => "SHA1",
+        "learners.allow" => "*",
+        "snapshotSizeFactor" => "1",
+        "authProvider.N" => "org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+        key if ["standaloneEnabled", "reconfigEnabled", "quorumListenOnAllIPs", "multiAddress.enabled"]
+            .contains(&key) =>
+        {
+            "true"
+        }
+        _ => "9",
+    }
+}
+
+/// The table as it takes a key in the place where Apache reads it.
+fn taken(key: keys::Key, value: &str) -> Result<Config, ConfigError> {
+    let mut config = parse("dataDir=/d\nclientPort=2181\n").unwrap();
+    config.tls.port = Some(2281);
+    let name = key.name.strip_suffix('N').map_or(key.name.into(), |start| format!("{start}1"));
+    let name = if key.name.ends_with(".N") { name } else { key.name.into() };
+    match key.source {
+        Source::Flag => config.take_flag("zoo.cfg:3", &name, value)?,
+        Source::Property | Source::File => config.take_line("zoo.cfg:3", &name, value)?,
+    }
+    if let Some(unmet) = config.unmet.first().cloned() {
+        let Unmet { place, key, value, why } = unmet;
+        return Err(ConfigError::Value { place, key, value, wanted: why.into() });
+    }
+    Ok(config)
+}
+
+#[test]
+fn every_key_of_the_table_does_what_its_row_says() {
+    for (name, ..) in keys::KEYS {
+        let key = keys::find(name).unwrap();
+        let asking = |asks| match asks {
+            keys::Asks::True | keys::Asks::NotFalse => "true",
+            keys::Asks::Always | keys::Asks::Positive | keys::Asks::Unless(_) => "9",
+        };
+        let silent = |asks| match asks {
+            keys::Asks::True | keys::Asks::NotFalse => "false",
+            keys::Asks::Positive => "0",
+            keys::Asks::Unless(usual) => usual,
+            keys::Asks::Always => "",
+        };
+        match key.effect {
+            Effect::Works => {
+                let config = taken(key, value_for(name)).unwrap();
+                assert_eq!((config.warnings, config.notes), (vec![], vec![]), "{name}");
+            }
+            Effect::Protects(asks, why) | Effect::ProtectsTls(asks, why) => {
+                let error = taken(key, asking(asks)).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("zoo.cfg:3: {name}=")) && error.ends_with(why), "{error}");
+                let config = taken(key, silent(asks)).unwrap();
+                assert_eq!((config.warnings, config.notes), (vec![], vec![]), "{name}");
+            }
+            Effect::Adds(asks, why) => {
+                let config = taken(key, asking(asks)).unwrap();
+                assert!(texts(&config.warnings)[..].iter().all(|text| text.ends_with(why)), "{name}");
+                assert_eq!((config.warnings.len(), config.notes.len()), (1, 0), "{name}");
+                let config = taken(key, silent(asks)).unwrap();
+                assert_eq!((config.warnings, config.notes), (vec![], vec![]), "{name}");
+            }
+            Effect::Harmless(why) => {
+                let config = taken(key, "9").unwrap();
+                assert!(config.notes[0].text.ends_with(why), "{name}");
+                assert_eq!((config.warnings.len(), config.notes.len()), (0, 1), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_key_stands_in_the_table_twice() {
+    let mut names: Vec<_> = keys::KEYS.iter().map(|(name, ..)| name).collect();
+    names.sort_unstable();
+    let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+/// Keys that Apache 3.9.5 reads or documents, listed apart from the table so that none gets lost in it.
+#[test]
+fn every_key_of_apache_stands_in_the_table() {
+    for key in include_str!("keys.txt").split_whitespace() {
+        assert!(keys::find(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn the_port_of_an_admin_server_that_is_off_is_no_matter() {
+    let warned = |lines: &str| {
+        let mut config = with(lines).unwrap();
+        config.conclude().unwrap();
+        config.warnings.len()
+    };
+    assert_eq!(warned("admin.serverPort=8080"), 1);
+    assert_eq!(warned("admin.enableServer=false\nadmin.serverPort=8080"), 0);
+    assert_eq!(warned("admin.enableServer=true"), 1);
+}
+
+#[test]
+fn a_protection_that_is_missing_stops_the_start_by_a_flag_too() {
+    for flag in ["-Dzookeeper.audit.enable=true", "-Dzookeeper.sslQuorum=true", "-Dzookeeper.fips-mode=true"]
+    {
+        let mut config = parse("dataDir=/d\nclientPort=1\n").unwrap();
+        let error = config.apply_jvm_flags("SERVER_JVMFLAGS", flag).unwrap_err().to_string();
+        assert!(error.starts_with("SERVER_JVMFLAGS: "), "{error}");
+    }
+    let mut config = with("audit.enable=false").unwrap();
+    config.apply_jvm_flags("SERVER_JVMFLAGS", "-Dzookeeper.audit.enable=true").unwrap();
+    assert_eq!(config.warnings, [], "the file wins");
+    assert!(with("audit.enable=true\naudit.enable=false").is_ok(), "the last line wins");
+}
+
+#[test]
+fn what_is_enforced_can_be_proved() {
+    let on = "enforce.auth.enabled=true";
+    let sasl = "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider";
+    let concluded = |lines: &[&str]| {
+        let mut config = with(&lines.join("\n")).unwrap();
+        config.conclude().map(|()| config.enforced_schemes()).map_err(|error| error.to_string())
+    };
+    assert_eq!(concluded(&[on, "enforce.auth.schemes=digest"]).unwrap(), ["digest"]);
+    assert_eq!(concluded(&["enforce.auth.schemes=digits"]).unwrap(), [""; 0], "not enforced");
+    assert_eq!(concluded(&[on, "enforce.auth.schemes=sasl,ip", sasl]).unwrap(), ["sasl", "ip"]);
+    assert_eq!(concluded(&["sessionRequireClientSASLAuth=true", sasl]).unwrap(), ["sasl"]);
+    let both = [on, "enforce.auth.schemes=digest", "sessionRequireClientSASLAuth=true", sasl];
+    assert_eq!(concluded(&both).unwrap(), ["sasl"], "digest does not do, as in Java");
+    let wrong = |lines: &[&str], said: &str| {
+        let error = concluded(lines).unwrap_err();
+        assert!(error.starts_with(said), "{error}");
+    };
+    wrong(&[on], "zoo.cfg:3: enforce.auth.enabled=\"true\": enforce.auth.schemes has to name");
+    wrong(&[on, "enforce.auth.schemes="], "zoo.cfg:3: enforce.auth.enabled");
+    wrong(&[on, "enforce.auth.schemes=digest,digits"], "zoo.cfg:4: enforce.auth.schemes=\"digest,digits\"");
+    wrong(&[on, "enforce.auth.schemes=sasl"], "zoo.cfg:4: enforce.auth.schemes");
+    let off = "DigestAuthenticationProvider.enabled=false";
+    wrong(&[on, "enforce.auth.schemes=digest", off], "zoo.cfg:4: enforce.auth.schemes");
+    wrong(&["sessionRequireClientSASLAuth=true"], "zoo.cfg:3: sessionRequireClientSASLAuth");
+}
+
+#[test]
+fn values_that_apache_takes_are_taken() {
+    let config = with("maxClientCnxns=-1\nmaxCnxns=-1\nautopurge.purgeInterval=-1\npreAllocSize=-1").unwrap();
+    assert_eq!((config.max_client_cnxns, config.max_cnxns), (0, 0));
+    assert_eq!((config.autopurge_purge_interval_hours, config.pre_alloc_size_kb), (0, 0));
+    assert_eq!(with("globalOutstandingLimit=0").unwrap().global_outstanding_limit, 1);
+    assert_eq!(with("clientPortAddress=").unwrap().client_port_address.as_deref(), Some("127.0.0.1"));
+    let lines = "dataDir=/d\rclientPort=2181\rtickTime=7\r";
+    assert_eq!(parse(lines).unwrap().tick_time_ms, 7);
+    let mut config = parse("dataDir=/d\nclientPort=1\n").unwrap();
+    config.apply_jvm_flags("f", "-Djute.maxbuffer=0").unwrap();
+    assert_eq!(config.max_buffer, 0);
+}
+
+#[test]
+fn what_is_unprintable_is_told_in_escapes() {
+    let config = with("ki\u{0}ll=1").unwrap();
+    assert_eq!(texts(&config.warnings), ["ki\\0ll is not known and has no effect"]);
+}
+
+#[test]
+fn a_mark_before_the_text_is_no_part_of_it() {
+    let read = |file: &Path| match file.to_str() {
+        Some("zoo.cfg") => Ok(b"\xef\xbb\xbfdataDir=/d\nclientPort=2181\n".to_vec()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    };
+    assert_eq!(Config::from_files(Path::new("zoo.cfg"), &read).unwrap().data_dir, Path::new("/d"));
+}
+
+#[test]
+fn one_voter_has_no_observers_unless_it_is_an_ensemble() {
+    let lines = "initLimit=5\nsyncLimit=5\nserver.1=a:1:2;2181\nserver.2=b:1:2:observer";
+    let read = |more: &str| {
+        let text = format!("dataDir=/d\n{lines}\n{more}\n");
+        let read = move |file: &Path| match file.to_str() {
+            Some("zoo.cfg") => Ok(text.clone().into_bytes()),
+            Some("/d/myid") => Ok(b"1".to_vec()),
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        Config::from_files(Path::new("zoo.cfg"), &read)
+    };
+    assert!(read("").unwrap_err().to_string().contains("standaloneEnabled=false"));
+    assert!(read("standaloneEnabled=false").unwrap().is_distributed());
+}
+
+#[test]
+fn client_addresses_of_one_server_agree_by_what_they_mean() {
+    let read = |address: &str, own: &str| {
+        let line = format!("clientPortAddress={address}\nserver.1=localhost:2888:3888;{own}");
+        with(&line).map(|config| config.client_port_address)
+    };
+    assert_eq!(read("localhost", "127.0.0.1:2181").unwrap().as_deref(), Some("127.0.0.1"));
+    assert_eq!(read("127.0.0.1", "localhost:2181").unwrap().as_deref(), Some("localhost"));
+    for any in ["::", "0.0.0.0", "*", "[::]"] {
+        assert_eq!(read(any, "2181").unwrap(), None, "{any}");
+        assert_eq!(read(any, "127.0.0.1:2181").unwrap().as_deref(), Some("127.0.0.1"), "{any}");
+        assert!(read(any, "2182").is_err(), "{any}");
+    }
+    assert_eq!(read("::", "[::]:2181").unwrap(), None);
+    assert!(read("127.0.0.2", "127.0.0.1:2181").is_err());
+    assert!(read("127.0.0.1", "2181").is_err(), "as Java");
+}
+
+#[test]
+fn a_peer_type_that_its_line_denies_is_told() {
+    let warned = |more: &str| {
+        ensemble_of(1, &format!("clientPort=2181\ninitLimit=5\nsyncLimit=5\n{more}")).unwrap().warnings.len()
+    };
+    assert_eq!((warned(""), warned("peerType=participant\n"), warned("peerType=observer\n")), (0, 0, 1));
+    assert!(with("peerType=king").unwrap_err().to_string().contains("participant or observer"));
 }
 
 #[test]

@@ -55,8 +55,6 @@ pub struct Tls {
     pub provider: bool,
     /// The subject that may do everything (`X509AuthenticationProvider.superUser`).
     pub super_user: Option<String>,
-    /// A check that is asked for and not there, and where.
-    unmet: Option<(String, String)>,
 }
 
 impl Tls {
@@ -74,7 +72,7 @@ impl Tls {
         let value = at.value.trim();
         match at.key {
             "secureClientPort" => self.port = Some(at.number(0..=65_535)? as u16),
-            "secureClientPortAddress" => self.address = Some(value.into()),
+            "secureClientPortAddress" => self.address = Some(at.address()),
             "client.portUnification" => self.on_client_port = at.flag(),
             "ssl.clientAuth" => {
                 self.client_auth = match value.to_ascii_lowercase().as_str() {
@@ -91,11 +89,6 @@ impl Tls {
                 }
             }
             "ssl.ciphersuites" => self.cipher_suites = Some(words(value)),
-            "ssl.crl" | "ssl.ocsp" | "ssl.clientHostnameVerification" => {
-                if at.flag() {
-                    self.unmet = Some((at.place.into(), at.key.into()));
-                }
-            }
             "X509AuthenticationProvider.superUser" => self.super_user = Some(value.into()),
             key => {
                 let store = match key.strip_prefix("ssl.keyStore.") {
@@ -113,19 +106,6 @@ impl Tls {
             }
         }
         Ok(true)
-    }
-
-    /// To be asked where TLS is on: a check that somebody relies on has to happen.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        match &self.unmet {
-            Some((place, key)) if self.is_on() => Err(ConfigError::Value {
-                place: place.clone(),
-                key: key.clone(),
-                value: "true".into(),
-                wanted: "this check is not there yet; without it, set it to false".into(),
-            }),
-            _ => Ok(()),
-        }
     }
 }
 

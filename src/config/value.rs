@@ -1,6 +1,7 @@
 //! What stands behind the `=` of a line.
 
 use super::{ConfigError, LearnersAllow};
+use crate::ensemble::Role;
 use crate::model::ServerId;
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ pub(super) fn words(value: &str) -> Vec<String> {
 }
 
 /// One setting and where it stands.
+#[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     pub place: &'a str,
     pub key: &'a str,
@@ -37,6 +39,17 @@ impl At<'_> {
         }
     }
 
+    /// What is below 0 counts as 0: no limit, never, off.
+    pub fn number_or_none(&self, most: i64) -> Result<u64, ConfigError> {
+        Ok(self.number(i64::from(i32::MIN)..=most)?.max(0) as u64)
+    }
+
+    /// A host. None named is this machine alone (`InetAddress.getByName`).
+    pub fn address(&self) -> String {
+        let host = self.value.trim();
+        if host.is_empty() { "127.0.0.1".into() } else { host.into() }
+    }
+
     /// −1 stands for the default.
     pub fn timeout(&self) -> Result<Option<i32>, ConfigError> {
         let number = self.number(-1..=i64::from(i32::MAX))?;
@@ -53,6 +66,14 @@ impl At<'_> {
         }
         let ids = words(self.value).iter().map(|id| id.parse().map(ServerId)).collect::<Result<_, _>>();
         ids.map(LearnersAllow::Ids).map_err(|_| self.wrong("server ids with commas, or *, are needed"))
+    }
+
+    pub fn role(&self) -> Result<Role, ConfigError> {
+        match self.value.to_ascii_lowercase().as_str() {
+            "participant" => Ok(Role::Participant),
+            "observer" => Ok(Role::Observer),
+            _ => Err(self.wrong("participant or observer is needed")),
+        }
     }
 
     /// As Java reads a system property: all but `true` is false.

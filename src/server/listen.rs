@@ -2,7 +2,7 @@
 
 use super::StartError;
 use crate::client_port::Door;
-use crate::config::Config;
+use crate::config::{Config, is_any};
 use crate::tls;
 use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Socket, Type};
@@ -28,11 +28,11 @@ pub(super) fn listen(config: &Config) -> Result<Vec<(TcpListener, Door)>, StartE
 
 /// One port, on all addresses of both families unless one is named.
 fn listen_on(port: u16, address: Option<&str>, config: &Config) -> Result<TcpListener, StartError> {
-    let named = address.filter(|name| !matches!(*name, "0.0.0.0" | "*"));
+    let named = address.filter(|name| !is_any(name));
     let text = format!("{}:{port}", named.unwrap_or("*"));
     let failed = |source| StartError::Listen { address: text.clone(), source };
     let candidates: Vec<SocketAddr> = match named {
-        Some(name) => resolve(name.trim_matches(['[', ']']), port).map_err(failed)?,
+        Some(name) => as_java_orders(resolve(name.trim_matches(['[', ']']), port).map_err(failed)?),
         None => [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
             .map(|address| SocketAddr::new(address, port))
             .to_vec(),
@@ -64,6 +64,12 @@ fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(vec![SocketAddrV6::new(address, port, 0, scope).into()])
 }
 
+/// IPv4 first, whatever the system prefers: Java's clients of `localhost` and of names with both go there.
+fn as_java_orders(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses
+}
+
 fn bind(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
@@ -91,6 +97,14 @@ mod tests {
         assert_eq!(scope_of("0:0:0:0:0:0:0:1%lo"), 1);
         assert!(resolve("::1%no-such-interface", 2181).is_err());
         assert!(resolve("127.0.0.1%lo", 2181).is_err());
+    }
+
+    #[test]
+    fn a_name_with_both_families_is_bound_to_ipv4() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let found = addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1"]);
+        assert_eq!(as_java_orders(found), addresses(&["127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "[::2]:1"]));
+        assert_eq!(as_java_orders(addresses(&["[::1]:1"])), addresses(&["[::1]:1"]));
     }
 
     #[test]

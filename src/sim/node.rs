@@ -163,7 +163,7 @@ pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
         "dataDir={DATA_DIR}\nclientPort=1\ntickTime={}\ninitLimit={}\nsyncLimit={}\nskipACL=yes\nsnapCount={}\n\
          preAllocSize=4\nreconfigEnabled={}\nstandaloneEnabled=false\ncommitLogCount={}\nminSessionTimeout=10\n\
          maxSessionTimeout=100000\nforceSnapshotSync={}\nsnapshotSizeFactor={}\n\
-         readonlymode.enabled=true\nfastleader.minNotificationInterval={}\nfastleader.maxNotificationInterval={}\n",
+         fastleader.minNotificationInterval={}\nfastleader.maxNotificationInterval={}\n",
         options.tick_ms,
         options.init_limit,
         options.sync_limit,
@@ -190,8 +190,9 @@ impl Process {
         random: &mut Random,
     ) -> Result<Self, StorageError> {
         let read = |path: &Path| disk.read(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-        let config = Config::from_files(Path::new(CONFIG_FILE), &read)
+        let mut config = Config::from_files(Path::new(CONFIG_FILE), &read)
             .map_err(|error| StorageError::Refused(error.to_string()))?;
+        config.read_only_mode = true;
         let mut spread = random.fork();
         let around = Surroundings {
             disk: Arc::new(disk.clone()),

@@ -7,6 +7,8 @@ use crate::storage::{Progress, Recovered};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
@@ -19,6 +21,9 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let config = configuration(args)?;
     for warning in &config.warnings {
         tracing::warn!("{}: {}", warning.place, warning.text);
+    }
+    for note in &config.notes {
+        tracing::info!("{}: {}", note.place, note.text);
     }
     let signals = Signals::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
@@ -38,7 +43,8 @@ fn configuration(args: &ServeArgs) -> Result<Config, String> {
         Some(file) => Config::from_file(file).map_err(|error| error.to_string())?,
         None => Config::standalone_default(),
     };
-    for name in ["JVMFLAGS", "SERVER_JVMFLAGS"] {
+    // In the order in which Apache's scripts put them: a later flag counts.
+    for name in ["SERVER_JVMFLAGS", "JVMFLAGS"] {
         if let Ok(flags) = std::env::var(name) {
             config.apply_jvm_flags(name, &flags).map_err(|error| error.to_string())?;
         }
@@ -47,15 +53,34 @@ fn configuration(args: &ServeArgs) -> Result<Config, String> {
     Ok(config)
 }
 
+/// Without a level that is understood the usual one counts: a server without a log can't be helped.
 fn start_log() {
-    let level = std::env::var("ZABRA_LOG").unwrap_or_else(|_| "info".into());
-    let filter = tracing_subscriber::EnvFilter::new(level);
+    const USUAL: &str = "info";
+    let asked = std::env::var("ZABRA_LOG").unwrap_or_default();
+    let filter = filter(&asked);
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter.clone().unwrap_or_else(|| EnvFilter::new(USUAL)))
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    if filter.is_none() && !asked.trim().is_empty() {
+        tracing::warn!(
+            "ZABRA_LOG={asked:?} is not understood, and the level is {USUAL}: off, error, warn, info, debug and trace are there, \
+             and module=level behind a comma"
+        );
+    }
+}
+
+/// A level, and levels of modules (`zabra::zab=debug`). A word alone that is no level is not taken for a module's name.
+fn filter(asked: &str) -> Option<EnvFilter> {
+    let mut parts = asked.split(',').map(str::trim);
+    let is_meant = |part: &str| part.parse::<LevelFilter>().is_ok() || part.contains('=');
+    if asked.trim().is_empty() || !parts.all(is_meant) {
+        return None;
+    }
+    // Modules that are not named keep the usual level.
+    EnvFilter::try_new(format!("info,{asked}")).ok()
 }
 
 /// Tells people how recovery goes: at most once a second.

@@ -1,10 +1,12 @@
 """The limit of open descriptors: raised as far as it goes, and never used up by connections, so that files find theirs."""
 import contextlib
+import os
 import socket
+import subprocess
 
 import pytest
 from harness.server import IS_JAVA, Server
-from harness.wire import CREATE, SET, Session, create, set_data
+from harness.wire import CREATE, EXISTS, SET, Raw, Session, create, set_data, watched
 
 pytestmark = pytest.mark.skipif(IS_JAVA, reason="it is about this server's limits")
 SILENT = 400
@@ -45,3 +47,22 @@ def test_silent_connections_leave_descriptors_for_the_log():
         silent.close()
         server.wait_until_serving()
         session.close()
+
+
+def test_a_port_without_descriptors_rests_and_recovers():
+    with Server() as server, contextlib.ExitStack() as stack:
+        # Some of them live on the thread that accepts, and wake it.
+        sessions = [stack.enter_context(Session(server.port)) for _ in range(4)]
+        path = f"/proc/{server.process.pid}/fd"
+        limit = ["prlimit", f"--pid={server.process.pid}"]
+        subprocess.run([*limit, f"--nofile={len(os.listdir(path))}:"], check=True)
+        waiting = Raw(server.port)
+        for _ in range(500):
+            for session in sessions:
+                assert session.call(EXISTS, watched("/"))[1] == 0
+        told = server.log().count("cannot accept connections")
+        print(f"2000 requests meanwhile: told {told} times")
+        assert told == 1
+        subprocess.run([*limit, "--nofile=4000:"], check=True)
+        waiting.send(b"ruok")
+        assert waiting.receive(4) == b"imok"

@@ -108,6 +108,8 @@ pub struct Config {
     pub leader_serves: bool,
     pub commit_log_count: usize,
     pub min_notification_ms: u64,
+    /// How long a server without data waits to hear every voter before it helps to elect (`emptyServerWaitMs`; ours).
+    pub empty_server_wait_ms: u64,
     pub max_notification_ms: u64,
     pub snapshot_size_factor: f64,
     pub force_snapshot_sync: bool,
@@ -217,6 +219,7 @@ impl Config {
             leader_serves: true,
             commit_log_count: 500,
             min_notification_ms: 200,
+            empty_server_wait_ms: 30_000,
             max_notification_ms: 1000,
             snapshot_size_factor: 0.33,
             force_snapshot_sync: false,
@@ -730,6 +733,7 @@ impl Config {
             }
             "leaderServes" => self.leader_serves = value != "no",
             "commitLogCount" => self.commit_log_count = at.number(0..=1 << 30)? as usize,
+            "emptyServerWaitMs" => self.empty_server_wait_ms = at.number(0..=86_400_000)? as u64,
             "fastleader.minNotificationInterval" => {
                 self.min_notification_ms = at.number(1..=i64::from(i32::MAX))? as u64;
             }

@@ -1,8 +1,8 @@
 //! What a learner is sent out of files, in pieces that the link takes one by one: the newest snapshot behind a SNAP
 //! packet, or the log's transactions as PROPOSAL and COMMIT. Nothing of it is held in memory as a whole.
 
-use crate::model::Zxid;
 use crate::model::owner::OwnerRules;
+use crate::model::{TxnMark, Zxid};
 use crate::replica::{Feed, Located};
 use crate::storage::{Dirs, Disk, LogCursor, Place, SnapshotReader, newest_snapshots};
 use crate::tree::Loader;
@@ -45,7 +45,7 @@ enum Work {
     Locate(Zxid),
     OpenLog { after: Zxid, upto: Zxid },
     Log { cursor: Box<LogCursor>, upto: Zxid, sent: Zxid },
-    OpenSnapshot,
+    OpenSnapshot(Option<TxnMark>),
     Snapshot { reader: Box<SnapshotReader>, end: Box<Loader>, zxid: Zxid },
     Done,
 }
@@ -55,7 +55,7 @@ impl Feeder {
         let work = match feed {
             Feed::Locate(zxid) => Work::Locate(zxid),
             Feed::Log { after, upto } => Work::OpenLog { after, upto },
-            Feed::Snapshot => Work::OpenSnapshot,
+            Feed::Snapshot { mark } => Work::OpenSnapshot(mark),
         };
         Self { files, work }
     }
@@ -74,7 +74,7 @@ impl Feeder {
                 Ok(Fed::More)
             }
             Work::Log { cursor, upto, sent } => self.log(cursor, upto, sent, out),
-            Work::OpenSnapshot => self.open_snapshot(out),
+            Work::OpenSnapshot(mark) => self.open_snapshot(mark, out),
             Work::Snapshot { reader, end, zxid } => self.snapshot(reader, end, zxid, out),
             Work::Done => Err("the feed has ended".into()),
         }
@@ -83,15 +83,16 @@ impl Feeder {
     fn locate(&self, zxid: Zxid) -> Result<Located, String> {
         let Files { disk, dirs, size_factor, .. } = &self.files;
         let (cursor, place) = LogCursor::seek(disk.clone(), dirs, zxid.0).map_err(told)?;
+        let mark = cursor.sought().and_then(TxnMark::of);
         let ahead = cursor.bytes_ahead().map_err(told)?;
         let newest = newest_snapshots(&**disk, dirs).map_err(told)?;
         let snapshot = newest.first().and_then(|(_, path)| disk.open(path).ok()).map_or(0, |file| file.len());
         if ahead > ALWAYS_DIFF && ahead as f64 > snapshot as f64 * size_factor {
-            return Ok(Located::Unusable);
+            return Ok(if place == Place::Within { Located::Far(mark) } else { Located::Unusable });
         }
         Ok(match place {
-            Place::Within => Located::Within,
-            Place::Behind(before) => Located::Behind(Zxid(before)),
+            Place::Within => Located::Within(mark),
+            Place::Behind(before) => Located::Behind(Zxid(before), mark),
             Place::Unknown => Located::Unusable,
         })
     }
@@ -125,14 +126,14 @@ impl Feeder {
         Ok(Fed::More)
     }
 
-    fn open_snapshot(&mut self, out: &mut BytesMut) -> Result<Fed, String> {
+    fn open_snapshot(&mut self, mark: Option<TxnMark>, out: &mut BytesMut) -> Result<Fed, String> {
         let Files { disk, dirs, owners, .. } = &self.files;
         let mut why = "there is no snapshot".to_string();
         for (zxid, path) in newest_snapshots(&**disk, dirs).map_err(told)? {
             match SnapshotReader::open(&**disk, &path) {
                 Ok(reader) => {
                     let zxid = Zxid(zxid);
-                    FromLeader::Snap(zxid).encode(out);
+                    FromLeader::Snap(zxid, mark).encode(out);
                     let end = Box::new(Loader::dry(*owners));
                     self.work = Work::Snapshot { reader: Box::new(reader), end, zxid };
                     return Ok(Fed::More);

@@ -7,7 +7,8 @@ use crate::model::owner::OwnerRules;
 use crate::model::{ServerId, Zxid};
 use crate::replica::{ConfigFile, Debt, DiskDone, DiskOp, Input};
 use crate::storage::{
-    self, Dirs, Disk, Epochs, LogOptions, MAX_UNSYNCED, Recovered, StorageError, TxnLog, write_whole,
+    self, Cut, Dirs, Disk, Epochs, Kept, LogOptions, MAX_UNSYNCED, Recovered, StorageError, TxnLog,
+    write_whole,
 };
 use crate::tree::Database;
 use std::path::{Path, PathBuf};
@@ -161,8 +162,15 @@ impl Journal {
                 DiskDone::DebtSaved
             }
             DiskOp::Truncate { to, reload } => {
+                let last = self.log.last_zxid();
                 self.log.restart(to.0);
-                let done = storage::truncate(disk, &dirs, to.0)?;
+                let done = match storage::truncate(disk, &dirs, to.0, last)? {
+                    Cut::Done(kept) => {
+                        warn_of(kept);
+                        true
+                    }
+                    Cut::Unmendable => false,
+                };
                 if done && reload {
                     database = self.reread(to)?;
                 }
@@ -177,9 +185,9 @@ impl Journal {
                 storage::stage(disk, &dirs, &received, zxid.0)?;
                 DiskDone::Staged(zxid)
             }
-            DiskOp::Install => {
+            DiskOp::Install { contained } => {
                 self.log.restart(self.log.last_zxid());
-                storage::install(disk, &dirs)?;
+                warn_of(storage::install(disk, &dirs, !contained)?);
                 DiskDone::Installed
             }
             DiskOp::Unstage { to } => {
@@ -199,7 +207,7 @@ impl Journal {
             DiskOp::Wipe { debt } => {
                 self.save_debt(debt)?;
                 self.log.restart(0);
-                storage::wipe(disk, &dirs)?;
+                warn_of(storage::wipe(disk, &dirs)?);
                 let mut empty = Database::new(self.setup.owners);
                 write_snapshot_of(&mut empty, &self.setup.disk, &dirs)?;
                 database = Some(Box::new(empty));
@@ -263,6 +271,12 @@ impl Journal {
                 storage::remove_if_there(disk, &config::dynamic_file(path, None))
             }
         }
+    }
+}
+
+fn warn_of(kept: Option<Kept>) {
+    if let Some(kept) = kept {
+        tracing::warn!("{kept}");
     }
 }
 

@@ -33,7 +33,7 @@ pub use timer::{Alarm, run as run_timer};
 
 use crate::figures::Figures;
 use crate::model::{ConnId, Zxid};
-use crate::replica::{DiskDone, DiskOp, Input, Now, Outputs, Replica, Status, Told};
+use crate::replica::{DiskDone, DiskOp, Doubt, Input, Now, Outputs, Replica, Status, Told};
 use crate::storage::StorageError;
 use crate::tree::Database;
 use parking_lot::{Mutex, RwLock};
@@ -298,6 +298,9 @@ impl Core {
             self.status.lock().standing = replica.standing();
         }
         outputs.told.drain(..).for_each(tell);
+        if let Some(why) = outputs.refusal.take() {
+            self.fatal(StorageError::Refused(why));
+        }
         if !outputs.replaced.is_empty() {
             // Freeing millions of znodes takes its time, which nobody should wait for.
             let replaced = std::mem::take(&mut outputs.replaced);
@@ -340,8 +343,13 @@ fn tell(told: Told) {
              refused with error -8 ({count} refused since this was last told). Its client should ask for less at once, or \
              for fewer and shorter entries in its ACLs; jute.maxbuffer sets the limit, and has to be the same on all servers"
         ),
-        Told::DigestMismatch(zxid) => {
-            tracing::error!("the tree differs from the leader's after {zxid}: compare the servers' data");
-        }
+        Told::DigestMismatch { zxid, doubt: Doubt::Replace } => tracing::error!(
+            "this server's tree differs from the leader's after {zxid}: it serves nobody until it has taken the leader's \
+             snapshot; what it has is kept aside"
+        ),
+        Told::DigestMismatch { zxid, doubt: Doubt::ServeOn } => tracing::error!(
+            "this server's tree differs from what transaction {zxid} says, and no snapshot can mend that: it serves on. \
+             Compare the data with another server's or a backup; mntr counts each as zk_digest_mismatches_count"
+        ),
     }
 }

@@ -76,7 +76,10 @@ pub fn open(
     // written down is made up for.
     let current = Epoch(epochs.current.unwrap_or(0)).max(last.epoch());
     let accepted = Epoch(epochs.accepted.unwrap_or(0)).max(current);
-    let position = Position { accepted, current, last, recent, debt, abstains };
+    // A server that served alone has committed all it has; snapshots are written of what was committed.
+    let served_alone = last.epoch() == Epoch(0);
+    let committed = if served_alone { last } else { Zxid(found.snapshot_zxid) };
+    let position = Position { accepted, current, last, recent, debt, abstains, committed };
     Ok(Opened { db, found, position })
 }
 
@@ -140,6 +143,7 @@ mod tests {
             recent: Vec::new(),
             debt,
             abstains: false,
+            committed: Zxid::ZERO,
         };
         assert!(!may_be_committed(&proposed, &at(0x2_0000_003a, 2, Debt::None)));
         assert!(may_be_committed(&proposed, &at(0x2_0000_003b, 2, Debt::None)));

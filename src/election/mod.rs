@@ -33,8 +33,9 @@ const REPEAT_MS: u64 = 100;
 pub enum Standing {
     /// With all that it ever acknowledged.
     Voter,
-    /// It has nothing, as on the first start of an ensemble, and votes among servers that are empty too. Once it hears of
-    /// a history it is forgetful.
+    /// It has nothing, as on the first start of an ensemble, and has heard of no history. It is silent until all others
+    /// have told it what they would vote for, or until it has waited for them ([`Pace::empty_wait_ms`]): who has not been
+    /// heard may have a history. Once it hears of one it is forgetful.
     New,
     /// It has forgotten what it acknowledged: its disk is empty, or damaged. It is silent until all others have told it, in
     /// this search, what they would vote for: whoever leads still may count what this server acknowledged before. Where
@@ -89,6 +90,8 @@ pub struct Pace {
     pub max_interval_ms: u64,
     /// How long a quorum waits for a better vote of those that have not been heard.
     pub finalize_ms: u64,
+    /// `emptyServerWaitMs`: how long a server without data waits to hear every voter before it helps to elect.
+    pub empty_wait_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +102,29 @@ pub enum Output {
     },
     /// The round is over.
     Elected(ServerId),
+    /// Whom the last round elected can't come to lead, as far as the others tell: another search is due.
+    Overtaken(Overtaken),
+}
+
+/// Why an elected leader can't come to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overtaken {
+    /// A quorum has this leader.
+    Established(ServerId),
+    /// The elected server itself votes for another one, or in another round.
+    LeaderLooks(ServerId),
+    /// So few voters are for this server that they are no quorum.
+    TooFew,
+}
+
+impl std::fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Established(leader) => write!(f, "server {leader} leads a quorum"),
+            Self::LeaderLooks(leader) => write!(f, "server {leader}, which was elected, looks for a leader"),
+            Self::TooFew => write!(f, "no quorum is left that elected this server"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -111,10 +137,27 @@ pub struct Election {
     vote: Candidate,
     state: PeerState,
     search: Option<Search>,
-    /// Servers that refuse connections: nobody waits for their vote.
+    /// Between an outcome and the established leader: how the others see it.
+    outcome: Option<Awaited>,
+    /// Servers that refuse connections.
     unreachable: BTreeSet<ServerId>,
+    /// Servers that were there since this process began. When they refuse connections they are down, and nobody waits for
+    /// their vote; the others may only be starting.
+    seen: BTreeSet<ServerId>,
+    /// Until when this server, which has nothing, waits to hear everybody.
+    empty_until: Option<u64>,
     /// When each was answered last, and what: round, vote and state.
     answered: BTreeMap<ServerId, (u64, (i64, Candidate, PeerState))>,
+}
+
+/// A leader was elected and is not established yet. All who are at this point tell each other: nobody else tells an
+/// elected leader, or its followers, that the rest went another way.
+#[derive(Debug)]
+struct Awaited {
+    /// What each voter has told since.
+    votes: BTreeMap<ServerId, Vote>,
+    announce_at: u64,
+    interval_ms: u64,
 }
 
 /// A round under way.
@@ -174,7 +217,10 @@ impl Election {
             vote: NO_CANDIDATE,
             state: PeerState::Looking,
             search: None,
+            outcome: None,
             unreachable: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            empty_until: None,
             answered: BTreeMap::new(),
         }
     }
@@ -213,7 +259,13 @@ impl Election {
         let own = if view.is_voter(self.me) { own } else { Candidate { id: nobody, ..own } };
         let interval_ms = self.pace.min_interval_ms;
         let heard = BTreeSet::new();
-        let silent = standing == Standing::Forgetful && may_miss(self.me, &heard, view);
+        let waits = match standing {
+            Standing::New => now < *self.empty_until.get_or_insert(now + self.pace.empty_wait_ms),
+            Standing::Forgetful => true,
+            Standing::Voter | Standing::AtLeast(..) | Standing::Abstaining | Standing::Observer => false,
+        };
+        let silent = waits && may_miss(self.me, &heard, view);
+        self.outcome = None;
         self.search = Some(Search {
             own,
             standing,
@@ -235,6 +287,7 @@ impl Election {
     /// The search ends without an outcome: this server got its leader by a reconfiguration.
     pub fn settle(&mut self, leader: ServerId, zxid: Zxid, epoch: Epoch, state: PeerState) {
         self.search = None;
+        self.outcome = None;
         self.vote = Candidate { epoch, zxid, id: leader };
         self.state = state;
     }
@@ -242,6 +295,7 @@ impl Election {
     /// The leader is established in a new epoch: from now on all members tell the same vote.
     pub fn joined(&mut self, epoch: Epoch) {
         self.vote.epoch = epoch;
+        self.outcome = None;
     }
 
     /// What `from` tells. An unknown server is answered and not counted.
@@ -253,15 +307,17 @@ impl Election {
         view: &View,
         out: &mut Vec<Output>,
     ) {
+        self.seen.insert(from);
         if heard.state == PeerState::Looking && self.owes_answer(from, heard, view) {
             self.answer(now, from, view, out);
         }
+        self.hear_of_outcome(from, heard, view, out);
         if self.search.is_none() || !view.is_voter(from) || !view.is_voter(heard.leader) {
             return;
         }
         match heard.state {
-            PeerState::Looking => self.on_vote(from, heard, view, out),
-            PeerState::Following | PeerState::Leading => self.on_established(from, heard, view, out),
+            PeerState::Looking => self.on_vote(now, from, heard, view, out),
+            PeerState::Following | PeerState::Leading => self.on_established(now, from, heard, view, out),
             PeerState::Observing => {}
         }
         self.look(now, view, out);
@@ -296,8 +352,11 @@ impl Election {
     /// A connection to `to` was made: it hears the present vote at once, not at the next interval.
     pub fn on_connected(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
         self.unreachable.remove(&to);
+        self.seen.insert(to);
         self.answered.remove(&to);
-        if self.search.is_some() && view.is_voter(to) {
+        // Where there is a leader, too: the other one may wait for the outcome of another election.
+        let tells = self.search.is_some() || (view.is_voter(self.me) && self.vote != NO_CANDIDATE);
+        if tells && view.is_voter(to) {
             out.push(self.notify(to, view));
         }
         self.look(now, view, out);
@@ -306,10 +365,19 @@ impl Election {
     /// `to` refuses connections.
     pub fn on_unreachable(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
         self.unreachable.insert(to);
+        self.judge_outcome(view, out);
         self.look(now, view, out);
     }
 
     pub fn on_tick(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        self.announce(now, view, out);
+        let Some(search) = &mut self.search else { return };
+        let has_waited =
+            search.standing == Standing::New && self.empty_until.is_some_and(|until| now >= until);
+        if has_waited && search.silent {
+            search.silent = false;
+            self.propose_best(view, out);
+        }
         let Some(search) = &mut self.search else { return };
         if now >= search.resend_at {
             search.interval_ms = (search.interval_ms * 2).min(self.pace.max_interval_ms);
@@ -322,24 +390,109 @@ impl Election {
 
     /// When [`Self::on_tick`] has something to do.
     pub fn next_wake(&self) -> Option<u64> {
-        let search = self.search.as_ref()?;
-        let wake = search.resend_at.min(search.turn_at);
-        Some(search.finalize_at.map_or(wake, |at| at.min(wake)))
+        let Some(search) = &self.search else {
+            return self.outcome.as_ref().map(|outcome| outcome.announce_at);
+        };
+        let waits = search.silent && search.standing == Standing::New;
+        let has_waited = self.empty_until.filter(|_| waits);
+        let wakes = [Some(search.resend_at), Some(search.turn_at), search.finalize_at, has_waited];
+        wakes.into_iter().flatten().min()
     }
 
-    fn on_vote(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+    /// Tells the voters the outcome until its leader is established, and asks who keeps silent (no Java server tells its
+    /// outcome unasked) as a server that looks would: who has a leader answers that, and to who looks it is this
+    /// server's vote again.
+    fn announce(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        let Some(outcome) = self.outcome.as_mut().filter(|outcome| now >= outcome.announce_at) else {
+            return;
+        };
+        outcome.announce_at = now + outcome.interval_ms;
+        outcome.interval_ms = (outcome.interval_ms * 2).min(2 * self.pace.finalize_ms);
+        let asks = outcome.interval_ms == 2 * self.pace.finalize_ms;
+        let silent = |id: &ServerId| asks && !outcome.votes.contains_key(id);
+        let (asked, told): (Vec<ServerId>, Vec<ServerId>) =
+            view.voters().into_iter().filter(|id| *id != self.me).partition(silent);
+        out.extend(told.into_iter().map(|id| self.notify(id, view)));
+        out.extend(asked.into_iter().map(|id| self.tell(id, PeerState::Looking, view)));
+    }
+
+    /// What `from` says of the election whose outcome is not established here.
+    fn hear_of_outcome(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+        let Some(outcome) = &mut self.outcome else { return };
+        if !view.is_voter(from) || heard.state == PeerState::Observing {
+            return;
+        }
+        let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
+        let vote = Vote { candidate, round: heard.round, state: heard.state, version: heard.version };
+        // Who began to lead and looks again ends its links: that is heard there. As a vote it may be asking, see above.
+        let leads = |vote: &Vote| vote.state == PeerState::Leading && vote.candidate.id == from;
+        if vote.state == PeerState::Looking && outcome.votes.get(&from).is_some_and(leads) {
+            return;
+        }
+        outcome.votes.insert(from, vote);
+        self.judge_outcome(view, out);
+    }
+
+    fn judge_outcome(&mut self, view: &View, out: &mut Vec<Output>) {
+        if let Some(overtaken) = self.overtaken(view) {
+            self.outcome = None;
+            out.push(Output::Overtaken(overtaken));
+        }
+    }
+
+    /// Why the elected leader can't come to lead, if so. A wrong answer costs another election.
+    fn overtaken(&self, view: &View) -> Option<Overtaken> {
+        let votes = &self.outcome.as_ref()?.votes;
+        let elected = self.vote.id;
+        let established = votes.iter().find(|(id, vote)| {
+            let agrees = |id| votes.get(&id).is_some_and(|other| vote.agrees_with(other));
+            let leads = vote.state == PeerState::Leading && **id == vote.candidate.id;
+            leads && **id != elected && view.has_some_quorum(agrees)
+        });
+        if let Some((leader, _)) = established {
+            return Some(Overtaken::Established(*leader));
+        }
+        if elected == self.me {
+            // Who was not heard may still be for this server, unless it is down.
+            let may_follow = |id: ServerId| match votes.get(&id) {
+                Some(vote) => self.is_for(vote),
+                None => id == self.me || !self.unreachable.contains(&id),
+            };
+            return (!view.has_some_quorum(may_follow)).then_some(Overtaken::TooFew);
+        }
+        let against = votes.get(&elected).is_some_and(|vote| !self.is_for(vote));
+        against.then_some(Overtaken::LeaderLooks(elected))
+    }
+
+    /// Whether this vote still helps the server that was elected here: one for another server does not, nor one in a round
+    /// that goes on without this server.
+    fn is_for(&self, vote: &Vote) -> bool {
+        let looks_elsewhere = vote.state == PeerState::Looking && vote.round > self.round;
+        vote.candidate.id == self.vote.id && !looks_elsewhere
+    }
+
+    fn on_vote(
+        &mut self,
+        now: u64,
+        from: ServerId,
+        heard: &Notification,
+        view: &View,
+        out: &mut Vec<Output>,
+    ) {
         let offers = self.offers_something(view);
         let search = self.search.as_mut().expect("the caller looked");
         search.heard.insert(from);
         if search.standing == Standing::New && heard.tells_history() {
             search.standing = Standing::Forgetful;
         }
-        if search.standing == Standing::Forgetful {
-            self.listen(view, out);
-        }
+        self.listen(now, view, out);
         let search = self.search.as_mut().expect("listening ends no search");
         if !search.may_win(heard.leader, view) {
             return;
+        }
+        if heard.zxid == NO_DATA {
+            // What it voted for before does not count any more: it has lost its data since.
+            search.received.remove(&from);
         }
         // Who offers nothing follows the others' round, down too: nobody follows it into its own.
         let returns = self.round > FAR_ROUND && heard.round <= FAR_ROUND;
@@ -406,11 +559,17 @@ impl Election {
         self.propose(best, view, out);
     }
 
-    /// A forgetful server is silent as long as it has not heard from everybody: there may be more than it has heard of.
-    fn listen(&mut self, view: &View, out: &mut Vec<Output>) {
+    /// A forgetful server is silent as long as it has not heard from everybody: there may be more than it has heard of. So
+    /// is a new one, for a while.
+    fn listen(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
         let search = self.search.as_mut().expect("the caller looked");
         let was_silent = search.silent;
-        search.silent = may_miss(self.me, &search.heard, view);
+        let waits = match search.standing {
+            Standing::Forgetful => true,
+            Standing::New => self.empty_until.is_none_or(|until| now < until),
+            Standing::Voter | Standing::AtLeast(..) | Standing::Abstaining | Standing::Observer => false,
+        };
+        search.silent = waits && may_miss(self.me, &search.heard, view);
         if search.silent == was_silent {
             return;
         }
@@ -421,7 +580,14 @@ impl Election {
     /// A server that has a leader tells which. It is joined where a quorum agrees and the leader itself says so: a quorum of
     /// one configuration, as the leader may know nothing of one that was proposed here and never committed. Who is followed
     /// itself counts for that quorum: the others may know nothing of a configuration whose voter it would rather see lead.
-    fn on_established(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+    fn on_established(
+        &mut self,
+        now: u64,
+        from: ServerId,
+        heard: &Notification,
+        view: &View,
+        out: &mut Vec<Output>,
+    ) {
         let search = self.search.as_mut().expect("the caller looked");
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
         if search.has_outlived(candidate, self.me) {
@@ -445,7 +611,7 @@ impl Election {
         search.established.insert(from, vote);
         if joins || agreed(&search.established, self.me, self.round) {
             self.round = heard.round;
-            self.elect(candidate, out);
+            self.elect(now, candidate, view, out);
         }
     }
 
@@ -462,7 +628,7 @@ impl Election {
         self.tell_all(view, out);
     }
 
-    /// Ends the round when it can: at once where everybody who can be heard agrees, after a while otherwise.
+    /// Ends the round when it can: at once where everybody agrees who is not down, after a while otherwise.
     fn look(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
         let Some(search) = &mut self.search else { return };
         let mine = Vote { candidate: self.vote, round: self.round, state: PeerState::Looking, version: 0 };
@@ -471,15 +637,16 @@ impl Election {
             search.finalize_at = None;
             return;
         }
-        let all = view.voters().iter().all(|id| agrees(*id) || self.unreachable.contains(id));
+        let is_down = |id: &ServerId| self.unreachable.contains(id) && self.seen.contains(id);
+        let all = view.voters().iter().all(|id| agrees(*id) || is_down(id));
         let at = *search.finalize_at.get_or_insert(now + self.pace.finalize_ms);
         if all || now >= at {
             let candidate = self.vote;
-            self.elect(candidate, out);
+            self.elect(now, candidate, view, out);
         }
     }
 
-    fn elect(&mut self, candidate: Candidate, out: &mut Vec<Output>) {
+    fn elect(&mut self, now: u64, candidate: Candidate, view: &View, out: &mut Vec<Output>) {
         let search = self.search.take().expect("an election ends a search");
         self.vote = candidate;
         self.state = match search.standing {
@@ -487,6 +654,12 @@ impl Election {
             Standing::Observer => PeerState::Observing,
             _ => PeerState::Following,
         };
+        self.outcome = Some(Awaited {
+            votes: BTreeMap::new(),
+            announce_at: now,
+            interval_ms: (self.pace.finalize_ms / 4).max(1),
+        });
+        self.announce(now, view, out);
         out.push(Output::Elected(candidate.id));
     }
 
@@ -496,8 +669,12 @@ impl Election {
     }
 
     fn notify(&self, to: ServerId, view: &View) -> Output {
+        self.tell(to, self.state, view)
+    }
+
+    fn tell(&self, to: ServerId, state: PeerState, view: &View) -> Output {
         let notification = Notification {
-            state: self.state,
+            state,
             leader: self.vote.id,
             zxid: self.vote.zxid,
             round: self.round,

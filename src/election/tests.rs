@@ -2,7 +2,8 @@ use super::*;
 use crate::ensemble::Ensemble;
 use std::sync::Arc;
 
-const PACE: Pace = Pace { min_interval_ms: 200, max_interval_ms: 1600, finalize_ms: 200 };
+const PACE: Pace =
+    Pace { min_interval_ms: 200, max_interval_ms: 1600, finalize_ms: 200, empty_wait_ms: 30_000 };
 
 fn view(voters: i64) -> View {
     let text: String = (1..=voters).map(|id| format!("server.{id}=h{id}:1:2\n")).collect();
@@ -20,6 +21,7 @@ struct Round {
     knows: BTreeMap<i64, View>,
     servers: BTreeMap<i64, Election>,
     elected: BTreeMap<i64, i64>,
+    overtaken: BTreeMap<i64, Overtaken>,
     now: u64,
 }
 
@@ -30,6 +32,7 @@ impl Round {
             knows: BTreeMap::new(),
             servers: BTreeMap::new(),
             elected: BTreeMap::new(),
+            overtaken: BTreeMap::new(),
             now: 0,
         }
     }
@@ -69,6 +72,9 @@ impl Round {
                 Output::Elected(leader) => {
                     self.elected.insert(from, leader.0);
                 }
+                Output::Overtaken(why) => {
+                    self.overtaken.insert(from, why);
+                }
                 Output::Send { to, notification } => {
                     let view = self.view_of(to.0);
                     let Some(server) = self.servers.get_mut(&to.0) else { continue };
@@ -90,6 +96,13 @@ impl Round {
                 self.deliver(id, out);
             }
         }
+    }
+
+    fn connected(&mut self, at: i64, to: i64) {
+        let mut out = Vec::new();
+        let server = self.servers.get_mut(&at).unwrap();
+        server.on_connected(self.now, ServerId(to), &self.view, &mut out);
+        self.deliver(at, out);
     }
 
     fn unreachable(&mut self, at: i64, gone: i64) {
@@ -138,7 +151,98 @@ fn a_quorum_waits_for_a_better_vote_unless_nobody_is_left_to_vote() {
     round.voter(2, 1, 5);
     round.unreachable(1, 3);
     round.unreachable(2, 3);
-    assert_eq!(round.elected(), [(1, 2), (2, 2)], "the third refuses connections");
+    assert_eq!(round.elected(), [], "the third may be starting");
+    for id in [1, 2] {
+        round.connected(id, 3);
+        round.unreachable(id, 3);
+    }
+    assert_eq!(round.elected(), [(1, 2), (2, 2)], "the third was there, and refuses connections");
+}
+
+/// Seen on real processes: of three that started at once two followed the third, and the second waited for `initLimit` as
+/// the leader of nobody.
+#[test]
+fn an_elected_server_that_nobody_follows_hears_of_the_established_leader() {
+    // Server 2 elected itself by a vote that 1 changed a moment later; 1 and 3 elect 3.
+    let (view, mut out) = (view(3), Vec::new());
+    let mut lonely = Election::new(ServerId(2), PACE);
+    lonely.start(0, candidate(2, 1, 5), Standing::Voter, &view, &mut out);
+    lonely.on_notification(0, ServerId(1), &told(PeerState::Looking, 2), &view, &mut out);
+    lonely.on_tick(PACE.finalize_ms, &view, &mut out);
+    assert!(out.contains(&Output::Elected(ServerId(2))));
+    out.clear();
+    lonely.on_notification(210, ServerId(1), &told(PeerState::Following, 3), &view, &mut out);
+    assert_eq!(overtaken(&out), [], "3 may still follow");
+    lonely.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    assert_eq!(overtaken(&out), [Overtaken::Established(ServerId(3))]);
+}
+
+/// Seen on real processes: of four servers of five two followed one leader and two another, for `initLimit`.
+#[test]
+fn a_leader_that_can_have_no_quorum_looks_again() {
+    let (view, mut out) = (view(5), Vec::new());
+    let mut election = Election::new(ServerId(4), PACE);
+    election.start(0, candidate(4, 1, 5), Standing::Voter, &view, &mut out);
+    for from in [1, 2, 3] {
+        election.on_notification(0, ServerId(from), &told(PeerState::Looking, 4), &view, &mut out);
+    }
+    election.on_tick(PACE.finalize_ms, &view, &mut out);
+    out.clear();
+    election.on_notification(210, ServerId(1), &told(PeerState::Following, 3), &view, &mut out);
+    election.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    assert_eq!(overtaken(&out), [], "5 was not heard, and may follow");
+    election.on_unreachable(220, ServerId(5), &view, &mut out);
+    assert_eq!(overtaken(&out), [Overtaken::TooFew]);
+}
+
+#[test]
+fn a_learner_whose_leader_goes_another_way_looks_again() {
+    let view = view(5);
+    let mut out = Vec::new();
+    let elected_3 = |out: &mut Vec<Output>| {
+        let mut election = Election::new(ServerId(1), PACE);
+        election.start(0, candidate(1, 1, 5), Standing::Voter, &view, out);
+        for from in [2, 3] {
+            election.on_notification(0, ServerId(from), &told(PeerState::Looking, 3), &view, out);
+        }
+        election.on_tick(PACE.finalize_ms, &view, out);
+        assert!(out.contains(&Output::Elected(ServerId(3))));
+        out.clear();
+        election
+    };
+    let mut election = elected_3(&mut out);
+    election.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    election.on_notification(210, ServerId(4), &told(PeerState::Looking, 4), &view, &mut out);
+    assert_eq!(overtaken(&out), [], "3 leads, and 4 is alone");
+    let mut election = elected_3(&mut out);
+    election.on_notification(210, ServerId(3), &told(PeerState::Looking, 5), &view, &mut out);
+    assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
+    let mut election = elected_3(&mut out);
+    for from in [2, 4, 5] {
+        let state = if from == 5 { PeerState::Leading } else { PeerState::Following };
+        election.on_notification(210, ServerId(from), &told(state, 5), &view, &mut out);
+    }
+    assert_eq!(overtaken(&out), [Overtaken::Established(ServerId(5))]);
+}
+
+fn told(state: PeerState, leader: i64) -> Notification {
+    Notification {
+        state,
+        leader: ServerId(leader),
+        zxid: Zxid(5),
+        round: 1,
+        peer_epoch: Epoch(1),
+        version: 2,
+        config: None,
+    }
+}
+
+fn overtaken(out: &[Output]) -> Vec<Overtaken> {
+    let found = out.iter().filter_map(|output| match output {
+        Output::Overtaken(why) => Some(*why),
+        Output::Send { .. } | Output::Elected(_) => None,
+    });
+    found.collect()
 }
 
 #[test]
@@ -178,13 +282,36 @@ fn observers_learn_the_leader_and_nobody_counts_them() {
 }
 
 #[test]
-fn an_empty_server_votes_among_empty_ones() {
+fn an_empty_server_votes_among_empty_ones_once_all_were_heard() {
+    let mut round = Round::new(3);
+    for id in [1, 2, 3] {
+        assert_eq!(round.elected(), []);
+        round.start(candidate(id, 0, 0), Standing::New);
+    }
+    assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3)]);
+}
+
+/// Who is not up may have a history: the empty ones wait for it, and not for ever.
+#[test]
+fn empty_servers_wait_for_one_that_was_not_heard() {
+    let mut round = Round::new(3);
+    for id in [1, 2] {
+        round.start(candidate(id, 0, 0), Standing::New);
+        round.unreachable(id, 3);
+    }
+    round.pass(PACE.empty_wait_ms - 100);
+    assert_eq!(round.elected(), []);
+    round.pass(400);
+    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+
     let mut round = Round::new(3);
     for id in [1, 2] {
         round.start(candidate(id, 0, 0), Standing::New);
     }
-    round.pass(400);
-    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+    round.pass(PACE.empty_wait_ms - 100);
+    round.voter(3, 0, 7);
+    round.pass(2000);
+    assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3)]);
 }
 
 #[test]

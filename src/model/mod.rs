@@ -9,12 +9,14 @@ mod op;
 pub mod owner;
 pub mod path;
 pub mod text;
+mod txn_mark;
 
 pub use accounts::Accounts;
 pub use digest_algorithm::DigestAlgorithm;
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
 pub use op::Op;
+pub use txn_mark::TxnMark;
 
 /// Permission bits of an ACL entry (`ZooDefs.Perms`). Unknown bits are stored and returned unchanged.
 pub mod perms {

@@ -163,7 +163,7 @@ async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
         loop {
             match packets.decode(&mut input) {
                 Ok(Some(packet)) => {
-                    let snapshot = if let FromLeader::Snap(zxid) = packet { Some(zxid) } else { None };
+                    let snapshot = if let FromLeader::Snap(zxid, _) = packet { Some(zxid) } else { None };
                     tell_way(&packet);
                     if let FromLeader::Ping(_) = packet {
                         // The answer tells which sessions were heard from: as late as possible.
@@ -197,11 +197,11 @@ async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
 
 /// How this server is brought up to date.
 fn tell_way(packet: &FromLeader) {
-    let way = if let FromLeader::Diff(zxid) = packet {
+    let way = if let FromLeader::Diff(zxid, _) = packet {
         ("DIFF", zxid)
-    } else if let FromLeader::Trunc(zxid) = packet {
+    } else if let FromLeader::Trunc(zxid, _) = packet {
         ("TRUNC", zxid)
-    } else if let FromLeader::Snap(zxid) = packet {
+    } else if let FromLeader::Snap(zxid, _) = packet {
         ("SNAP", zxid)
     } else {
         return;
@@ -265,7 +265,11 @@ pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: F
     let id = link.id;
     match outcome {
         Ok(Fed::Upto(upto)) => {
-            let what = if feed == Feed::Snapshot { "the newest snapshot" } else { "transactions of the log" };
+            let what = if matches!(feed, Feed::Snapshot { .. }) {
+                "the newest snapshot"
+            } else {
+                "transactions of the log"
+            };
             tracing::info!("sent a learner {what}, to {upto}");
             submit(&core, QuorumInput::Fed { link: id, upto });
         }

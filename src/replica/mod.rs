@@ -7,6 +7,7 @@
 mod clients;
 mod leading;
 mod learning;
+mod lineage;
 mod read_only;
 mod replies;
 mod status;
@@ -37,8 +38,8 @@ use std::sync::Arc;
 use term::Between;
 
 pub use crate::zab::{
-    ConfigFile, Debt, DiskDone, DiskOp, Entry, Feed, LinkAction, Located, LogEntry, Position, Strangers,
-    is_in_log,
+    ConfigFile, Debt, DiskDone, DiskOp, Doubt, Entry, Feed, LinkAction, Located, LogEntry, Position,
+    Strangers, is_in_log,
 };
 
 /// What the replica needs to know of the configuration.
@@ -244,7 +245,11 @@ pub enum Told {
         pending: bool,
         text: String,
     },
-    DigestMismatch(Zxid),
+    /// The tree is another one than the leader's.
+    DigestMismatch {
+        zxid: Zxid,
+        doubt: Doubt,
+    },
     /// A write of this session was refused, for its transaction would take more than `limit` bytes; with it, `count` were
     /// since this was told last.
     TooLarge {
@@ -267,6 +272,8 @@ pub struct Outputs {
     /// Changes where to listen.
     pub listen: Option<Listen>,
     pub told: Vec<Told>,
+    /// This server must not go on: what it has would be lost. The process ends, with this reason.
+    pub refusal: Option<String>,
     /// A database that was replaced: dropping it takes time, and should happen outside of every lock.
     pub replaced: Vec<Database>,
     pub tally: Tally,
@@ -376,6 +383,7 @@ impl Replica {
             recent: Vec::new(),
             debt: Debt::None,
             abstains: false,
+            committed: db.last_zxid,
         };
         let mut replica = Self::new(settings, View::new(Arc::new(me)), at, now);
         replica.zab.lead_alone(now.mono_ms);
@@ -424,7 +432,7 @@ impl Replica {
                 self.zab.on_disk(now.mono_ms, done, &mut out.zab);
             }
             Input::Election(input) => self.on_election(now, input, out),
-            Input::Quorum(input) => self.on_quorum(now, input, out),
+            Input::Quorum(input) => self.on_quorum(now, db, input, out),
             Input::Tick => self.on_tick(now, db, out),
         }
         self.after(now, db, out);
@@ -466,6 +474,7 @@ impl Replica {
             Event::Revalidate { link, session, timeout_ms } => {
                 self.on_revalidate(now, link, session, timeout_ms, out);
             }
+            Event::Refused { leader, what } => out.refusal = Some(refusal(leader, &what)),
             Event::LinkGone(_) => self.status_changed = true,
             Event::Pinged(zxid) => self.on_pinged(zxid, out),
             Event::Revalidated { session, valid } => self.on_revalidated(now, session, valid, out),
@@ -549,7 +558,9 @@ impl Replica {
             && digest.tree_digest != db.tree.digest() as i64
         {
             out.tally.digest_mismatches += 1;
-            out.told.push(Told::DigestMismatch(entry.zxid));
+            let digest = db.tree.digest() as i64;
+            let doubt = self.zab.doubt_tree(now.mono_ms, entry.zxid, digest, &mut out.zab);
+            out.told.extend(doubt.map(|doubt| Told::DigestMismatch { zxid: entry.zxid, doubt }));
         }
         self.announce(&entry, db, out);
         match &self.serving {
@@ -595,6 +606,15 @@ impl Replica {
         self.zab.on_tick(now.mono_ms, &mut out.zab);
         self.tick_clients(now, db, out);
     }
+}
+
+/// Why a process ends rather than give up its history.
+fn refusal(leader: ServerId, what: &str) -> String {
+    format!(
+        "server {leader} leads with a history that shares nothing with this server's ({what}): following it would take all that \
+         this server has. Nothing was changed. To keep this server's history, stop all servers, move the directory \
+         version-2 of the others aside, and start all. To give it up, move version-2 of this server aside, and start it"
+    )
 }
 
 /// What an event's frame has beside the path.

@@ -1,5 +1,6 @@
 //! From an election to a term and back: who leads, and when this server may ask.
 
+use super::lineage::shares_nothing;
 use super::{
     ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
 };
@@ -9,7 +10,7 @@ use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::FromLearner;
-use crate::zab::{DESIGNATED, Debt, Next};
+use crate::zab::{DESIGNATED, Debt, Next, Tree};
 use std::collections::BTreeMap;
 
 /// Learners that may wait for this server to be elected, at the most.
@@ -60,17 +61,22 @@ impl Replica {
     }
 
     fn look(&mut self, now: Now, heard: BTreeMap<ServerId, Notification>, out: &mut Outputs) {
-        self.between = Between::Looking { early: Vec::new() };
+        let early = match std::mem::replace(&mut self.between, Between::Term) {
+            Between::Looking { early } => early,
+            Between::Settling { .. } | Between::Term => Vec::new(),
+        };
+        self.between = Between::Looking { early };
         self.status_changed = true;
         out.tally.elections += 1;
         let server = &self.zab.server;
-        let own = Candidate { epoch: server.current, zxid: server.log_end, id: self.settings.server };
+        let own = Candidate { epoch: server.history_epoch(), zxid: server.log_end, id: self.settings.server };
         let has = (server.current, server.log_end);
         let standing = match server.debt {
             _ if server.is_observer() => Standing::Observer,
             _ if server.abstains => Standing::Abstaining,
             _ if server.is_new() => Standing::New,
             _ if server.is_forgetful() => Standing::Forgetful,
+            _ if server.tree == Tree::Wrong => Standing::AtLeast(server.history_epoch(), server.log_end),
             Debt::AtLeast(epoch, zxid) if has < (epoch, zxid) => Standing::AtLeast(epoch, zxid),
             _ => Standing::Voter,
         };
@@ -125,6 +131,7 @@ impl Replica {
             match vote {
                 Output::Send { to, notification } => self.links.send(to, &notification, &mut links),
                 Output::Elected(leader) => elected = Some(leader),
+                Output::Overtaken(why) => self.zab.abandon(&why.to_string(), &mut out.zab),
             }
         }
         self.carry_links(links, out);
@@ -230,7 +237,7 @@ impl Replica {
 
     // The quorum port.
 
-    pub(super) fn on_quorum(&mut self, now: Now, input: QuorumInput, out: &mut Outputs) {
+    pub(super) fn on_quorum(&mut self, now: Now, own: &Database, input: QuorumInput, out: &mut Outputs) {
         let at = now.mono_ms;
         let zab = &mut out.zab;
         match input {
@@ -256,7 +263,11 @@ impl Replica {
             QuorumInput::DialFailed => self.zab.on_dial_failed(at),
             QuorumInput::FromLeader { link, packet } => self.zab.on_leader_packet(at, link, packet, zab),
             QuorumInput::Snapshot { link, zxid, db } => {
-                if self.zab.on_snapshot(at, link, zxid, zab) {
+                let committed = self.zab.server.committed_at_start;
+                if zxid >= committed && shares_nothing(own, &db, committed) {
+                    let what = format!("none of its znodes is in the leader's snapshot of {zxid}");
+                    self.zab.refuse(link, what, zab);
+                } else if self.zab.on_snapshot(at, link, zxid, zab) {
                     self.received = Some(db);
                 }
             }
@@ -353,6 +364,13 @@ impl Replica {
         let mut votes = Vec::new();
         self.election.on_tick(now.mono_ms, &self.zab.server.view, &mut votes);
         self.carry_votes(now, votes, out);
+        let init_ms = self.settings.zab.init_limit * self.settings.tick_ms;
+        let is_looking = matches!(self.between, Between::Looking { .. });
+        if is_looking && self.zab.server.tree == Tree::Wrong && now.mono_ms >= self.looking_since + init_ms {
+            // All the others may think the same of theirs.
+            self.zab.trust_tree(now.mono_ms);
+            self.look(now, BTreeMap::new(), out);
+        }
         if let Between::Looking { early } = &mut self.between {
             let late = early.extract_if(.., |early| early.until <= now.mono_ms);
             let late: Vec<LinkId> = late.map(|early| early.link).collect();

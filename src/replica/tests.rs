@@ -40,7 +40,7 @@ fn settings() -> Settings {
         read_only_mode: false,
         standalone_enabled: true,
         zab: zab::tests::settings(me),
-        pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200 },
+        pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200, empty_wait_ms: 30_000 },
         election_addresses: Vec::new(),
         handshake_ms: 500,
     }
@@ -288,6 +288,7 @@ fn leaderless(alone: bool) -> Server {
     let text = if alone { "server.1=a:1:2" } else { "server.1=a:1:2\nserver.2=b:1:2" };
     let view = View::new(Arc::new(Ensemble::parse(text).unwrap()));
     let at = Position {
+        committed: Zxid::ZERO,
         accepted: Epoch(0),
         current: Epoch(0),
         last: Zxid::ZERO,

@@ -81,9 +81,12 @@ impl Parts {
     pub fn real() -> Self {
         let reactors = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         let fatal = |error: StorageError| {
-            tracing::error!(
-                "{error}; stopping: what is on the disk is not known any more, nothing of it was acknowledged"
-            );
+            match error {
+                StorageError::Refused(why) => tracing::error!("stopping: {why}"),
+                StorageError::Io { .. } | StorageError::Damaged { .. } => tracing::error!(
+                    "{error}; stopping: what is on the disk is not known any more, nothing of it was acknowledged"
+                ),
+            }
             std::process::exit(1);
         };
         let descriptors = limits::raise_descriptors();

@@ -72,6 +72,7 @@ pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
             min_interval_ms: config.min_notification_ms,
             max_interval_ms: config.max_notification_ms.max(config.min_notification_ms),
             finalize_ms: tuning.finalize_ms,
+            empty_wait_ms: config.empty_server_wait_ms,
         },
         election_addresses: addresses
             .iter()

@@ -302,8 +302,24 @@ impl Disk for SimDisk {
         Ok(inside.map(|((_, name), inode)| (name.to_string(), state.inodes[*inode].len as u64)).collect())
     }
 
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.0.lock();
+        let inside = state.names.keys().filter_map(|name| name.strip_prefix(name_of(dir))?.strip_prefix('/'));
+        let mut dirs: Vec<String> =
+            inside.filter_map(|rest| Some(rest.split_once('/')?.0.to_string())).collect();
+        dirs.dedup();
+        Ok(dirs)
+    }
+
     fn create_dir_all(&self, _: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        for (name, _) in self.list(dir)? {
+            self.remove(&dir.join(name))?;
+        }
+        self.sync_dir(dir)
     }
 
     fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {

@@ -149,6 +149,8 @@ pub struct Process {
     pub appended: Vec<(i64, Bytes)>,
     /// The log failed: the process ends.
     pub failed: Option<String>,
+    /// It must not go on, as its history would be lost: the process ends.
+    pub refused: Arc<Mutex<Option<String>>>,
     slice: usize,
 }
 
@@ -194,11 +196,15 @@ impl Process {
             .map_err(|error| StorageError::Refused(error.to_string()))?;
         config.read_only_mode = true;
         let mut spread = random.fork();
+        let refused = Arc::<Mutex<Option<String>>>::default();
         let around = Surroundings {
             disk: Arc::new(disk.clone()),
             clock,
             figures: figures.clone(),
-            fatal: Box::new(|_| {}),
+            fatal: Box::new({
+                let refused = refused.clone();
+                move |error| *refused.lock() = Some(error.to_string())
+            }),
             random: Box::new(move || spread.draw()),
             reactors: 1,
             tuning: Tuning {
@@ -231,6 +237,7 @@ impl Process {
             mail: Mail::default(),
             appended: Vec::new(),
             failed: None,
+            refused,
             slice: options.slice,
         })
     }
@@ -373,7 +380,7 @@ impl Process {
             } else {
                 match take::<FromLeader>(&mut link.input, MAX_PACKET) {
                     Ok(Some(packet)) => {
-                        if let FromLeader::Snap(zxid) = packet {
+                        if let FromLeader::Snap(zxid, _) = packet {
                             let Files { disk, dirs, owners, .. } = &self.files;
                             match Receiver::new(disk.clone(), dirs, *owners, id, zxid) {
                                 Ok(receiver) => link.receiver = Some(receiver),

@@ -4,6 +4,7 @@ use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::recovery::follows;
 use super::{Dirs, Disk, StorageError};
+use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub struct LogCursor {
     reader: Option<LogReader>,
     /// The last record that was passed.
     last: i64,
+    /// Its body, where it was sought.
+    sought: Option<Bytes>,
     doubt: Option<Doubt>,
     /// What a snapshot shows may be in no log, where a torn end was cut off. The next epoch's log goes on behind it.
     shown: Shown,
@@ -41,13 +44,26 @@ impl LogCursor {
         let first = logs.iter().rposition(|(start, _)| *start <= zxid).unwrap_or(0);
         let shown = Shown::new(&files(&*disk, &dirs.data, snapshot_zxid)?);
         let files: Vec<_> = logs[first..].iter().rev().cloned().collect();
-        let mut cursor =
-            Self { disk, files, reader: None, last: i64::MIN, doubt: None, shown, ahead: None, bytes: 0 };
+        let mut cursor = Self {
+            disk,
+            files,
+            reader: None,
+            last: i64::MIN,
+            sought: None,
+            doubt: None,
+            shown,
+            ahead: None,
+            bytes: 0,
+        };
         let place = loop {
             match cursor.read()? {
-                Some(record) if record.zxid < zxid => cursor.last = record.zxid,
+                Some(record) if record.zxid < zxid => {
+                    cursor.last = record.zxid;
+                    cursor.sought = Some(record.body);
+                }
                 Some(record) if record.zxid == zxid => {
                     cursor.last = zxid;
+                    cursor.sought = Some(record.body);
                     break Place::Within;
                 }
                 other => {
@@ -65,7 +81,7 @@ impl LogCursor {
         let goes_on = next.is_none_or(|next| follows(zxid, next));
         let next = next.unwrap_or(i64::MAX);
         if self.shown.has(zxid) && goes_on && !self.shown.is_between(zxid, next) {
-            self.last = zxid;
+            (self.last, self.sought) = (zxid, None);
             return Place::Within;
         }
         match self.last {
@@ -120,6 +136,11 @@ impl LogCursor {
             let open = if self.files.is_empty() { LogReader::open_growing } else { LogReader::open };
             self.reader = Some(open(&*self.disk, &path)?);
         }
+    }
+
+    /// The body of the record at the place that was sought, or of the one before it.
+    pub fn sought(&self) -> Option<&[u8]> {
+        self.sought.as_deref()
     }
 
     /// The last zxid that was passed.

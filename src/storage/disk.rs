@@ -9,7 +9,10 @@ use std::path::Path;
 pub trait Disk: Send + Sync {
     /// Names and lengths of the files in a directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
+    /// The names of the directories in a directory.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>>;
     /// A new file, empty, to be written from front to back.
     fn create(&self, file: &Path) -> io::Result<Box<dyn WriteFile>>;
@@ -77,6 +80,22 @@ impl Disk for RealDisk {
         }
         found.sort();
         Ok(found)
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)?;
+        dir.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {

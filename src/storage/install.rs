@@ -5,6 +5,7 @@
 //! the two are staged first, beside everything that this server has, and installed when they are complete: a crash
 //! before leaves what was there, a crash after what the leader sent.
 
+use super::kept::{Keeper, Kept, Part};
 use super::log_reader::LogReader;
 use super::names::{files, log_zxid, snapshot_zxid};
 use super::snapshot_writer::TEMPORARY;
@@ -64,34 +65,54 @@ fn is_missing(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotFound
 }
 
-/// Cuts the log behind `to`, and removes snapshots that show more. False, with nothing changed: no snapshot would be
-/// left to begin from.
-pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: i64) -> Result<bool, StorageError> {
+/// What became of a log that was to be cut.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// What came after is kept, if there was something.
+    Done(Option<Kept>),
+    /// Nothing was changed: no snapshot would be left to begin from.
+    Unmendable,
+}
+
+/// Cuts the log behind `to`, and takes away snapshots that show more. `last` is the log's last transaction.
+pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: i64, last: i64) -> Result<Cut, StorageError> {
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     if !snapshots.iter().any(|(zxid, _)| *zxid <= to) {
-        return Ok(false);
+        return Ok(Cut::Unmendable);
     }
     // Snapshots first: with the log still whole, what a crash leaves is what was there before. Then the log from its
     // end, so that it never has a hole.
-    let newer = snapshots.into_iter().filter(|(zxid, _)| *zxid > to);
-    remove(disk, &dirs.data, newer.map(|(_, path)| path).collect())?;
+    let newer = |(zxid, path): &(i64, PathBuf)| (*zxid > to).then(|| path.clone());
+    let newer_snapshots: Vec<PathBuf> = snapshots.iter().rev().filter_map(newer).collect();
     let logs = files(disk, &dirs.log, log_zxid)?;
-    let newer = logs.iter().rev().filter(|(zxid, _)| *zxid > to);
-    remove(disk, &dirs.log, newer.map(|(_, path)| path.clone()).collect())?;
-    let Some((_, last)) = logs.iter().rev().find(|(zxid, _)| *zxid <= to) else { return Ok(true) };
-    let mut log = LogReader::open_growing(disk, last)?;
-    let mut end = None;
+    let newer_logs: Vec<PathBuf> = logs.iter().rev().filter_map(newer).collect();
+    let tail = match logs.iter().rev().find(|(zxid, _)| *zxid <= to) {
+        Some((_, log)) => first_behind(disk, log, to)?.map(|(offset, zxid)| (log, offset, zxid)),
+        None => None,
+    };
+    if newer_snapshots.is_empty() && newer_logs.is_empty() && tail.is_none() {
+        return Ok(Cut::Done(None));
+    }
+    let newer = newer_snapshots.iter().chain(&newer_logs);
+    let mut keeper = Keeper::open(disk, dirs, newer.clone().cloned())?;
+    newer.into_iter().try_for_each(|file| keeper.take(file))?;
+    // Without a newer record it stays as it is; nothing is appended to this file any more.
+    if let Some((log, offset, zxid)) = tail {
+        keeper.copy_tail(log, offset, zxid)?;
+        disk.truncate(log, offset).map_err(StorageError::io("truncate", log))?;
+    }
+    keeper.finish(Part::After(to), last).map(|kept| Cut::Done(Some(kept)))
+}
+
+/// Where the first record behind `to` begins in a log, and its zxid.
+fn first_behind(disk: &dyn Disk, log: &Path, to: i64) -> Result<Option<(u64, i64)>, StorageError> {
+    let mut log = LogReader::open_growing(disk, log)?;
     while let Some(record) = log.next()? {
         if record.zxid > to {
-            end = Some(record.offset);
-            break;
+            return Ok(Some((record.offset, record.zxid)));
         }
     }
-    // Without a newer record it stays as it is; nothing is appended to this file any more.
-    if let Some(end) = end {
-        disk.truncate(last, end).map_err(StorageError::io("truncate", last))?;
-    }
-    Ok(true)
+    Ok(None)
 }
 
 /// Keeps the snapshot `received` beside everything else, as that behind which the leader's log comes.
@@ -109,20 +130,32 @@ pub fn unstage(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Puts what was staged, which is complete and durable, in place of all snapshots and logs. The first rename is the point
-/// from which a crash ends in the new state.
-pub fn install(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
+/// Puts what was staged, which is complete and durable, in place of all snapshots and logs, which are kept aside if
+/// `keep` says so. The first rename is the point from which a crash ends in the new state.
+pub fn install(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, StorageError> {
     disk.sync_dir(&dirs.log).map_err(StorageError::io("sync", &dirs.log))?;
     for snapshot in marked(disk, &dirs.data, STAGED, snapshot_zxid)? {
         mark(disk, &dirs.data, &snapshot, STAGED, INSTALLING)?;
     }
-    finish_install(disk, dirs).map(drop)
+    go_on_installing(disk, dirs, keep).map(|(_, kept)| kept)
 }
 
-/// Does what is left to do of an installation, if one was begun. Returns the snapshot.
-pub(super) fn finish_install(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<PathBuf>, StorageError> {
+/// Does what is left to do of an installation, if one was begun. Returns the snapshot, and what is kept of before.
+pub(super) fn finish_install(
+    disk: &dyn Disk,
+    dirs: &Dirs,
+) -> Result<(Option<PathBuf>, Option<Kept>), StorageError> {
+    go_on_installing(disk, dirs, true)
+}
+
+fn go_on_installing(
+    disk: &dyn Disk,
+    dirs: &Dirs,
+    keep: bool,
+) -> Result<(Option<PathBuf>, Option<Kept>), StorageError> {
+    let mut kept = None;
     for snapshot in marked(disk, &dirs.data, INSTALLING, snapshot_zxid)? {
-        clear(disk, dirs)?;
+        kept = clear(disk, dirs, keep)?;
         mark(disk, &dirs.data, &snapshot, INSTALLING, ENTERING)?;
     }
     let mut entered = None;
@@ -133,7 +166,7 @@ pub(super) fn finish_install(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<Path
         mark(disk, &dirs.data, &snapshot, ENTERING, "")?;
         entered = Some(dirs.data.join(snapshot));
     }
-    Ok(entered)
+    Ok((entered, kept))
 }
 
 /// The own names of the files of one kind that have this mark before them.
@@ -158,17 +191,41 @@ fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StorageError> {
     disk.sync_dir(dir_of(to)).map_err(StorageError::io("sync", dir_of(to)))
 }
 
-/// Removes all logs and snapshots.
-pub fn wipe(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
-    clear(disk, dirs)
+/// Takes away all logs and snapshots.
+pub fn wipe(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<Kept>, StorageError> {
+    clear(disk, dirs, true)
 }
 
-/// Logs from the newest on, then snapshots from the newest on: what a crash leaves is an older state without a hole.
-fn clear(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
+/// Logs from the newest on, then snapshots from the newest on: what a crash leaves is an older state without a hole. All
+/// is kept aside where it has to be, and where it is something.
+fn clear(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, StorageError> {
     let logs = files(disk, &dirs.log, log_zxid)?;
-    remove(disk, &dirs.log, logs.into_iter().rev().map(|(_, path)| path).collect())?;
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
-    remove(disk, &dirs.data, snapshots.into_iter().rev().map(|(_, path)| path).collect())
+    let last_of_log = match logs.last() {
+        Some((_, newest)) => last_of(disk, newest)?,
+        None => 0,
+    };
+    let last = snapshots.last().map_or(0, |(zxid, _)| *zxid).max(last_of_log);
+    let all = logs.iter().rev().chain(snapshots.iter().rev()).map(|(_, path)| path);
+    if last == 0 || !keep {
+        let (logs, snapshots) = (logs.iter().rev(), snapshots.iter().rev());
+        remove(disk, &dirs.log, logs.map(|(_, path)| path.clone()).collect())?;
+        remove(disk, &dirs.data, snapshots.map(|(_, path)| path.clone()).collect())?;
+        return Ok(None);
+    }
+    let mut keeper = Keeper::open(disk, dirs, all.clone().cloned())?;
+    all.into_iter().try_for_each(|file| keeper.take(file))?;
+    keeper.finish(Part::Whole, last).map(Some)
+}
+
+/// The last transaction of a log, or what it was made for.
+fn last_of(disk: &dyn Disk, log: &Path) -> Result<i64, StorageError> {
+    let mut last = log.file_name().and_then(|name| log_zxid(&name.to_string_lossy())).unwrap_or(0);
+    let mut records = LogReader::open_growing(disk, log)?;
+    while let Some(record) = records.next()? {
+        last = record.zxid;
+    }
+    Ok(last)
 }
 
 /// Each is gone for good before the next one goes.

@@ -6,6 +6,7 @@ mod debt;
 mod disk;
 mod epochs;
 mod install;
+mod kept;
 mod lock;
 mod log_reader;
 mod names;
@@ -23,8 +24,9 @@ pub use debt::{read_debt, remove_debt, write_debt};
 pub use disk::{Disk, ReadFile, RealDisk, SegmentFile, WriteFile};
 pub use epochs::Epochs;
 pub use install::{
-    install, read_whole, received_name, remove_if_there, stage, truncate, unstage, wipe, write_whole,
+    Cut, install, read_whole, received_name, remove_if_there, stage, truncate, unstage, wipe, write_whole,
 };
+pub use kept::Kept;
 pub use lock::DirLock;
 pub use log_reader::{LogEnd, LogReader, LogRecord, Lost};
 pub use names::{Dirs, log_name, snapshot_name};

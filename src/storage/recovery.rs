@@ -5,6 +5,7 @@
 //! file and offset, and nothing is changed.
 
 use super::install::{STAGED, finish_install};
+use super::kept::Kept;
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord, Lost};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
@@ -45,6 +46,7 @@ pub enum Note {
     LogSetAside { file: PathBuf, what: String, kept_in: PathBuf },
     TemporaryRemoved { file: PathBuf },
     InstallFinished { file: PathBuf },
+    HistoryKept(Kept),
 }
 
 impl std::fmt::Display for Note {
@@ -64,6 +66,7 @@ impl std::fmt::Display for Note {
             Note::InstallFinished { file } => {
                 write!(f, "finished the installation of the leader's snapshot {}", file.display())
             }
+            Note::HistoryKept(kept) => kept.fmt(f),
             Note::TemporaryRemoved { file } => write!(f, "removed the unfinished {}", file.display()),
         }
     }
@@ -73,6 +76,8 @@ impl std::fmt::Display for Note {
 pub struct Recovered {
     pub last_zxid: i64,
     pub snapshot: Option<PathBuf>,
+    /// 0 without one.
+    pub snapshot_zxid: i64,
     /// Transactions behind the snapshot, their bytes, and the logs that hold them.
     pub txns: u64,
     pub bytes: u64,
@@ -94,12 +99,13 @@ pub fn recover(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Recovered, StorageError> {
     refuse_mixed_dirs(disk, dirs)?;
-    let installed = finish_install(disk, dirs)?;
+    let (installed, kept) = finish_install(disk, dirs)?;
     for dir in [&dirs.data, &dirs.log] {
         disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
     }
     let (mut recovery, logs) = read(disk, dirs, state, progress)?;
     recovery.found.notes.extend(installed.map(|file| Note::InstallFinished { file }));
+    recovery.found.notes.extend(kept.map(Note::HistoryKept));
     // Only now, with everything read and good, are files changed.
     if let Some((_, newest)) = logs.last() {
         disk.sync_file(newest).map_err(StorageError::io("sync", newest))?;
@@ -179,6 +185,7 @@ impl Recovery<'_> {
             match self.load(*zxid, path) {
                 Ok(()) => {
                     self.found.snapshot = Some(path.clone());
+                    self.found.snapshot_zxid = *zxid;
                     self.found.last_zxid = *zxid;
                     return Ok(());
                 }

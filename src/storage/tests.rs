@@ -700,8 +700,14 @@ impl Disk for FaultyDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
         RealDisk.list(dir)
     }
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list_dirs(dir)
+    }
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         RealDisk.create_dir_all(dir)
+    }
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(dir)
     }
     fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {
         RealDisk.open(file)
@@ -808,7 +814,7 @@ fn take_history(dir: &Dir, disk: Arc<FaultyDisk>) -> Result<(), StorageError> {
     }
     log.sync()?;
     log.restart(9);
-    install(&*disk, &dir.dirs())
+    install(&*disk, &dir.dirs(), true).map(drop)
 }
 
 /// The leader may lose its disk before its log is through: what this server had must not be gone by then. So, wherever a

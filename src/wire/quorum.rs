@@ -5,7 +5,7 @@
 
 use crate::jute::records::{Id, LearnerInfo, QuorumPacket};
 use crate::jute::{DecodeError, SharedReader, Source};
-use crate::model::{Epoch, ServerId, SessionId, Zxid};
+use crate::model::{Epoch, ServerId, SessionId, TxnMark, Zxid};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// "ZAB 1.0": what both sides announce.
@@ -91,6 +91,40 @@ impl Forwarded {
     }
 }
 
+/// What a learner of our own says of itself in ACKEPOCH, behind the epoch, where a Java leader does not look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Plea {
+    /// It can't say what it has acknowledged before: it counts only where everybody is here.
+    pub forgetful: bool,
+    /// Its history is whole, and its tree is not: it needs a snapshot.
+    pub snapshot: bool,
+    /// It has no transaction, and remembers that: it saw an epoch open that had none.
+    pub remembers: bool,
+}
+
+impl Plea {
+    const FORGETFUL: u8 = 1;
+    const SNAPSHOT: u8 = 2;
+    const REMEMBERS: u8 = 4;
+
+    fn bits(self) -> u8 {
+        let flags = [
+            (self.forgetful, Self::FORGETFUL),
+            (self.snapshot, Self::SNAPSHOT),
+            (self.remembers, Self::REMEMBERS),
+        ];
+        flags.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
+    }
+
+    fn of_bits(bits: u8) -> Self {
+        Self {
+            forgetful: bits & Self::FORGETFUL != 0,
+            snapshot: bits & Self::SNAPSHOT != 0,
+            remembers: bits & Self::REMEMBERS != 0,
+        }
+    }
+}
+
 /// From a learner to its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromLearner {
@@ -106,8 +140,15 @@ pub enum FromLearner {
     AckEpoch {
         current: Option<Epoch>,
         last: Zxid,
+        plea: Plea,
     },
     Ack(Zxid),
+    /// An ACK of a transaction after which this learner's tree has another digest than the transaction says. To a Java
+    /// leader it is an ACK of what is committed already.
+    Differs {
+        zxid: Zxid,
+        digest: i64,
+    },
     /// The sessions that were active since the last ping, with their timeouts in milliseconds.
     Ping {
         zxid: Zxid,
@@ -128,10 +169,14 @@ pub enum FromLeader {
     LeaderInfo {
         epoch: Epoch,
         protocol: i32,
+        /// A leader of our own, which reads a [`Plea`]. It is told behind the protocol, where a Java learner does not look.
+        hears_pleas: bool,
     },
-    Diff(Zxid),
-    Trunc(Zxid),
-    Snap(Zxid),
+    /// Each with the mark of the leader's transaction at the learner's last zxid, or at the one to cut behind, where the
+    /// leader is one of ours and has it: by that the learner knows whether it is the same history.
+    Diff(Zxid, Option<TxnMark>),
+    Trunc(Zxid, Option<TxnMark>),
+    Snap(Zxid, Option<TxnMark>),
     /// The body is header, record and digest, as the log frames them.
     Proposal {
         zxid: Zxid,
@@ -171,7 +216,19 @@ fn put(out: &mut BytesMut, kind: i32, zxid: Zxid, data: Option<&[u8]>) {
     QuorumPacket { kind, zxid: zxid.0, data, authinfo: None }.encode(out);
 }
 
+/// A Java learner does not look at the data of these.
+fn put_marked(out: &mut BytesMut, kind: i32, zxid: Zxid, mark: Option<TxnMark>) {
+    let data = mark.map(|mark| mark.0.to_be_bytes());
+    put(out, kind, zxid, data.as_ref().map(|data| &data[..]));
+}
+
+fn mark_of(data: Option<Bytes>) -> Result<Option<TxnMark>, DecodeError> {
+    let Some(data) = data.filter(|data| data.len() >= 4) else { return Ok(None) };
+    Ok(Some(TxnMark(SharedReader::new(data).int()? as u32)))
+}
+
 const NO_ZXID: Zxid = Zxid(-1);
+const HEARS_PLEAS: u8 = 1;
 
 impl FromLearner {
     pub fn encode(&self, out: &mut BytesMut) {
@@ -183,11 +240,14 @@ impl FromLearner {
                     .encode(&mut data);
                 put(out, kind, Zxid::new(*accepted, 0), Some(&data));
             }
-            Self::AckEpoch { current, last } => {
-                let epoch = current.map_or(-1, |epoch| epoch.0 as i32);
-                put(out, ACK_EPOCH, *last, Some(&epoch.to_be_bytes()));
+            Self::AckEpoch { current, last, plea } => {
+                let epoch = current.map_or(-1, |epoch| epoch.0 as i32).to_be_bytes();
+                let data = [epoch[0], epoch[1], epoch[2], epoch[3], plea.bits()];
+                let len = if *plea == Plea::default() { 4 } else { 5 };
+                put(out, ACK_EPOCH, *last, Some(&data[..len]));
             }
             Self::Ack(zxid) => put(out, ACK, *zxid, None),
+            Self::Differs { zxid, digest } => put(out, ACK, *zxid, Some(&digest.to_be_bytes())),
             Self::Ping { zxid, touched } => {
                 let mut data = BytesMut::with_capacity(TOUCH_LEN * touched.len());
                 for (session, timeout) in touched {
@@ -231,11 +291,21 @@ impl FromLearner {
                 Self::Info { observer, accepted: zxid.epoch(), id, protocol, config_version }
             }
             ACK_EPOCH => {
-                let epoch = SharedReader::new(data()?).int()?;
+                let from = &mut SharedReader::new(data()?);
+                let epoch = from.int()?;
                 let current = (epoch != -1).then_some(Epoch(i64::from(epoch)));
-                Self::AckEpoch { current, last: zxid }
+                let plea = match from.remaining() {
+                    0 => Plea::default(),
+                    _ => Plea::of_bits(from.take(1)?[0]),
+                };
+                Self::AckEpoch { current, last: zxid, plea }
             }
-            ACK => Self::Ack(zxid),
+            ACK => match packet.data {
+                Some(data) if data.len() == 8 => {
+                    Self::Differs { zxid, digest: SharedReader::new(data).long()? }
+                }
+                _ => Self::Ack(zxid),
+            },
             PING => {
                 let from = &mut SharedReader::new(packet.data.unwrap_or_default());
                 let mut touched = Vec::with_capacity(from.remaining() / 12);
@@ -263,12 +333,14 @@ impl FromLearner {
 impl FromLeader {
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
-            Self::LeaderInfo { epoch, protocol } => {
-                put(out, LEADER_INFO, Zxid::new(*epoch, 0), Some(&protocol.to_be_bytes()));
+            Self::LeaderInfo { epoch, protocol, hears_pleas } => {
+                let [a, b, c, d] = protocol.to_be_bytes();
+                let len = if *hears_pleas { 5 } else { 4 };
+                put(out, LEADER_INFO, Zxid::new(*epoch, 0), Some(&[a, b, c, d, HEARS_PLEAS][..len]));
             }
-            Self::Diff(zxid) => put(out, DIFF, *zxid, None),
-            Self::Trunc(zxid) => put(out, TRUNC, *zxid, None),
-            Self::Snap(zxid) => put(out, SNAP, *zxid, None),
+            Self::Diff(zxid, mark) => put_marked(out, DIFF, *zxid, *mark),
+            Self::Trunc(zxid, mark) => put_marked(out, TRUNC, *zxid, *mark),
+            Self::Snap(zxid, mark) => put_marked(out, SNAP, *zxid, *mark),
             Self::Proposal { zxid, body } => put(out, PROPOSAL, *zxid, Some(body)),
             Self::Commit(zxid) => put(out, COMMIT, *zxid, None),
             Self::CommitAndActivate { zxid, leader } => {
@@ -298,11 +370,14 @@ impl FromLeader {
         let data = || packet.data.clone().ok_or(DecodeError::UnexpectedNull);
         Ok(match packet.kind {
             LEADER_INFO => {
-                Self::LeaderInfo { epoch: zxid.epoch(), protocol: SharedReader::new(data()?).int()? }
+                let from = &mut SharedReader::new(data()?);
+                let protocol = from.int()?;
+                let hears_pleas = from.remaining() > 0 && from.take(1)?[0] == HEARS_PLEAS;
+                Self::LeaderInfo { epoch: zxid.epoch(), protocol, hears_pleas }
             }
-            DIFF => Self::Diff(zxid),
-            TRUNC => Self::Trunc(zxid),
-            SNAP => Self::Snap(zxid),
+            DIFF => Self::Diff(zxid, mark_of(packet.data)?),
+            TRUNC => Self::Trunc(zxid, mark_of(packet.data)?),
+            SNAP => Self::Snap(zxid, mark_of(packet.data)?),
             PROPOSAL => Self::Proposal { zxid, body: data()? },
             COMMIT => Self::Commit(zxid),
             COMMIT_AND_ACTIVATE => {
@@ -462,29 +537,42 @@ mod tests {
         );
         leader_says(
             "00000011 0000000100000000 00000004 00010000 ffffffff",
-            FromLeader::LeaderInfo { epoch: Epoch(1), protocol: PROTOCOL },
+            FromLeader::LeaderInfo { epoch: Epoch(1), protocol: PROTOCOL, hears_pleas: false },
         );
         learner_says(
             "00000012 0000000000000000 00000004 00000000 ffffffff",
-            FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(0) },
+            FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(0), plea: Plea::default() },
         );
         learner_says(
             "00000012 000000010000001a 00000004 00000001 ffffffff",
-            FromLearner::AckEpoch { current: Some(Epoch(1)), last: Zxid(EPOCH + 0x1a) },
+            FromLearner::AckEpoch {
+                current: Some(Epoch(1)),
+                last: Zxid(EPOCH + 0x1a),
+                plea: Plea::default(),
+            },
         );
         // A follower that was away and came back in the same epoch.
         learner_says(
             "00000012 0000000100000017 00000004 ffffffff ffffffff",
-            FromLearner::AckEpoch { current: None, last: Zxid(EPOCH + 0x17) },
+            FromLearner::AckEpoch { current: None, last: Zxid(EPOCH + 0x17), plea: Plea::default() },
         );
     }
 
     #[test]
     fn synchronization_has_javas_bytes() {
-        leader_says("0000000d 0000000000000000 ffffffff ffffffff", FromLeader::Diff(Zxid(0)));
-        leader_says("0000000d 000000010000001c ffffffff ffffffff", FromLeader::Diff(Zxid(EPOCH + 0x1c)));
-        leader_says("0000000e 000000010000001c ffffffff ffffffff", FromLeader::Trunc(Zxid(EPOCH + 0x1c)));
-        leader_says("0000000f 000000010000001a ffffffff ffffffff", FromLeader::Snap(Zxid(EPOCH + 0x1a)));
+        leader_says("0000000d 0000000000000000 ffffffff ffffffff", FromLeader::Diff(Zxid(0), None));
+        leader_says(
+            "0000000d 000000010000001c ffffffff ffffffff",
+            FromLeader::Diff(Zxid(EPOCH + 0x1c), None),
+        );
+        leader_says(
+            "0000000e 000000010000001c ffffffff ffffffff",
+            FromLeader::Trunc(Zxid(EPOCH + 0x1c), None),
+        );
+        leader_says(
+            "0000000f 000000010000001a ffffffff ffffffff",
+            FromLeader::Snap(Zxid(EPOCH + 0x1a), None),
+        );
         let golden = format!("0000000a 0000000100000000 000000e2 '{CONFIG}100000000' ffffffff");
         let config = Some(Bytes::from(format!("{CONFIG}100000000")));
         leader_says(&golden, FromLeader::NewLeader { zxid: Zxid(EPOCH), config });

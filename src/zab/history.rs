@@ -1,7 +1,7 @@
 //! The newest committed transactions in memory: what learners that were away for a short time are sent.
 
 use super::LogEntry;
-use crate::model::Zxid;
+use crate::model::{TxnMark, Zxid};
 use std::collections::VecDeque;
 
 /// Committed transactions without a gap, oldest first, behind `start`.
@@ -74,6 +74,12 @@ impl History {
         if self.entries.is_empty() && self.start > zxid {
             self.start = zxid;
         }
+    }
+
+    /// The mark of this transaction, where it is here.
+    pub fn mark(&self, zxid: Zxid) -> Option<TxnMark> {
+        let at = self.entries.binary_search_by(|entry| entry.zxid.cmp(&zxid)).ok()?;
+        TxnMark::of(&self.entries[at].body)
     }
 
     pub fn place(&self, zxid: Zxid) -> Place {

@@ -3,11 +3,11 @@
 
 use super::{
     Debt, DiskDone, DiskOp, Entry, Event, History, LinkAction, Misbehaved, NO_DATA, Next, Outputs, Server,
-    parse_config,
+    Tree, parse_config,
 };
 use crate::ensemble::Ensemble;
-use crate::model::{Epoch, LinkId, ServerId, Zxid};
-use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, OBSERVE, PROTOCOL};
+use crate::model::{Epoch, LinkId, ServerId, TxnMark, Zxid};
+use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
 use std::collections::VecDeque;
 
 /// Dials that are tried before a new election: the leader may need a moment to open its port.
@@ -72,6 +72,12 @@ pub struct Learner {
     unacked: VecDeque<Zxid>,
     /// NEWLEADER's configuration, active from UPTODATE on.
     config: Option<Ensemble>,
+    /// The leader is one of ours.
+    hears_pleas: bool,
+    /// The leader has all that this server has: nothing is lost where its snapshot takes the place of that.
+    is_contained: bool,
+    /// The tree differs from the leader's. Until then the leader may find that it is its own that is wrong.
+    doubted_until: Option<u64>,
     over: bool,
 }
 
@@ -101,6 +107,9 @@ impl Learner {
             is_held: false,
             unacked: VecDeque::new(),
             config: None,
+            hears_pleas: false,
+            is_contained: false,
+            doubted_until: None,
             over: false,
         }
     }
@@ -131,7 +140,7 @@ impl Learner {
 
     /// Until when this server may take its leader for one.
     pub fn lease(&self) -> u64 {
-        if self.is_live() { self.deadline } else { 0 }
+        if self.is_live() && self.doubted_until.is_none() { self.deadline } else { 0 }
     }
 
     pub(super) fn on_dialed(&mut self, now: u64, link: LinkId, server: &Server, out: &mut Outputs) {
@@ -171,6 +180,32 @@ impl Learner {
         if !self.over {
             self.over = true;
             out.events.push_back(Event::Lost { why, next: Next::Election });
+        }
+    }
+
+    /// The tree differs from the leader's after `zxid`. Nobody is answered any more. The leader is told first: where a quorum
+    /// has the same tree as this server, the leader steps down.
+    pub(super) fn doubt(
+        &mut self,
+        now: u64,
+        zxid: Zxid,
+        digest: i64,
+        server: &Server,
+        out: &mut Outputs,
+    ) -> bool {
+        if self.doubted_until.is_some() || self.over {
+            return false;
+        }
+        self.doubted_until = Some(now + server.settings.tick_ms);
+        if let Some(link) = self.link.filter(|_| self.is_live() && self.hears_pleas) {
+            out.tell_leader(link, &FromLearner::Differs { zxid, digest });
+        }
+        true
+    }
+
+    pub(super) fn abandon(&mut self, why: &str, out: &mut Outputs) {
+        if self.stage != Stage::Live {
+            self.lose(why.into(), out);
         }
     }
 
@@ -238,13 +273,16 @@ impl Learner {
         out: &mut Outputs,
     ) -> Result<(), Misbehaved> {
         match packet {
-            FromLeader::Trunc(to) | FromLeader::Snap(to) if to < Zxid::ZERO => {
+            FromLeader::Trunc(to, _) | FromLeader::Snap(to, _) if to < Zxid::ZERO => {
                 Err(Misbehaved(format!("a history that ends at {to}, which is negative")))
             }
-            FromLeader::LeaderInfo { epoch, protocol } => self.on_leader_info(epoch, protocol, server, out),
-            FromLeader::Diff(_) => self.on_diff(server, out),
-            FromLeader::Trunc(to) => self.on_trunc(to, server, out),
-            FromLeader::Snap(zxid) => self.open("SNAP").map(|()| self.stage = Stage::Receiving(zxid)),
+            FromLeader::LeaderInfo { epoch, protocol, hears_pleas } => {
+                self.hears_pleas = hears_pleas;
+                self.on_leader_info(epoch, protocol, server, out)
+            }
+            FromLeader::Diff(_, mark) => self.on_diff(mark, server, out),
+            FromLeader::Trunc(to, mark) => self.on_trunc(to, mark, server, out),
+            FromLeader::Snap(zxid, mark) => self.on_snap(zxid, mark, server, out),
             FromLeader::Proposal { body, .. } if self.observer && self.is_live() => {
                 drop(body);
                 Ok(())
@@ -328,9 +366,20 @@ impl Learner {
             Debt::AtLeast(epoch, zxid) if self.claimed <= epoch => zxid,
             _ => Zxid::ZERO,
         };
-        let last = if self.forgetful && !server.is_new() { NO_DATA } else { server.log_end };
+        let plea = Plea {
+            forgetful: self.forgetful && !server.is_new(),
+            snapshot: server.tree == Tree::Wrong,
+            remembers: server.log_end == Zxid::ZERO && !self.forgetful,
+        };
+        // A Java leader counts nobody whose data is missing: it has to count who has none, or empty servers that follow one
+        // with data would never be a quorum. They followed only after all had told what they have.
+        let is_partial = plea.forgetful && server.log_end > Zxid::ZERO;
+        let needs_all = is_partial || (plea.snapshot && !self.hears_pleas);
+        let last = if needs_all { NO_DATA } else { server.log_end };
+        let current = current.map(|_| server.history_epoch());
         if let Some(link) = self.link {
-            out.tell_leader(link, &FromLearner::AckEpoch { current, last });
+            let plea = if self.hears_pleas { plea } else { Plea::default() };
+            out.tell_leader(link, &FromLearner::AckEpoch { current, last, plea });
         }
     }
 
@@ -341,8 +390,16 @@ impl Learner {
     }
 
     /// What this server has is part of the leader's history, with what it had logged and not heard to be committed.
-    fn on_diff(&mut self, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+    fn on_diff(
+        &mut self,
+        mark: Option<TxnMark>,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
         self.open("DIFF")?;
+        if !self.is_of_one_history(server.log_end, mark, server, out) {
+            return Ok(());
+        }
         self.stage = Stage::Syncing;
         if self.forgetful {
             // With some of it here, a crash must not make this server forget that it has forgotten.
@@ -352,10 +409,73 @@ impl Learner {
         Ok(())
     }
 
-    fn on_trunc(&mut self, to: Zxid, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+    /// Whether the leader has the same transaction at this zxid. A zxid is given once in an ensemble: with another one there,
+    /// the two histories have nothing to do with each other, and no part of this one may be mixed with the leader's.
+    fn is_of_one_history(
+        &mut self,
+        zxid: Zxid,
+        mark: Option<TxnMark>,
+        server: &Server,
+        out: &mut Outputs,
+    ) -> bool {
+        let own = server.mark(zxid);
+        let differs = own.is_some() && mark.is_some() && own != mark;
+        if differs {
+            self.refuse(format!("transaction {zxid} is another one there"), out);
+        }
+        !differs
+    }
+
+    /// Whether the leader's history begins with this transaction, and all that this server has was committed before.
+    fn skips_committed(&self, first: Zxid, server: &Server) -> bool {
+        let committed = server.committed_at_start;
+        let begins = self.stage == Stage::Syncing && server.kept.is_some() && server.log_end == Zxid::ZERO;
+        begins && committed > Zxid::ZERO && committed < first
+    }
+
+    /// This server keeps what it has, and does not follow.
+    fn refuse(&mut self, what: String, out: &mut Outputs) {
+        self.over = true;
+        out.events.push_back(Event::Refused { leader: self.leader, what });
+    }
+
+    pub(super) fn refuse_over(&mut self, link: LinkId, what: String, out: &mut Outputs) {
+        if !self.over && self.link == Some(link) {
+            self.refuse(what, out);
+        }
+    }
+
+    fn on_snap(
+        &mut self,
+        zxid: Zxid,
+        mark: Option<TxnMark>,
+        server: &Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
+        self.open("SNAP")?;
+        if !self.is_of_one_history(server.log_end, mark, server, out) {
+            return Ok(());
+        }
+        // A wrong tree may come from wrong files: they are of use to whoever looks for the cause.
+        let is_good = server.tree != Tree::Wrong;
+        self.is_contained = is_good && mark.is_some() && server.mark(server.log_end) == mark;
+        self.stage = Stage::Receiving(zxid);
+        Ok(())
+    }
+
+    fn on_trunc(
+        &mut self,
+        to: Zxid,
+        mark: Option<TxnMark>,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), Misbehaved> {
         self.open("TRUNC")?;
         if to > server.log_end {
             return Err(Misbehaved(format!("TRUNC to {to}, where the log ends at {}", server.log_end)));
+        }
+        if !self.is_of_one_history(to, mark, server, out) {
+            return Ok(());
         }
         self.stage = Stage::Truncating;
         server.tail.retain(|entry| entry.zxid <= to);
@@ -405,6 +525,11 @@ impl Learner {
         // A Java leader's queue may begin before the snapshot that it sent ahead of it; and some leaders send an observer
         // the proposals that it will be informed of.
         if zxid <= last {
+            return Ok(());
+        }
+        if self.skips_committed(zxid, server) {
+            let committed = server.committed_at_start;
+            self.refuse(format!("it begins with {zxid}, behind this server's {committed}"), out);
             return Ok(());
         }
         let entry = Entry::decode(body)?;
@@ -488,6 +613,11 @@ impl Learner {
             server.see(config.clone(), out);
             self.config = Some(config);
         }
+        if self.skips_committed(Zxid(i64::MAX), server) {
+            let committed = server.committed_at_start;
+            self.refuse(format!("it is empty, and this server has transactions up to {committed}"), out);
+            return Ok(());
+        }
         self.stage = Stage::Flushing(server.log_end.max(self.owed));
         Ok(())
     }
@@ -498,7 +628,7 @@ impl Learner {
         out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
         self.stage = Stage::Live;
         self.deadline = now + server.settings.sync_ms();
-        server.is_proven(out);
+        server.is_proven(now, out);
         out.events.push_back(Event::Learns(self.epoch));
         let Some(config) = self.config.take() else { return Ok(()) };
         let version = Zxid(config.version());
@@ -571,7 +701,7 @@ impl Learner {
             && server.durable >= zxid
         {
             self.stage = Stage::Entering;
-            server.install(out);
+            server.install(now, self.is_contained, out);
             server.disk(DiskOp::SaveCurrent(self.epoch), out);
         }
         if matches!(self.stage, Stage::Synced | Stage::Live)
@@ -608,9 +738,14 @@ impl Learner {
 
     // Time.
 
-    pub(super) fn on_tick(&mut self, now: u64, server: &Server, out: &mut Outputs) {
+    pub(super) fn on_tick(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
         if self.over {
             return;
+        }
+        if self.doubted_until.is_some_and(|until| now >= until) {
+            server.tree = Tree::Wrong;
+            let why = format!("the tree differs from that of server {}: it has to be replaced", self.leader);
+            return self.lose(why, out);
         }
         if let Stage::Dialing { retry_at: Some(at) } = self.stage
             && now >= at
@@ -631,10 +766,11 @@ impl Learner {
     }
 
     pub(super) fn next_wake(&self) -> u64 {
-        match self.stage {
+        let wake = match self.stage {
             Stage::Dialing { retry_at } => retry_at.unwrap_or(self.give_up_at),
             _ => self.deadline,
-        }
+        };
+        self.doubted_until.map_or(wake, |until| until.min(wake))
     }
 
     pub(super) fn end(self, out: &mut Outputs) {

@@ -18,7 +18,7 @@ pub use learner::{DESIGNATED, Learner};
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 
 use crate::ensemble::{Ensemble, View};
-use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
+use crate::model::{Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::{Bytes, BytesMut};
@@ -145,6 +145,8 @@ pub struct Position {
     pub debt: Debt,
     /// It has nothing, and may not take part until an established leader gave it everything (`db.autocreate=false`).
     pub abstains: bool,
+    /// All up to here was committed for sure, whatever came after.
+    pub committed: Zxid,
 }
 
 /// What a server may have acknowledged and does not have any more. Kept on disk until it has that, or until a leader
@@ -172,6 +174,30 @@ impl Debt {
     }
 }
 
+/// How a server thinks of its own tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// It is the one that its history gives.
+    Right,
+    /// It is not, though the history is whole: this server serves nobody, leads nobody, and takes a snapshot.
+    Wrong,
+    /// It was replaced. Where it differs again before this time (monotonic milliseconds), the digests differ rather than
+    /// the trees, and another snapshot would not help.
+    Replaced { until: u64 },
+}
+
+/// What a tree that has another digest than its leader's means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// This server stops serving, and takes a snapshot from a leader.
+    Replace,
+    /// It was replaced a short while ago, or there is nobody to take a snapshot from.
+    ServeOn,
+}
+
+/// So long a tree is not replaced twice, in milliseconds.
+const REPLACED_MS: u64 = 600_000;
+
 /// Where a server stood before it was sent a snapshot, and stands again should the leader's history not come through.
 #[derive(Debug)]
 struct Kept {
@@ -198,6 +224,13 @@ pub struct Server {
     pub tail: VecDeque<Entry>,
     pub debt: Debt,
     pub abstains: bool,
+    pub tree: Tree,
+    /// What this process found on its disk was committed up to here, for sure.
+    pub committed_at_start: Zxid,
+    /// It was said that the tree differs.
+    told_doubt: bool,
+    /// This server gave way to a server that has a history; not again before then.
+    gives_way_at: u64,
     /// What the files have beside a leader's history that is not complete yet.
     kept: Option<Kept>,
     /// Work that the disk has not reported back, appends aside.
@@ -222,6 +255,10 @@ impl Server {
             tail: VecDeque::new(),
             debt: at.debt,
             abstains: at.abstains,
+            tree: Tree::Right,
+            committed_at_start: at.committed,
+            told_doubt: false,
+            gives_way_at: 0,
             kept: None,
             disk_ops: 0,
             unlogged_bytes: VecDeque::new(),
@@ -279,6 +316,12 @@ impl Server {
         }
     }
 
+    /// The epoch of the history that this server has. One without a transaction is of no epoch: whoever has transactions
+    /// has more than a server that saw an empty ensemble open one.
+    pub fn history_epoch(&self) -> Epoch {
+        if self.log_end == Zxid::ZERO { Epoch(0) } else { self.current }
+    }
+
     /// It has nothing, and has heard of nobody who has: the ensemble is new, as far as it knows.
     pub fn is_new(&self) -> bool {
         self.log_end == Zxid::ZERO && self.current == Epoch(0) && self.debt == Debt::None
@@ -287,6 +330,16 @@ impl Server {
     /// It can't say what it has acknowledged before.
     pub fn is_forgetful(&self) -> bool {
         self.debt == Debt::Unknown || self.abstains || self.is_new()
+    }
+
+    /// Whether this server, which leads, has nothing, and lets a server that has something have the lead. Anybody may claim
+    /// to have something: not again before the time in which such a server would have been elected.
+    fn gives_way(&mut self, now: u64) -> bool {
+        let gives_way = self.log_end == Zxid::ZERO && now >= self.gives_way_at;
+        if gives_way {
+            self.gives_way_at = now + self.settings.init_ms();
+        }
+        gives_way
     }
 
     /// Another server tells that there is a history: where this one is new, which is returned, it begins none any more
@@ -315,9 +368,24 @@ impl Server {
     }
 
     /// An established leader has given it everything.
-    fn is_proven(&mut self, out: &mut Outputs) {
+    fn is_proven(&mut self, now: u64, out: &mut Outputs) {
         self.abstains = false;
+        self.has_new_tree(now);
         self.save_debt(Debt::None, out);
+    }
+
+    /// Whatever the tree was before, it is the leader's now.
+    fn has_new_tree(&mut self, now: u64) {
+        if self.tree == Tree::Wrong {
+            self.tree = Tree::Replaced { until: now + REPLACED_MS };
+            self.told_doubt = false;
+        }
+    }
+
+    /// The mark of a transaction, where it is in memory.
+    fn mark(&self, zxid: Zxid) -> Option<TxnMark> {
+        let in_tail = self.tail.iter().rev().find(|entry| entry.zxid == zxid);
+        in_tail.and_then(|entry| TxnMark::of(&entry.body)).or_else(|| self.history.mark(zxid))
     }
 
     fn stage(&mut self, link: LinkId, zxid: Zxid, out: &mut Outputs) {
@@ -335,9 +403,10 @@ impl Server {
     }
 
     /// The leader's history is on disk behind the snapshot, if there was one.
-    fn install(&mut self, out: &mut Outputs) {
+    fn install(&mut self, now: u64, contained: bool, out: &mut Outputs) {
         if self.kept.take().is_some() {
-            self.disk(DiskOp::Install, out);
+            self.disk(DiskOp::Install { contained }, out);
+            self.has_new_tree(now);
             if self.view.pending().is_none() {
                 self.disk(DiskOp::SaveConfig(ConfigFile::NoNext), out);
             }
@@ -538,6 +607,13 @@ impl Zab {
         }
     }
 
+    /// What the leader has sent can't be what became of this server's history.
+    pub fn refuse(&mut self, link: LinkId, what: String, out: &mut Outputs) {
+        if let Term::Learning(learner) = &mut self.term {
+            learner.refuse_over(link, what, out);
+        }
+    }
+
     /// The leader's snapshot has arrived as a whole. Whether it is installed: it may come too late.
     pub fn on_snapshot(&mut self, now: u64, link: LinkId, zxid: Zxid, out: &mut Outputs) -> bool {
         match &mut self.term {
@@ -589,7 +665,7 @@ impl Zab {
                 leader.on_tick(now, &mut self.server, out);
                 leader.advance(now, &mut self.server, out);
             }
-            Term::Learning(learner) => learner.on_tick(now, &self.server, out),
+            Term::Learning(learner) => learner.on_tick(now, &mut self.server, out),
         }
     }
 
@@ -625,6 +701,51 @@ impl Zab {
             Term::Leading(leader) if leader.is_established() => leader.lease(&self.server),
             Term::Leading(_) => 0,
             Term::Learning(learner) => learner.lease(),
+        }
+    }
+
+    /// This server's tree has another digest than the transaction says. What is to be told of it, if anything is.
+    /// Transactions of earlier epochs prove nothing: the leader that wrote their digests may have had the wrong tree.
+    pub fn doubt_tree(&mut self, now: u64, zxid: Zxid, digest: i64, out: &mut Outputs) -> Option<Doubt> {
+        let server = &mut self.server;
+        let epoch = match &self.term {
+            Term::None => return None,
+            Term::Leading(leader) => leader.epoch(),
+            Term::Learning(learner) => learner.epoch(),
+        };
+        if zxid.epoch() != epoch {
+            return None;
+        }
+        let no_help = match &self.term {
+            Term::Leading(leader) if leader.is_alone() => true,
+            _ => matches!(server.tree, Tree::Replaced { until } if now < until),
+        };
+        if no_help {
+            let told = std::mem::replace(&mut server.told_doubt, true);
+            return (!told).then_some(Doubt::ServeOn);
+        }
+        let is_news = match &mut self.term {
+            Term::None => false,
+            Term::Leading(leader) => {
+                server.tree = Tree::Wrong;
+                leader.doubt(zxid, out)
+            }
+            Term::Learning(learner) => learner.doubt(now, zxid, digest, server, out),
+        };
+        is_news.then_some(Doubt::Replace)
+    }
+
+    /// Nobody can be elected while this server takes its own tree for wrong, or so it seems: it takes part again.
+    pub fn trust_tree(&mut self, now: u64) {
+        self.server.tree = Tree::Replaced { until: now + REPLACED_MS };
+    }
+
+    /// The election went another way: a term that is not established has nothing to wait for.
+    pub fn abandon(&mut self, why: &str, out: &mut Outputs) {
+        match &mut self.term {
+            Term::None => {}
+            Term::Leading(leader) => leader.abandon(why, out),
+            Term::Learning(learner) => learner.abandon(why, out),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Debt, Entry, LogEntry};
 use crate::ensemble::Ensemble;
-use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
+use crate::model::{Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -28,7 +28,10 @@ pub enum DiskOp {
         zxid: Zxid,
     },
     /// That snapshot, and what was appended behind it, take the place of everything else.
-    Install,
+    Install {
+        /// The leader has all of it: it need not be kept aside.
+        contained: bool,
+    },
     /// They go, and all is as before: the log ends at `to`.
     Unstage {
         to: Zxid,
@@ -77,7 +80,10 @@ pub enum Feed {
     /// The log's transactions behind `after` up to `upto`, each as PROPOSAL and COMMIT.
     Log { after: Zxid, upto: Zxid },
     /// SNAP with the newest snapshot file.
-    Snapshot,
+    Snapshot {
+        /// Of the learner's last transaction, where this server has that one.
+        mark: Option<TxnMark>,
+    },
 }
 
 impl Feed {
@@ -90,10 +96,13 @@ impl Feed {
 /// Where a zxid stands in the log on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Located {
-    Within,
-    /// It is not there; this is the transaction before it.
-    Behind(Zxid),
-    /// The log does not reach back so far, or a snapshot is the shorter way.
+    /// With the mark of the transaction.
+    Within(Option<TxnMark>),
+    /// It is not there; this is the transaction before it, and its mark.
+    Behind(Zxid, Option<TxnMark>),
+    /// It is there, and a snapshot is the shorter way.
+    Far(Option<TxnMark>),
+    /// The log does not reach back so far, or what lies behind is too much.
     Unusable,
 }
 
@@ -139,6 +148,11 @@ pub enum Event {
     Lost {
         why: String,
         next: Next,
+    },
+    /// The leader's history shares nothing with this server's, which keeps its own and ends.
+    Refused {
+        leader: ServerId,
+        what: String,
     },
     /// The configurations changed.
     Reconfigured,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::jute::records::{ErrorTxn, SetDataTxn, TxnHeader};
-use crate::wire::quorum::{Forwarded, OBSERVE, PROTOCOL, take};
+use crate::wire::quorum::{Forwarded, OBSERVE, PROTOCOL, Plea, take};
 
 const LINK: LinkId = LinkId(1);
 
@@ -28,6 +28,7 @@ pub(crate) fn settings(me: ServerId) -> Settings {
 fn new() -> Zab {
     let three = Ensemble::parse("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2").unwrap();
     let at = Position {
+        committed: Zxid::ZERO,
         accepted: Epoch(0),
         current: Epoch(0),
         last: Zxid::ZERO,
@@ -51,14 +52,19 @@ fn proposal(zxid: Zxid) -> FromLeader {
 fn join(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
     zab.learn(0, leader, epoch, out);
     zab.on_dialed(0, link, out);
-    zab.on_leader_packet(0, link, FromLeader::LeaderInfo { epoch, protocol: PROTOCOL }, out);
+    zab.on_leader_packet(
+        0,
+        link,
+        FromLeader::LeaderInfo { epoch, protocol: PROTOCOL, hears_pleas: true },
+        out,
+    );
     zab.on_disk(0, DiskDone::AcceptedSaved(epoch), out);
 }
 
 /// Follows a leader up to its DIFF.
 fn follow(zab: &mut Zab, link: LinkId, leader: ServerId, epoch: Epoch, out: &mut Outputs) {
     join(zab, link, leader, epoch, out);
-    zab.on_leader_packet(0, link, FromLeader::Diff(Zxid::ZERO), out);
+    zab.on_leader_packet(0, link, FromLeader::Diff(Zxid::ZERO, None), out);
 }
 
 fn enter(zab: &mut Zab, link: LinkId, epoch: Epoch, out: &mut Outputs) {
@@ -105,7 +111,7 @@ fn what_is_left_of_a_cut_log_is_delivered() {
 
     let link = LinkId(2);
     join(&mut zab, link, ServerId(3), Epoch(2), &mut out);
-    zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
+    zab.on_leader_packet(0, link, FromLeader::Trunc(kept, None), &mut out);
     assert_eq!(out.disk.pop(), Some(DiskOp::Truncate { to: kept, reload: false }));
     assert_eq!(delivered(&mut out), [kept]);
 }
@@ -121,7 +127,7 @@ fn stage(zab: &mut Zab, last: Zxid, snapshot: Zxid, out: &mut Outputs) {
     zab.end_term(out);
     let link = LinkId(2);
     join(zab, link, ServerId(3), Epoch(2), out);
-    zab.on_leader_packet(0, link, FromLeader::Snap(snapshot), out);
+    zab.on_leader_packet(0, link, FromLeader::Snap(snapshot, None), out);
     assert!(zab.on_snapshot(0, link, snapshot, out));
     assert_eq!(out.disk.pop(), Some(DiskOp::Stage { link, zxid: snapshot }));
     zab.on_disk(0, DiskDone::Staged(snapshot), out);
@@ -159,14 +165,14 @@ fn a_snapshot_takes_its_place_with_the_log_behind_it() {
     assert_eq!(out.disk, [], "the log is not on disk");
     zab.on_disk(0, DiskDone::Logged(next), &mut out);
     let no_next = DiskOp::SaveConfig(ConfigFile::NoNext);
-    assert_eq!(out.disk, [DiskOp::Install, no_next, DiskOp::SaveCurrent(Epoch(2))]);
+    assert_eq!(out.disk, [DiskOp::Install { contained: false }, no_next, DiskOp::SaveCurrent(Epoch(2))]);
     zab.end_term(&mut out);
     assert!(!out.disk.iter().any(|op| matches!(op, DiskOp::Unstage { .. })), "there is no way back");
 }
 
 #[test]
 fn no_history_ends_before_zero() {
-    for packet in [FromLeader::Trunc(Zxid(-1)), FromLeader::Snap(Zxid(-1))] {
+    for packet in [FromLeader::Trunc(Zxid(-1), None), FromLeader::Snap(Zxid(-1), None)] {
         let (mut zab, mut out) = (new(), Outputs::default());
         join(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
         zab.on_leader_packet(0, LINK, packet, &mut out);
@@ -197,7 +203,7 @@ fn lead(zab: &mut Zab, out: &mut Outputs) {
     zab.lead(0, out);
     welcome(zab, LINK, ServerId(2), Epoch(0), out);
     zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), out);
-    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
     zab.on_learner_packet(0, LINK, ack, out);
     zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), out);
     zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), out);
@@ -240,7 +246,7 @@ fn a_leader_tells_newcomers_the_committed_configuration() {
     };
     let link = LinkId(2);
     welcome(&mut zab, link, ServerId(3), Epoch(0), &mut out);
-    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
     zab.on_learner_packet(0, link, ack, &mut out);
     assert_eq!(last_told(&out), "100000000", "the other one may never be committed");
 }
@@ -255,7 +261,7 @@ fn after_a_history_was_heard_of_no_new_one_is_begun() {
     zab.lead(0, &mut out);
     welcome(&mut zab, LINK, ServerId(2), Epoch(0), &mut out);
     zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
-    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
     zab.on_learner_packet(0, LINK, ack.clone(), &mut out);
     assert!(!out.disk.contains(&DiskOp::SaveCurrent(Epoch(1))), "{:?}", out.disk);
 
@@ -273,21 +279,21 @@ fn where_the_leaders_log_is_damaged_learners_get_a_snapshot() {
     zab.lead(0, &mut out);
     welcome(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
     zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
-    let ack = |last| FromLearner::AckEpoch { current: Some(Epoch(1)), last };
+    let ack = |last| FromLearner::AckEpoch { current: Some(Epoch(1)), last, plea: Plea::default() };
     zab.on_learner_packet(0, LINK, ack(end), &mut out);
 
     let (first, second) = (LinkId(2), LinkId(3));
     welcome(&mut zab, first, ServerId(3), Epoch(1), &mut out);
     zab.on_learner_packet(0, first, ack(old), &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Locate(old)))));
-    zab.on_located(0, first, Located::Within, &mut out);
+    zab.on_located(0, first, Located::Within(None), &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Log { after: old, upto: end }))));
     zab.on_feed_failed(0, first, "log.1 is damaged".into(), &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Close("log.1 is damaged".into()))));
 
     welcome(&mut zab, second, ServerId(3), Epoch(1), &mut out);
     zab.on_learner_packet(0, second, ack(old), &mut out);
-    assert_eq!(out.links.pop(), Some((second, LinkAction::Feed(Feed::Snapshot))));
+    assert_eq!(out.links.pop(), Some((second, LinkAction::Feed(Feed::Snapshot { mark: None }))));
 }
 
 #[test]
@@ -306,7 +312,7 @@ fn a_proposed_configuration_that_is_cut_off_the_log_is_withdrawn() {
 
     let link = LinkId(2);
     join(&mut zab, link, ServerId(3), Epoch(2), &mut out);
-    zab.on_leader_packet(0, link, FromLeader::Trunc(kept), &mut out);
+    zab.on_leader_packet(0, link, FromLeader::Trunc(kept, None), &mut out);
     zab.on_disk(0, DiskDone::Truncated(kept), &mut out);
     assert_eq!(zab.server.view.pending(), None);
     assert_eq!(out.disk.pop(), Some(DiskOp::SaveConfig(ConfigFile::NoNext)));
@@ -343,7 +349,7 @@ fn of_two_links_of_a_server_the_newer_is_synchronized() {
     }
     zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
     for link in 1..=3 {
-        let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+        let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
         zab.on_learner_packet(0, LinkId(link), ack, &mut out);
     }
     let closed: Vec<_> =
@@ -391,10 +397,18 @@ fn who_accepted_a_later_epoch_deposes_nobody_and_observes() {
         let link = LinkId(3);
         welcome(&mut zab, link, ServerId(3), Epoch(2), &mut out);
         let epoch = Epoch(1);
-        assert_eq!(packets(&mut out, link), [FromLeader::LeaderInfo { epoch, protocol: OBSERVE }]);
-        zab.on_learner_packet(0, link, FromLearner::AckEpoch { current: None, last: Zxid::ZERO }, &mut out);
+        assert_eq!(
+            packets(&mut out, link),
+            [FromLeader::LeaderInfo { epoch, protocol: OBSERVE, hears_pleas: true }]
+        );
+        zab.on_learner_packet(
+            0,
+            link,
+            FromLearner::AckEpoch { current: None, last: Zxid::ZERO, plea: Plea::default() },
+            &mut out,
+        );
         let synchronized = packets(&mut out, link);
-        assert!(matches!(synchronized[..], [FromLeader::Diff(_), FromLeader::NewLeader { .. }]));
+        assert!(matches!(synchronized[..], [FromLeader::Diff(..), FromLeader::NewLeader { .. }]));
         zab.on_learner_packet(0, link, FromLearner::Ack(Zxid::new(epoch, 0)), &mut out);
         assert_eq!(packets(&mut out, link), [FromLeader::UpToDate]);
 
@@ -421,14 +435,22 @@ fn who_accepted_a_later_epoch_waits_until_this_one_is_established() {
     welcome(&mut zab, LinkId(3), ServerId(3), Epoch(2), &mut out);
     zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(1)), &mut out);
     for (link, current) in [(LinkId(3), None), (LINK, Some(Epoch(0)))] {
-        zab.on_learner_packet(0, link, FromLearner::AckEpoch { current, last: Zxid::ZERO }, &mut out);
+        zab.on_learner_packet(
+            0,
+            link,
+            FromLearner::AckEpoch { current, last: Zxid::ZERO, plea: Plea::default() },
+            &mut out,
+        );
     }
     zab.on_disk(0, DiskDone::CurrentSaved(Epoch(1)), &mut out);
-    assert_eq!(packets(&mut out, LinkId(3)), [FromLeader::LeaderInfo { epoch: Epoch(1), protocol: OBSERVE }]);
+    assert_eq!(
+        packets(&mut out, LinkId(3)),
+        [FromLeader::LeaderInfo { epoch: Epoch(1), protocol: OBSERVE, hears_pleas: true }]
+    );
     zab.on_learner_packet(0, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
     assert!(out.events.contains(&Event::Leads(Epoch(1))), "{:?}", out.events);
     let synchronized = packets(&mut out, LinkId(3));
-    assert!(matches!(synchronized[..], [FromLeader::Diff(_), FromLeader::NewLeader { .. }]));
+    assert!(matches!(synchronized[..], [FromLeader::Diff(..), FromLeader::NewLeader { .. }]));
 }
 
 #[test]
@@ -438,12 +460,17 @@ fn a_promise_of_a_later_epoch_is_kept_while_observing() {
         (zab.server.accepted, zab.server.current) = (Epoch(4), Epoch(current));
         zab.learn(0, ServerId(2), Epoch(2), &mut out);
         zab.on_dialed(0, LINK, &mut out);
-        zab.on_leader_packet(0, LINK, FromLeader::LeaderInfo { epoch: Epoch(2), protocol }, &mut out);
+        zab.on_leader_packet(
+            0,
+            LINK,
+            FromLeader::LeaderInfo { epoch: Epoch(2), protocol, hears_pleas: true },
+            &mut out,
+        );
         let is_lost = out.events.iter().any(|event| matches!(event, Event::Lost { .. }));
         assert_eq!(is_lost, !observes, "{:?}", out.events);
         assert!(out.disk.is_empty(), "{:?}", out.disk);
         if observes {
-            zab.on_leader_packet(0, LINK, FromLeader::Diff(Zxid::ZERO), &mut out);
+            zab.on_leader_packet(0, LINK, FromLeader::Diff(Zxid::ZERO, None), &mut out);
             enter(&mut zab, LINK, Epoch(2), &mut out);
             out.disk.clear();
             assert_eq!(zab.server.accepted, Epoch(4));
@@ -491,7 +518,7 @@ fn stages() -> [(&'static str, Vec<FromLearner>); 5] {
         protocol: PROTOCOL,
         config_version: 0,
     };
-    let accepts = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO };
+    let accepts = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
     let synced = FromLearner::Ack(Zxid::new(Epoch(1), 0));
     [
         ("a stranger", vec![]),
@@ -561,7 +588,11 @@ fn a_learner_with_the_same_history_of_a_later_epoch_is_not_ahead() {
         zab.lead(0, &mut out);
         welcome(&mut zab, LINK, ServerId(2), Epoch(3), &mut out);
         zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(4)), &mut out);
-        let ack = FromLearner::AckEpoch { current: Some(Epoch(3)), last: Zxid::new(Epoch(2), last) };
+        let ack = FromLearner::AckEpoch {
+            current: Some(Epoch(3)),
+            last: Zxid::new(Epoch(2), last),
+            plea: Plea::default(),
+        };
         zab.on_learner_packet(0, LINK, ack, &mut out);
         assert_eq!(out.disk.contains(&DiskOp::SaveCurrent(Epoch(4))), expected, "{:?}", out.links);
     }

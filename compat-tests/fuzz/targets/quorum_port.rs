@@ -16,7 +16,7 @@ use zabra::model::{Epoch, LinkId, Op, ServerId, SessionId, Zxid};
 use zabra::replica::{Input, QuorumInput};
 use zabra::tree::{Database, Loader, open_entry};
 use zabra::wire::election::PeerState;
-use zabra::wire::quorum::{Forwarded, FromLeader, FromLearner, PROTOCOL, Packet, SIGNATURE, take};
+use zabra::wire::quorum::{Forwarded, FromLeader, FromLearner, PROTOCOL, Packet, Plea, SIGNATURE, take};
 use zabra::wire::txn::{Txn, TxnBody};
 
 const MAX: usize = 1 << 20;
@@ -75,7 +75,7 @@ fn lead(first: u8, mut script: Script<'_>) {
                 protocol: PROTOCOL,
                 config_version: 0,
             },
-            FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO },
+            FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() },
             FromLearner::Ack(Zxid::new(Epoch(1), 0)),
         ] {
             learner_says(&mut server, &mut streams, link, &packet);
@@ -137,12 +137,14 @@ fn learner_packet(script: &mut Script<'_>) -> FromLearner {
         1 => FromLearner::AckEpoch {
             current: script.byte().filter(|epoch| *epoch < 16).map(|epoch| Epoch(i64::from(epoch))),
             last: script.zxid(),
+            plea: Plea { forgetful: script.byte() == Some(1), snapshot: script.byte() == Some(1), remembers: false },
         },
         2 | 3 => FromLearner::Ack(script.zxid()),
         4 => FromLearner::Ping {
             zxid: script.zxid(),
             touched: vec![(SessionId(script.number()), script.number() as i32)],
         },
+        7 => FromLearner::Differs { zxid: script.zxid(), digest: script.number() },
         5 => FromLearner::Revalidate {
             session: SessionId(script.number()),
             timeout_ms: script.number() as i32,
@@ -197,8 +199,8 @@ fn learn(first: u8, mut script: Script<'_>) {
     if first & 4 == 0 {
         let link = server.link(true);
         let packets = [
-            FromLeader::LeaderInfo { epoch, protocol: PROTOCOL },
-            FromLeader::Diff(Zxid::ZERO),
+            FromLeader::LeaderInfo { epoch, protocol: PROTOCOL, hears_pleas: true },
+            FromLeader::Diff(Zxid::ZERO, None),
             FromLeader::NewLeader { zxid: Zxid::new(epoch, 0), config: None },
             FromLeader::UpToDate,
         ];
@@ -238,10 +240,10 @@ fn learn(first: u8, mut script: Script<'_>) {
 
 fn leader_packet(script: &mut Script<'_>) -> FromLeader {
     match script.byte().unwrap_or(0) & 15 {
-        0 => FromLeader::LeaderInfo { epoch: Epoch(script.number()), protocol: PROTOCOL },
-        1 => FromLeader::Diff(script.zxid()),
-        2 => FromLeader::Trunc(script.zxid()),
-        3 => FromLeader::Snap(script.zxid()),
+        0 => FromLeader::LeaderInfo { epoch: Epoch(script.number()), protocol: PROTOCOL, hears_pleas: script.number() & 1 == 0 },
+        1 => FromLeader::Diff(script.zxid(), None),
+        2 => FromLeader::Trunc(script.zxid(), None),
+        3 => FromLeader::Snap(script.zxid(), None),
         4 => FromLeader::Commit(script.zxid()),
         5 => FromLeader::CommitAndActivate { zxid: script.zxid(), leader: ServerId(script.number()) },
         6 => {
@@ -355,7 +357,7 @@ fn leader_bytes(server: &mut Server, streams: &mut BTreeMap<LinkId, Stream>, lin
         }
         match take::<FromLeader>(&mut stream.input, MAX) {
             Ok(Some(packet)) => {
-                if let FromLeader::Snap(zxid) = packet {
+                if let FromLeader::Snap(zxid, _) = packet {
                     let loader = Loader::new(OwnerRules { extended_types: true, emulate_353: false });
                     stream.snapshot = Some((zxid, loader));
                 }

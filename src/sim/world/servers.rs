@@ -174,6 +174,9 @@ impl World {
         }
         let stopped = node.disk.has_stopped().then(|| "the step of its disk".to_string());
         let failed = process.failed.take().or(stopped);
+        if let Some(why) = process.refused.lock().take() {
+            return Err(format!("server {} would lose what was committed, and ends: {why}", index + 1));
+        }
         if process.has_work() {
             self.wake(index);
         }

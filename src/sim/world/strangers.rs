@@ -7,7 +7,7 @@ use crate::model::{Epoch, ServerId, SessionId, Zxid};
 use crate::sim::network::{Chunk, Host, Port};
 use crate::sim::node::Incoming;
 use crate::wire::election::{InitialMessage, Notification, PeerState};
-use crate::wire::quorum::{Forwarded, FromLearner, PROTOCOL};
+use crate::wire::quorum::{Forwarded, FromLearner, PROTOCOL, Plea};
 use bytes::{Bytes, BytesMut};
 
 /// Microseconds between two packets of a stranger, at the most.
@@ -157,8 +157,12 @@ impl World {
         match self.random.below(9) {
             0 => self.introduction(),
             // It accepted this epoch before, or it is ahead.
-            1 => FromLearner::AckEpoch { current: None, last: Zxid(self.extreme()) },
-            2 => FromLearner::AckEpoch { current: Some(Epoch(0x7fff_fffe)), last: Zxid(self.extreme()) },
+            1 => FromLearner::AckEpoch { current: None, last: Zxid(self.extreme()), plea: Plea::default() },
+            2 => FromLearner::AckEpoch {
+                current: Some(Epoch(0x7fff_fffe)),
+                last: Zxid(self.extreme()),
+                plea: Plea::default(),
+            },
             // None of these opens an epoch that there is.
             3 => FromLearner::Ack(Zxid(self.extreme())),
             4 | 5 => {

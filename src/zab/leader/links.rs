@@ -2,9 +2,9 @@
 
 use super::{Leader, Memory, Phase};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
-use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL};
-use crate::zab::{Event, Misbehaved, NO_DATA, Outputs, Server};
-use std::collections::VecDeque;
+use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
+use crate::zab::{Event, Misbehaved, NO_DATA, Outputs, Server, Tree};
+use std::collections::{BTreeMap, VecDeque};
 
 /// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
 const MAX_EPOCHS_AHEAD: i64 = 256;
@@ -52,6 +52,8 @@ pub(super) struct Link {
     /// The rounds of pings that it has not answered yet, and the last one that it has.
     pub(super) pings: VecDeque<u64>,
     pub(super) heard: u64,
+    /// Whatever it has, it is to be sent a snapshot.
+    pub(super) wants_snapshot: bool,
 }
 
 impl Link {
@@ -86,6 +88,7 @@ impl Leader {
             checkpoint: (Zxid(i64::MIN), 0),
             pings: VecDeque::new(),
             heard: 0,
+            wants_snapshot: false,
         };
         self.links.insert(link, stranger);
     }
@@ -117,8 +120,15 @@ impl Leader {
             FromLearner::Info { observer, accepted, id: sid, protocol, config_version } => {
                 self.on_info(now, id, observer, accepted, sid, protocol, config_version, server, out)
             }
-            FromLearner::AckEpoch { current, last } => self.on_ack_epoch(now, id, current, last, server, out),
+            FromLearner::AckEpoch { current, last, plea } => {
+                self.on_ack_epoch(now, id, current, last, plea, server, out)
+            }
             FromLearner::Ack(zxid) => self.on_ack(now, id, zxid, server, out),
+            FromLearner::Differs { zxid, digest } => {
+                self.require_live(id, "ACK with a digest")?;
+                self.on_differs(id, zxid, digest, server, out);
+                Ok(())
+            }
             FromLearner::Ping { touched, .. } => {
                 self.require_live(id, "PING")?;
                 let link = self.links.get_mut(&id).expect("it is live");
@@ -213,16 +223,18 @@ impl Leader {
         link.promised = link.accepted > self.epoch;
         link.observer |= link.promised;
         let protocol = if link.promised { OBSERVE } else { PROTOCOL };
-        out.tell_learner(id, &FromLeader::LeaderInfo { epoch: self.epoch, protocol });
+        out.tell_learner(id, &FromLeader::LeaderInfo { epoch: self.epoch, protocol, hears_pleas: true });
     }
 
+    #[allow(clippy::too_many_arguments)] // the fields of one packet
     fn on_ack_epoch(
         &mut self,
         now: u64,
         id: LinkId,
         current: Option<Epoch>,
         last: Zxid,
-        server: &Server,
+        plea: Plea,
+        server: &mut Server,
         out: &mut Outputs,
     ) -> Result<(), Misbehaved> {
         let link = self.links.get_mut(&id).expect("the caller looked");
@@ -232,6 +244,12 @@ impl Leader {
         if last < NO_DATA {
             return Err(Misbehaved(format!("ACKEPOCH with zxid {last}")));
         }
+        let sid = link.sid;
+        if last > Zxid::ZERO && server.view.is_voter(sid) && server.gives_way(now) {
+            self.give_up(format!("server {sid} has a history, up to {last}, and this leader has none"), out);
+            return Ok(());
+        }
+        link.wants_snapshot = plea.snapshot;
         link.stage = Stage::Accepted { last };
         if link.promised {
             // Before this epoch is established its history may yet turn out not to be the ensemble's.
@@ -256,8 +274,9 @@ impl Leader {
                 )));
             }
             let memory = match last {
+                _ if plea.forgetful => Memory::Unsure,
                 NO_DATA => Memory::Unsure,
-                _ if last == Zxid::ZERO && current.0 <= 0 => Memory::Blank,
+                _ if last == Zxid::ZERO && current.0 <= 0 && !plea.remembers => Memory::Blank,
                 _ => Memory::Whole,
             };
             if server.view.is_voter(link.sid) {
@@ -311,6 +330,28 @@ impl Leader {
                 Ok(())
             }
             other => Err(Misbehaved(format!("an ACK in stage {other:?}"))),
+        }
+    }
+
+    /// A learner's tree has another digest than this leader gave the transaction. Where a quorum has the same other one, it
+    /// is this leader's tree that is wrong.
+    fn on_differs(&mut self, id: LinkId, zxid: Zxid, digest: i64, server: &mut Server, out: &mut Outputs) {
+        let link = &self.links[&id];
+        if link.observer || zxid > self.committed {
+            return;
+        }
+        if zxid > self.differing.0 {
+            self.differing = (zxid, BTreeMap::new());
+        }
+        if zxid < self.differing.0 {
+            return;
+        }
+        let differing = &mut self.differing.1;
+        differing.insert(link.sid, digest);
+        let same = |id: ServerId| differing.get(&id) == Some(&digest);
+        if server.view.has_quorum(same) {
+            server.tree = Tree::Wrong;
+            self.give_up(format!("a quorum has another tree than this leader after {zxid}"), out);
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Leader {
     established_at: u64,
     over: bool,
     alone: bool,
+    /// The newest transaction after which learners have other trees, and the digests of those.
+    differing: (Zxid, BTreeMap<ServerId, i64>),
     /// Reading the log for a learner failed: from then on they get what is in memory, or a snapshot.
     log_fails: bool,
 }
@@ -88,7 +90,7 @@ impl Leader {
             epoch: server.accepted,
             phase: Phase::Discovery,
             deadline: now + server.settings.init_ms(),
-            summary: (server.current, server.log_end),
+            summary: (server.history_epoch(), server.log_end),
             connecting: Gathering::default(),
             electing: Gathering::default(),
             synced: BTreeSet::new(),
@@ -104,6 +106,7 @@ impl Leader {
             established_at: now,
             over: false,
             alone: false,
+            differing: (Zxid::ZERO, BTreeMap::new()),
             log_fails: false,
         }
     }
@@ -264,7 +267,7 @@ impl Leader {
     fn establish(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
         self.phase = Phase::Broadcast;
         self.established_at = now;
-        server.is_proven(out);
+        server.is_proven(now, out);
         self.next_beat = now;
         let config = server.view.last_seen.clone();
         let designated = if server.settings.reconfig_enabled {
@@ -413,6 +416,21 @@ impl Leader {
     fn give_up(&mut self, why: String, out: &mut Outputs) {
         self.over = true;
         out.events.push_back(Event::Lost { why, next: Next::Election });
+    }
+
+    /// This leader's own tree is not what it told the others.
+    pub(super) fn doubt(&mut self, zxid: Zxid, out: &mut Outputs) -> bool {
+        let is_news = !self.over;
+        if is_news {
+            self.give_up(format!("this server's tree is not what it proposed, after {zxid}"), out);
+        }
+        is_news
+    }
+
+    pub(super) fn abandon(&mut self, why: &str, out: &mut Outputs) {
+        if self.phase != Phase::Broadcast && !self.over {
+            self.give_up(why.into(), out);
+        }
     }
 
     /// The epoch has no more zxids: another has to be opened.

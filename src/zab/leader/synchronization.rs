@@ -22,23 +22,24 @@ impl Leader {
         for old in old.map(|(old, _)| *old).collect::<Vec<_>>() {
             self.drop_link(old, "its server has connected anew", out);
         }
-        if server.settings.force_snapshot_sync || last == NO_DATA {
-            return self.feed(now, id, Feed::Snapshot, server, out);
+        let mark = server.history.mark(last);
+        if server.settings.force_snapshot_sync || last == NO_DATA || self.links[&id].wants_snapshot {
+            return self.feed(now, id, Feed::Snapshot { mark }, server, out);
         }
         match server.history.place(last) {
             Place::Within => {
-                out.tell_learner(id, &FromLeader::Diff(server.history.end()));
+                out.tell_learner(id, &FromLeader::Diff(server.history.end(), mark));
                 self.catch_up(now, id, last, server, out);
             }
             Place::Behind(before) if may_truncate(last, before) => {
-                out.tell_learner(id, &FromLeader::Trunc(before));
+                out.tell_learner(id, &FromLeader::Trunc(before, server.history.mark(before)));
                 self.catch_up(now, id, before, server, out);
             }
-            Place::Behind(_) => self.feed(now, id, Feed::Snapshot, server, out),
+            Place::Behind(_) => self.feed(now, id, Feed::Snapshot { mark: None }, server, out),
             Place::Older if server.settings.disk_sync && !self.log_fails => {
                 self.feed(now, id, Feed::Locate(last), server, out)
             }
-            Place::Older => self.feed(now, id, Feed::Snapshot, server, out),
+            Place::Older => self.feed(now, id, Feed::Snapshot { mark: None }, server, out),
         }
     }
 
@@ -47,7 +48,7 @@ impl Leader {
         link.stage = match feed {
             Feed::Locate(last) => Stage::Locating { last },
             Feed::Log { .. } => Stage::Feeding { snapshot: false },
-            Feed::Snapshot => Stage::Feeding { snapshot: true },
+            Feed::Snapshot { .. } => Stage::Feeding { snapshot: true },
         };
         link.deadline = now + server.settings.init_ms();
         out.feed(id, feed);
@@ -64,15 +65,18 @@ impl Leader {
         let Some(Stage::Locating { last }) = self.links.get(&id).map(|link| link.stage) else { return };
         let upto = server.history.end();
         match found {
-            Located::Within => {
-                out.tell_learner(id, &FromLeader::Diff(upto));
+            Located::Within(mark) => {
+                out.tell_learner(id, &FromLeader::Diff(upto, mark));
                 self.feed(now, id, Feed::Log { after: last, upto }, server, out);
             }
-            Located::Behind(before) if may_truncate(last, before) => {
-                out.tell_learner(id, &FromLeader::Trunc(before));
+            Located::Behind(before, mark) if may_truncate(last, before) => {
+                out.tell_learner(id, &FromLeader::Trunc(before, mark));
                 self.feed(now, id, Feed::Log { after: before, upto }, server, out);
             }
-            Located::Behind(_) | Located::Unusable => self.feed(now, id, Feed::Snapshot, server, out),
+            Located::Far(mark) => self.feed(now, id, Feed::Snapshot { mark }, server, out),
+            Located::Behind(..) | Located::Unusable => {
+                self.feed(now, id, Feed::Snapshot { mark: None }, server, out)
+            }
         }
     }
 
@@ -98,7 +102,7 @@ impl Leader {
         out: &mut Outputs,
     ) {
         match self.links.get(&id).map(|link| link.stage) {
-            Some(Stage::Locating { .. }) => self.feed(now, id, Feed::Snapshot, server, out),
+            Some(Stage::Locating { .. }) => self.feed(now, id, Feed::Snapshot { mark: None }, server, out),
             // It has a part of it: it starts again from there, or from the beginning.
             Some(Stage::Feeding { snapshot }) => {
                 self.log_fails |= !snapshot;

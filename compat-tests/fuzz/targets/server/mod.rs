@@ -236,7 +236,7 @@ impl Server {
     fn feed(&self, link: LinkId, feed: Feed) -> QuorumInput {
         match feed {
             _ if !self.feeds => QuorumInput::FeedFailed { link, why: "the disk is gone".into() },
-            Feed::Locate(_) => QuorumInput::Located { link, found: Located::Within },
+            Feed::Locate(_) => QuorumInput::Located { link, found: Located::Within(None) },
             Feed::Log { upto, .. } => QuorumInput::Fed { link, upto },
             Feed::Snapshot => QuorumInput::Fed { link, upto: self.db.last_zxid },
         }

@@ -59,11 +59,16 @@ class Ports:
     """Below the range from which the system takes the ports of outgoing connections: nobody takes one meanwhile."""
 
     def __init__(self):
-        self.next = random.SystemRandom().randrange(10_000, 30_000)
+        self.keep_to(10_000, 32_000)
+
+    def keep_to(self, first, last):
+        """Ports of this range alone, so that another process can have another range."""
+        self.first, self.last = first, last
+        self.next = random.SystemRandom().randrange(first, last)
 
     def take(self):
         while True:
-            self.next = 10_000 if self.next >= 32_000 else self.next + 1
+            self.next = self.first if self.next >= self.last else self.next + 1
             with socket.socket() as probe:
                 try:
                     probe.bind(("127.0.0.1", self.next))
@@ -116,13 +121,13 @@ class Member:
         return f"server.{self.sid}={self.name}:{self.quorum_port}:{self.election_port}:{role}{client}"
 
     def set_up(self, members=None):
-        """Writes its configuration. From then on the server may rewrite it."""
+        """Writes its configuration, with the lines of `members` (all). From then on the server may rewrite it."""
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "myid").write_text(f"{self.sid}\n")
         settings = {**SETTINGS, "dataDir": str(self.data), **self.ensemble.settings}
         if self.observer:
             settings["peerType"] = "observer"
-        lines = [member.line for member in members or self.ensemble.members.values()]
+        lines = [member.line for member in (self.ensemble if members is None else members)]
         if self.ensemble.dynamic:
             dynamic = self.dir / "zoo.cfg.dynamic"
             dynamic.write_text("".join(line + "\n" for line in lines))

@@ -99,7 +99,11 @@ class Member:
         self.paused = False
 
     def __repr__(self):
-        return f"{'java' if self.java else 'zabra'} {self.sid}"
+        return f"{self.kind} {self.sid}"
+
+    @property
+    def kind(self):
+        return "java" if self.java else "zabra"
 
     @property
     def data(self):

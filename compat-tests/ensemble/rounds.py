@@ -73,8 +73,9 @@ def judge(name, rounds):
     served = [found.seconds for found in rounds if found.seconds is not None]
     print(f"\n{name}: of {len(rounds)} rounds {counts or '0 went wrong'}; "
           f"all served after {spread(served) if served else 'no time at all'}", flush=True)
-    first = next(iter(wrong), None)
-    assert not wrong, f"{name}: {counts} of {len(rounds)}; round {first.number}: {first.wrong}\n{first.state}"
+    if wrong:
+        texts = "".join(f"\nround {found.number}: {found.wrong}" for found in wrong)
+        raise AssertionError(f"{name}: {counts} of {len(rounds)}{texts}\nThe first of them:\n{wrong[0].state}")
 
 
 def play(number, ensemble, story, paths=(), limit=40):
@@ -132,6 +133,19 @@ def history_of_three(into, kinds=3 * KIND):
             ensemble.wait(f"{member} has it all", lambda member=member: member.has_logged(paths[-1]), 5)
         ensemble.stop()
         return History(keep_files(ensemble[1], into), paths)
+
+
+def histories_of_both_kinds(into):
+    """What a Java server has, and what ours has, of the same ensemble."""
+    with laid_out("jzz") as ensemble:
+        for member in ensemble:
+            member.start()
+        ensemble.wait_until_all_serve()
+        paths = fill(ensemble.leader())
+        for member in ensemble:
+            ensemble.wait(f"{member} has it all", lambda member=member: member.has_logged(paths[-1]), 5)
+        ensemble.stop()
+        return {member.java: History(keep_files(member, into / member.kind), paths) for member in (ensemble[1], ensemble[2])}
 
 
 def backup(into, kind=KIND):

@@ -1,12 +1,14 @@
 """Who has a history and who has none: servers with empty disks beside one that has data lose nothing of it.
 
-ROUNDS_A1 is the number of rounds of each story, AT_ONCE how many run side by side."""
+ROUNDS_A1 is the number of rounds of each story, AT_ONCE how many run side by side; MIXES=all has every mix of kinds and histories."""
 import functools
+import itertools
 import os
 import time
 
 import pytest
-from rounds import KIND, backup, give, history_of_one, history_of_three, judge, laid_out, play, side_by_side
+from rounds import (KIND, backup, give, histories_of_both_kinds, history_of_one, history_of_three, judge, laid_out, play,
+                    side_by_side)
 
 ROUNDS = int(os.environ.get("ROUNDS_A1", "4"))
 # Seconds.
@@ -99,3 +101,51 @@ def test_the_server_with_the_data_may_come_late(alone):
 
 def test_the_server_with_the_data_may_serve_alone_when_the_others_come(alone):
     judge("(d) the one with data still runs alone", side_by_side(functools.partial(still_alone, alone), ROUNDS))
+
+
+def mixes():
+    """The kinds of the servers, and which of them have the history."""
+    few = [("jzz", (1,)), ("zjz", (3,)), ("jjzzz", (1, 2))]
+    if os.environ.get("MIXES") != "all":
+        return few
+    threes = ["".join(kinds) for kinds in itertools.product("jz", repeat=3) if "z" in kinds]
+    holders = [some for count in (1, 2, 3) for some in itertools.combinations((1, 2, 3), count)]
+    fives = [("jzzzz", (1,)), ("zzzzj", (5,)), ("jzzzz", (5,)), ("zjjzz", (2, 3)), ("jjzzz", (1, 4)), ("jjjzz", (1, 2, 3))]
+    return [*itertools.product(threes, holders), few[2], *fives]
+
+
+def is_up(member):
+    try:
+        return member.word("ruok") == "imok"
+    except OSError:
+        return False
+
+
+def mixed(histories, mixes, number):
+    """One mix twice: all start at the same time, or the others once those with the history are up."""
+    kinds, holders = mixes[number // 2]
+    first = holders if number % 2 else ()
+    with laid_out(kinds) as ensemble:
+        for member in ensemble:
+            if member.sid in holders:
+                give(member, histories[member.java])
+
+        def story():
+            for sid in first:
+                ensemble[sid].start()
+            for sid in first:
+                ensemble.wait("it is up", lambda sid=sid: is_up(ensemble[sid]))
+            for member in ensemble:
+                if member.sid not in first:
+                    member.start()
+        # Java's servers without a history may elect one of themselves.
+        empty = sum(member.java and member.sid not in holders for member in ensemble)
+        paths = histories[True].paths if empty <= len(kinds) // 2 else ()
+        found = play(number, ensemble, story, paths, 60)
+        return found._replace(wrong=found.wrong and f"{found.wrong}: {kinds}, {holders} have the history, {first} are first")
+
+
+def test_servers_of_both_kinds_begin_with_any_of_them_having_the_history(tmp_path):
+    some = mixes()
+    story = functools.partial(mixed, histories_of_both_kinds(tmp_path), some)
+    judge("mixes of kinds and of histories", side_by_side(story, 2 * len(some)))

@@ -4,9 +4,12 @@ ROUNDS_A1 is the number of rounds of each story, AT_ONCE how many run side by si
 import functools
 import itertools
 import os
+import re
+import shutil
 import time
 
 import pytest
+from clients import assert_equal_trees, read_tree, write
 from rounds import (KIND, backup, give, histories_of_both_kinds, history_of_one, history_of_three, judge, laid_out, play,
                     side_by_side)
 
@@ -101,6 +104,81 @@ def test_the_server_with_the_data_may_come_late(alone):
 
 def test_the_server_with_the_data_may_serve_alone_when_the_others_come(alone):
     judge("(d) the one with data still runs alone", side_by_side(functools.partial(still_alone, alone), ROUNDS))
+
+
+def begun_without(ensemble, absent, writes):
+    """The others, which have nothing, wait for the absent one as long as is set, and begin without it."""
+    others = [member for member in ensemble if member is not absent]
+    for member in others:
+        member.start()
+    begun = time.monotonic()
+    ensemble.wait_until_all_serve()
+    seconds = time.monotonic() - begun
+    for number in range(writes):
+        write(others[0], f"/new-{number}")
+    return others, seconds
+
+
+def test_empty_servers_begin_without_a_voter_that_does_not_come():
+    with laid_out(THREE, {"emptyServerWaitMs": "1000"}) as ensemble:
+        _, seconds = begun_without(ensemble, ensemble[1], 1)
+        print(f"\ntwo empty servers that are told to wait 1 s for the third serve after {seconds:.2f} s")
+        assert 0.8 < seconds < 2.5
+        ensemble[1].start()
+        ensemble.wait_until_all_serve()
+        assert_equal_trees(ensemble)
+
+
+def follow(page, member):
+    """Does at this server what the page tells, and at the others."""
+    text = page.read_text()
+    steps = re.findall(r"^\d\. (.*)", text, re.M)
+    assert [step.split()[0] for step in steps] == ["Stop", "Here,", "On", "Start"], text
+    ensemble = member.ensemble
+    ensemble.stop()
+    if "move all files out" in steps[1]:
+        for path in member.files.iterdir():
+            if path.is_file():
+                path.unlink()
+    for path in page.parent.iterdir():
+        if path != page:
+            shutil.move(path, member.files)
+    for other in ensemble:
+        if other is not member:
+            other.wipe()
+    for other in ensemble:
+        other.start()
+    ensemble.wait_until_all_serve()
+
+
+@pytest.mark.parametrize("name, writes", [("alone", 5), ("member", 5), ("member", 60)], ids=["alone", "shorter", "longer"])
+def test_a_history_that_comes_too_late_is_kept_and_can_be_gone_back_to(request, name, writes):
+    """The empty ones have waited, have begun, and have a history of their own, of the same epoch as an ensemble's first."""
+    history = request.getfixturevalue(name)
+    with laid_out(THREE, {"emptyServerWaitMs": "300"}) as ensemble:
+        late, *_ = ensemble
+        give(late, history)
+        others, _ = begun_without(ensemble, late, writes)
+        late.start()
+        ensemble.wait_until_all_serve()
+        write(others[0], "/last")
+        ensemble.wait("the trees are equal", lambda: ensemble.wait_until_all_serve() and is_equal(ensemble), 20)
+        assert {f"/new-{number}" for number in range(writes)} < set(read_tree(late))
+        told = [line for line in late.log().splitlines() if "WARN" in line and "kept" in line]
+        print(f"\n{name}, {writes} new writes: {told}, {late.ways()}")
+        assert len(told) == 1, late.log()
+        (page,) = late.files.glob("kept.*/README")
+        assert str(page) in told[0]
+        follow(page, late)
+        for member in ensemble:
+            assert set(history.paths) <= set(read_tree(member)), f"{member} after the way back"
+
+
+def is_equal(ensemble):
+    try:
+        return assert_equal_trees(ensemble)
+    except (AssertionError, OSError):
+        return None
 
 
 def mixes():

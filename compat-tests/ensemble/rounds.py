@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import namedtuple
 
-from clients import connect, create, ok, read_tree
+from clients import Closed, assert_equal_trees, connect, create, ok, read_tree
 from harness.server import IS_JAVA
 from harness.wire import CLOSE, CREATE
 from members import PORTS, Ensemble, die_with_parent
@@ -90,6 +90,17 @@ def play(number, ensemble, story, paths=(), limit=40):
     missing = {member: sorted(set(paths) - set(read_tree(member))) for member in ensemble.running()}
     lost = {member: len(gone) for member, gone in missing.items() if gone}
     return Round(number, seconds, f"lost: {lost} of {len(paths)} znodes" if lost else "", ensemble.state(60) if lost else "")
+
+
+def wait_for_equal_trees(ensemble, seconds=20):
+    """All serve, and have the same; meanwhile servers may stop serving and begin again."""
+    def are_equal():
+        try:
+            ensemble.wait_until_all_serve()
+            return assert_equal_trees(ensemble.running())
+        except (AssertionError, OSError, Closed):
+            return None
+    return ensemble.wait("the trees are equal", are_equal, seconds)
 
 
 def give(member, history):

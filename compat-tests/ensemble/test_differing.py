@@ -2,9 +2,9 @@
 import time
 
 import pytest
-from clients import assert_equal_trees, read_tree, write
+from clients import Closed, read_tree, write
 from logs import ERROR, header, log_files, rewrite
-from rounds import KIND, give, history_of_three, laid_out
+from rounds import KIND, give, history_of_three, laid_out, wait_for_equal_trees
 
 DIGEST_LENGTH = 12
 PATH = "/kept-7"
@@ -30,15 +30,18 @@ def alter(member, with_digests):
         rewrite(log, change)
 
 
-def lines(member, word):
-    return [line for line in member.log().splitlines() if word in line]
+def told(member):
+    return [line for line in member.log().splitlines() if "ERROR" in line and "differs" in line]
 
 
-def equal_trees(ensemble):
-    try:
-        return assert_equal_trees(ensemble)
-    except (AssertionError, OSError):
-        return None
+def some_write(ensemble, path):
+    """Servers that stop serving are asked again."""
+    def once():
+        try:
+            return write(ensemble[2], path)
+        except (OSError, Closed):
+            return None
+    ensemble.wait("a write", once)
 
 
 @pytest.mark.parametrize("sid, with_digests", [(1, False), (3, False), (1, True), (3, True)],
@@ -57,20 +60,14 @@ def test_a_tree_that_differs_is_told_once_and_replaced(history, sid, with_digest
         ensemble[2].start()
         ensemble.wait_until_all_serve()
         for number in range(5):
-            write(ensemble[2], f"/later-{number}")
+            some_write(ensemble, f"/later-{number}")
         begun = time.monotonic()
         try:
-            ensemble.wait("the trees are equal", lambda: ensemble.wait_until_all_serve() and equal_trees(ensemble), 20)
+            wait_for_equal_trees(ensemble)
         finally:
-            told = {member: lines(member, "differs") for member in ensemble}
-            counts = {str(member): len(of) for member, of in told.items()}
+            counts = [len(told(member)) for member in ensemble]
             print(f"\n{ensemble[sid]} of 3 differs: after {time.monotonic() - begun:.1f} s, lines that tell so: {counts}")
-        found = read_tree(ensemble[1])[PATH][0]
-        if with_digests:
-            assert found == PATH.encode(), "its own digests said that it was wrong"
-        if sid == 1:
-            assert found == PATH.encode()
-            assert [len(of) for of in told.values()] == [1, 0, 0], told
-            assert ensemble[1].ways().count("SNAP") == 1
-        for of in told.values():
-            assert len(of) <= 1, told
+        # Two of three have the right one.
+        assert read_tree(ensemble[1])[PATH][0] == PATH.encode()
+        assert max(counts) == 1, ensemble.state()
+        assert [member.ways().count("SNAP") for member in ensemble] == [member.sid == sid for member in ensemble]

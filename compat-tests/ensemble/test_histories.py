@@ -11,7 +11,7 @@ import time
 import pytest
 from clients import assert_equal_trees, read_tree, write
 from rounds import (KIND, backup, give, histories_of_both_kinds, history_of_one, history_of_three, judge, laid_out, play,
-                    side_by_side)
+                    side_by_side, wait_for_equal_trees)
 
 ROUNDS = int(os.environ.get("ROUNDS_A1", "4"))
 # Seconds.
@@ -162,7 +162,7 @@ def test_a_history_that_comes_too_late_is_kept_and_can_be_gone_back_to(request, 
         late.start()
         ensemble.wait_until_all_serve()
         write(others[0], "/last")
-        ensemble.wait("the trees are equal", lambda: ensemble.wait_until_all_serve() and is_equal(ensemble), 20)
+        wait_for_equal_trees(ensemble)
         assert {f"/new-{number}" for number in range(writes)} < set(read_tree(late))
         told = [line for line in late.log().splitlines() if "WARN" in line and "kept" in line]
         print(f"\n{name}, {writes} new writes: {told}, {late.ways()}")
@@ -172,13 +172,6 @@ def test_a_history_that_comes_too_late_is_kept_and_can_be_gone_back_to(request, 
         follow(page, late)
         for member in ensemble:
             assert set(history.paths) <= set(read_tree(member)), f"{member} after the way back"
-
-
-def is_equal(ensemble):
-    try:
-        return assert_equal_trees(ensemble)
-    except (AssertionError, OSError):
-        return None
 
 
 def mixes():

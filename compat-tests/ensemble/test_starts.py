@@ -8,6 +8,7 @@ import random
 import time
 
 import pytest
+from clients import write
 from members import Ensemble, die_with_parent
 from rounds import KIND, laid_out, spread
 
@@ -69,6 +70,9 @@ def test_all_serve_within_a_second_after_a_start(size, started, burners):
     taken, late = [], []
     with Ensemble(size * KIND, SETTINGS) as ensemble, busy(burners):
         for number in range(count):
+            if number == count // 2:
+                # Until then there is nothing: that has to start, too.
+                write(ensemble.leader(), "/some")
             stop_all(ensemble, kill=number % 2)
             members = chance.sample(list(ensemble), started)
             apart = 0.04 / (started - 1) if number // 2 % 2 else 0

@@ -86,12 +86,53 @@ def still_alone(history, number):
         return play(number, ensemble, story, history.paths)
 
 
+def three_of_five(history, number):
+    """Two of five have the history; all start at the same time."""
+    with laid_out(5 * KIND) as ensemble:
+        pairs = list(itertools.combinations(ensemble, 2))
+        holders = pairs[number % len(pairs)]
+
+        def story():
+            for holder in holders:
+                give(holder, history)
+            for member in sorted(ensemble, key=lambda member: member in holders):
+                member.start()
+        return play(number, ensemble, story, history.paths)
+
+
+def wiped_while_one_runs(history, number):
+    """Two of three lose their disks while the third runs on."""
+    with laid_out(THREE) as ensemble:
+        for member in ensemble:
+            give(member, history)
+            member.start()
+        ensemble.wait_until_all_serve()
+        kept = ensemble[number % 3 + 1]
+        others = [member for member in ensemble if member is not kept]
+
+        def story():
+            for member in others:
+                member.kill()
+                member.wipe()
+            for member in others:
+                member.start()
+        return play(number, ensemble, story, history.paths)
+
+
 def test_from_one_server_to_three_keeps_what_the_one_has(alone):
     judge("(a) from one to three, all start at once", side_by_side(functools.partial(all_at_once, alone, [1]), ROUNDS))
 
 
 def test_two_of_three_empty_disks_lose_nothing(member):
     judge("(b) two disks are empty, all start at once", side_by_side(functools.partial(all_at_once, member, [1, 2, 3]), ROUNDS))
+
+
+def test_three_of_five_empty_disks_lose_nothing(member):
+    judge("(b) three of five disks are empty, all start at once", side_by_side(functools.partial(three_of_five, member), ROUNDS))
+
+
+def test_two_disks_that_are_lost_at_run_time_lose_nothing(member):
+    judge("(b) two disks are lost, the third server runs", side_by_side(functools.partial(wiped_while_one_runs, member), ROUNDS))
 
 
 def test_a_backup_on_one_server_is_everybodys(snapshot):
@@ -127,6 +168,18 @@ def test_empty_servers_begin_without_a_voter_that_does_not_come():
         ensemble[1].start()
         ensemble.wait_until_all_serve()
         assert_equal_trees(ensemble)
+
+
+def test_an_empty_leader_gives_way_to_a_history(alone):
+    """The empty ones have waited, and have begun, and have nothing yet."""
+    with laid_out(THREE, {"emptyServerWaitMs": "300"}) as ensemble:
+        late, *_ = ensemble
+        give(late, alone)
+        begun_without(ensemble, late, 0)
+        late.start()
+        ensemble.wait("it serves", lambda: late.mode() and ensemble.wait_until_all_serve())
+        for member in ensemble:
+            assert set(alone.paths) <= set(read_tree(member)), f"{member}\n{ensemble.state()}"
 
 
 def follow(page, member):

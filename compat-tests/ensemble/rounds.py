@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import statistics
 import time
@@ -101,6 +102,30 @@ def wait_for_equal_trees(ensemble, seconds=20):
         except (AssertionError, OSError, Closed):
             return None
     return ensemble.wait("the trees are equal", are_equal, seconds)
+
+
+def follow_page(member):
+    """What this server had was taken from it and kept: does what the page beside it tells, here and at the others."""
+    ensemble = member.ensemble
+    (told,) = [line for line in member.log().splitlines() if "WARN" in line and "is kept" in line]
+    (page,) = member.files.glob("kept.*/README")
+    assert str(page) in told
+    steps = re.findall(r"^\d\. (.*)", page.read_text(), re.M)
+    assert [step.split()[0] for step in steps] == ["Stop", "Here,", "On", "Start"], steps
+    ensemble.stop()
+    if "move all files out of" in steps[1]:
+        for path in member.files.iterdir():
+            if path.is_file():
+                path.unlink()
+    for path in page.parent.iterdir():
+        if path != page:
+            shutil.move(path, member.files)
+    for other in ensemble:
+        if other is not member:
+            other.wipe()
+    for other in ensemble:
+        other.start()
+    ensemble.wait_until_all_serve()
 
 
 def give(member, history):

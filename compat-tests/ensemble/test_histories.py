@@ -4,14 +4,13 @@ ROUNDS_A1 is the number of rounds of each story, AT_ONCE how many run side by si
 import functools
 import itertools
 import os
-import re
 import shutil
 import time
 
 import pytest
 from clients import assert_equal_trees, read_tree, write
-from rounds import (KIND, backup, give, histories_of_both_kinds, history_of_one, history_of_three, judge, laid_out, play,
-                    side_by_side, wait_for_equal_trees)
+from rounds import (KIND, backup, follow_page, give, histories_of_both_kinds, history_of_one, history_of_three,
+                    judge, laid_out, play, side_by_side)
 
 ROUNDS = int(os.environ.get("ROUNDS_A1", "4"))
 # Seconds.
@@ -182,49 +181,82 @@ def test_an_empty_leader_gives_way_to_a_history(alone):
             assert set(alone.paths) <= set(read_tree(member)), f"{member}\n{ensemble.state()}"
 
 
-def follow(page, member):
-    """Does at this server what the page tells, and at the others."""
-    text = page.read_text()
-    steps = re.findall(r"^\d\. (.*)", text, re.M)
-    assert [step.split()[0] for step in steps] == ["Stop", "Here,", "On", "Start"], text
-    ensemble = member.ensemble
-    ensemble.stop()
-    if "move all files out" in steps[1]:
-        for path in member.files.iterdir():
-            if path.is_file():
-                path.unlink()
-    for path in page.parent.iterdir():
-        if path != page:
-            shutil.move(path, member.files)
-    for other in ensemble:
-        if other is not member:
-            other.wipe()
-    for other in ensemble:
-        other.start()
-    ensemble.wait_until_all_serve()
+def files_of(member):
+    return {path.name: path.read_bytes() for path in member.files.iterdir() if path.name.startswith(("log.", "snapshot."))}
 
 
-@pytest.mark.parametrize("name, writes", [("alone", 5), ("member", 5), ("member", 60)], ids=["alone", "shorter", "longer"])
-def test_a_history_that_comes_too_late_is_kept_and_can_be_gone_back_to(request, name, writes):
+@pytest.mark.parametrize("name, writes", [("alone", 5), ("alone", 60), ("member", 5), ("member", 60)])
+def test_a_history_that_comes_too_late_is_not_touched_and_both_ways_out_are_told(request, name, writes):
     """The empty ones have waited, have begun, and have a history of their own, of the same epoch as an ensemble's first."""
     history = request.getfixturevalue(name)
     with laid_out(THREE, {"emptyServerWaitMs": "300"}) as ensemble:
         late, *_ = ensemble
         give(late, history)
         others, _ = begun_without(ensemble, late, writes)
+        before = files_of(late)
+        late.start()
+        assert late.process.wait(30) == 1
+        (told,) = [line for line in late.log().splitlines() if "ERROR" in line]
+        assert "shares nothing with this server's" in told and "Nothing was changed" in told
+        assert files_of(late) == before
+        write(others[0], "/last")
+        # "To keep this server's history, stop all servers, move the directory version-2 of the others aside, and start all."
+        assert "stop all servers, move the directory version-2 of the others aside, and start all" in told
+        asides = {}
+        ensemble.stop()
+        for member in others:
+            asides[member] = shutil.move(member.files, member.dir / "aside")
+        for member in ensemble:
+            member.start()
+        ensemble.wait_until_all_serve()
+        for member in ensemble:
+            assert set(history.paths) <= set(read_tree(member)), f"{member} when the history is kept"
+        # "To give it up, move version-2 of this server aside, and start it."
+        assert "move version-2 of this server aside, and start it" in told
+        ensemble.stop()
+        for member in others:
+            member.wipe()
+            shutil.move(asides[member], member.files)
+            member.start()
+        late.wipe()
         late.start()
         ensemble.wait_until_all_serve()
-        write(others[0], "/last")
-        wait_for_equal_trees(ensemble)
-        assert {f"/new-{number}" for number in range(writes)} < set(read_tree(late))
-        told = [line for line in late.log().splitlines() if "WARN" in line and "kept" in line]
-        print(f"\n{name}, {writes} new writes: {told}, {late.ways()}")
-        assert len(told) == 1, late.log()
-        (page,) = late.files.glob("kept.*/README")
-        assert str(page) in told[0]
-        follow(page, late)
         for member in ensemble:
-            assert set(history.paths) <= set(read_tree(member)), f"{member} after the way back"
+            assert "/last" in read_tree(member), f"{member} when the history is given up"
+
+
+def test_what_a_leader_has_cut_is_kept_and_can_be_gone_back_to():
+    with laid_out(THREE) as ensemble:
+        for member in ensemble:
+            member.start()
+        ensemble.wait_until_all_serve()
+        old = ensemble.leader()
+        lost = [f"/lost-{number}" for number in range(20)]
+        ensemble.diverge(old, lost)
+        for member in ensemble:
+            if member is not old:
+                member.start()
+        ensemble.wait_until_all_serve()
+        assert ensemble.come_back(old) == ["TRUNC"]
+        follow_page(old)
+        for member in ensemble:
+            assert set(lost) <= set(read_tree(member)), f"{member} after the way back"
+
+
+def test_what_a_java_leader_replaces_is_kept_and_can_be_gone_back_to(alone):
+    """Java's servers begin without the third one, do not say where their history comes from, and may have begun with that of the
+    third one for all that it can see."""
+    with laid_out("zjj") as ensemble:
+        late, *others = ensemble
+        give(late, alone)
+        begun_without(ensemble, late, 60)
+        late.start()
+        ensemble.wait_until_all_serve()
+        assert late.ways() == ["SNAP"]
+        assert not set(alone.paths) & set(read_tree(late))
+        follow_page(late)
+        for member in ensemble:
+            assert set(alone.paths) <= set(read_tree(member)), f"{member} after the way back"
 
 
 def mixes():

@@ -17,7 +17,7 @@ from members import PORTS, Ensemble, die_with_parent
 
 KIND = "j" if IS_JAVA else "z"
 AT_ONCE = int(os.environ.get("AT_ONCE", "3"))
-# The tests of other kinds have the rest.
+# Shared out among those that run side by side, as a server keeps its ports while it is down.
 FIRST_PORT, LAST_PORT = 10_000, 32_000
 
 # A server's files, and the paths that they hold.

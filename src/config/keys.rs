@@ -210,6 +210,7 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     ("follower.skipLearnerRequestToNextProcessor", Property, Harmless(NOT_NEEDED)),
     // This server's own.
     ("learners.allow", Property, Works),
+    ("emptyServerWaitMs", Property, Works),
     // Tests.
     ("testingonly.initialZxid", Property, Adds(Always, TEST_ONLY)),
     ("test.allowDiscontinuousProposals", Property, Adds(True, TEST_ONLY)),

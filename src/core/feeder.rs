@@ -1,6 +1,7 @@
 //! What a learner is sent out of files, in pieces that the link takes one by one: the newest snapshot behind a SNAP
 //! packet, or the log's transactions as PROPOSAL and COMMIT. Nothing of it is held in memory as a whole.
 
+use crate::jute::put_bytes;
 use crate::model::owner::OwnerRules;
 use crate::model::{TxnMark, Zxid};
 use crate::replica::{Feed, Located};
@@ -177,8 +178,7 @@ impl Feeder {
             return Ok(Fed::More);
         }
         reader.finish().map_err(told)?;
-        out.put_i32(SIGNATURE.len() as i32);
-        out.put_slice(SIGNATURE);
+        put_bytes(out, SIGNATURE);
         Ok(Fed::Upto(zxid))
     }
 }

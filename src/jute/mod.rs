@@ -3,6 +3,11 @@
 //! The records are generated from `jute/*.jute`. A record is generic over how it holds bytes: `X<&[u8]>` borrows
 //! from a frame, `X<Bytes>` shares it. A decoder never allocates more than the bytes it was given.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 #[cfg(test)]
 mod tests;
 
@@ -56,8 +61,10 @@ pub trait Source: Sized {
     fn buffer(&mut self) -> Result<Option<Self::Slice>, DecodeError> {
         match self.int()? {
             -1 => Ok(None),
-            len if len < 0 => Err(DecodeError::NegativeLength(len)),
-            len => self.take(len as usize).map(Some),
+            len => match usize::try_from(len) {
+                Ok(len) => self.take(len).map(Some),
+                Err(_) => Err(DecodeError::NegativeLength(len)),
+            },
         }
     }
 
@@ -89,8 +96,10 @@ pub trait Source: Sized {
     ) -> Result<Option<Vec<T>>, DecodeError> {
         let count = match self.int()? {
             -1 => return Ok(None),
-            count if count < 0 => return Ok(Some(Vec::new())),
-            count => count as usize,
+            count => match usize::try_from(count) {
+                Ok(count) => count,
+                Err(_) => return Ok(Some(Vec::new())),
+            },
         };
         // A count that the bytes at hand cannot bear out fails here, before anything is allocated.
         let needed = count.saturating_mul(min_len.max(1));
@@ -196,6 +205,16 @@ pub fn length(len: usize) -> i32 {
 pub fn fits(len: usize) -> bool {
     i32::try_from(len).is_ok()
 }
+
+/// Writes the length in front of a frame that began at `start` and ends here.
+#[inline]
+pub fn close_frame(out: &mut BytesMut, start: usize) {
+    let len = length(out.len() - start - FRAME_HEAD);
+    out[start..start + FRAME_HEAD].copy_from_slice(&len.to_be_bytes());
+}
+
+/// What a frame begins with: its length.
+pub const FRAME_HEAD: usize = 4;
 
 #[inline]
 pub fn put_len(out: &mut BytesMut, len: usize) {

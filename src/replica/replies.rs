@@ -1,5 +1,6 @@
 //! The reply to a write, from its transaction and what applying it gave (`FinalRequestProcessor`).
 
+use crate::jute::close_frame;
 use crate::jute::records::{Create2Response, CreateResponse, ReplyHeader, StatResponse};
 use crate::model::{Op, Zxid};
 use crate::tree::Applied;
@@ -17,8 +18,7 @@ pub(super) fn write(out: &mut BytesMut, cxid: i32, zxid: Zxid, body: &TxnBody, a
     if err == 0 {
         write_body(out, body, applied);
     }
-    let len = (out.len() - start - 4) as i32;
-    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    close_frame(out, start);
 }
 
 fn write_body(out: &mut BytesMut, body: &TxnBody, applied: &Applied) {

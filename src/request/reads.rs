@@ -8,7 +8,7 @@ use crate::jute::records::{
     GetDataResponse, GetEphemeralsRequest, Id, ReplyHeader, SetWatches, SetWatches2, StatResponse,
     WatcherEvent, WatchesRequest, WhoAmIResponse,
 };
-use crate::jute::{DecodeError, Reader as Frame};
+use crate::jute::{self, DecodeError, FRAME_HEAD, Reader as Frame, close_frame, put_bytes, put_len};
 use crate::model::{ConnId, ErrorCode, Op, SessionId, perms, text};
 use crate::tree::{Database, EventKind, NodeId, WatchKind, WatchMode};
 use crate::wire::multi::{self, Part};
@@ -66,8 +66,17 @@ pub fn serve(db: &Database, reader: Reader<'_>, xid: i32, op: Op, body: &[u8], o
         }
         out[body_at - 4..body_at].copy_from_slice(&code.code().to_be_bytes());
     }
-    let len = (out.len() - start - 4) as i32;
-    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    if !jute::fits(out.len() - start - FRAME_HEAD) {
+        // No frame tells of so much.
+        out.truncate(start);
+        return write_reply(
+            out,
+            xid,
+            db.last_zxid.0,
+            Err::<fn(&mut BytesMut), _>(ErrorCode::MarshallingError),
+        );
+    }
+    close_frame(out, start);
 }
 
 /// Appends a framed reply: header alone on an error, header and body otherwise.
@@ -91,15 +100,14 @@ pub fn write_frame(out: &mut BytesMut, header: ReplyHeader, body: impl FnOnce(&m
     out.put_i32(0);
     header.encode(out);
     body(out);
-    let len = (out.len() - start - 4) as i32;
-    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    close_frame(out, start);
 }
 
 /// Appends a framed notification. `zxid` is the transaction's, or −1 for one that setWatches found.
 pub fn write_event(out: &mut BytesMut, zxid: i64, kind: EventKind, path: &[u8]) {
     const SYNC_CONNECTED: i32 = 3;
     let event = WatcherEvent { kind: kind as i32, state: SYNC_CONNECTED, path };
-    out.put_i32((ReplyHeader::MIN_LEN + event.encoded_len()) as i32);
+    put_len(out, ReplyHeader::MIN_LEN + event.encoded_len());
     ReplyHeader { xid: -1, zxid, err: 0 }.encode(out);
     event.encode(out);
 }
@@ -158,7 +166,7 @@ fn answer(
             let id = readable(db, reader, request.path)?;
             // Java counts by the beginnings of paths: below the empty one it finds the root's other name too.
             let total = db.tree.descendants(id) + usize::from(request.path.is_empty());
-            GetAllChildrenNumberResponse { total: total as i32 }.encode(out);
+            GetAllChildrenNumberResponse { total: i32::try_from(total).unwrap_or(i32::MAX) }.encode(out);
             Ok(())
         }
         Op::MultiRead => multi_read(db, reader, from, out),
@@ -239,10 +247,10 @@ fn get_children(
 }
 
 fn write_children(db: &Database, id: NodeId, out: &mut BytesMut) {
-    out.put_i32(db.tree.child_count(id) as i32);
+    // With more than a length can tell, the whole answer is too large.
+    out.put_i32(i32::try_from(db.tree.child_count(id)).unwrap_or(i32::MAX));
     for name in db.tree.children(id) {
-        out.put_i32(name.len() as i32);
-        out.put_slice(name);
+        put_bytes(out, name);
     }
 }
 
@@ -288,7 +296,11 @@ fn multi_read(
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
     let parts = multi::decode(from).map_err(malformed)?;
+    let start = out.len();
     let done = parts.into_iter().try_for_each(|part| {
+        if !jute::fits(out.len() - start) {
+            return Err(ErrorCode::MarshallingError);
+        }
         let (op, path) = match part {
             Part::GetData(request) => (Op::GetData, request.path),
             Part::GetChildren(request) => (Op::GetChildren, request.path),

@@ -1,5 +1,6 @@
 //! One znode in memory, and the slab that holds them all.
 
+use crate::jute::length;
 use crate::jute::records::{Stat, StatPersisted};
 
 /// Where a znode sits in the slab. Ids are reused after a delete.
@@ -126,11 +127,11 @@ impl Node {
             mtime: self.mtime,
             version: self.version,
             // Creates plus deletes of children.
-            cversion: self.cversion.wrapping_mul(2).wrapping_sub(self.children as i32),
+            cversion: self.cversion.wrapping_mul(2).wrapping_sub(self.children.cast_signed()),
             aversion: self.aversion,
             ephemeral_owner: shown_owner,
-            data_length: self.data_len() as i32,
-            num_children: self.children as i32,
+            data_length: length(self.data_len()),
+            num_children: i32::try_from(self.children).unwrap_or(i32::MAX),
             pzxid: self.pzxid,
         }
     }

@@ -8,7 +8,7 @@ use super::acls::AclTable;
 use super::node::{AclId, NIL, NodeId, ROOT, Slab};
 use super::{Tree, index};
 use crate::jute::records::{Acl, AclMapEntry, NodeEntry, SessionEntry, StatPersisted};
-use crate::jute::{DecodeError, Reader, Source};
+use crate::jute::{DecodeError, Reader, Source, put_len};
 use crate::model::owner::OwnerRules;
 use crate::model::{SessionId, perms};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -128,12 +128,12 @@ impl Tree {
 }
 
 fn write_heads(sessions: &BTreeMap<SessionId, i32>, acls: &AclTable, out: &mut BytesMut) {
-    out.put_i32(sessions.len() as i32);
+    put_len(out, sessions.len());
     for (session, timeout) in sessions {
         SessionEntry { session_id: session.0, timeout: *timeout }.encode(out);
     }
     let entries = acls.entries();
-    out.put_i32(entries.len() as i32);
+    put_len(out, entries.len());
     for (id, list) in entries {
         AclMapEntry { id: i64::from(id.0), acl: list.to_vec() }.encode(out);
     }

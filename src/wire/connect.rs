@@ -1,7 +1,7 @@
 //! The first frame of a connection and its answer (`compat/ProtocolManager`).
 
 use crate::jute::records::{ConnectRequest, ConnectResponse};
-use crate::jute::{DecodeError, Reader, Source};
+use crate::jute::{DecodeError, Reader, Source, put_len};
 use crate::model::SessionId;
 use bytes::{BufMut, BytesMut};
 
@@ -42,7 +42,7 @@ pub fn write_response(
 ) {
     let response =
         ConnectResponse { protocol_version: 0, timeout, session_id: session.0, passwd: Some(&passwd[..]) };
-    out.put_i32(response.encoded_len() as i32 + i32::from(read_only.is_some()));
+    put_len(out, response.encoded_len() + usize::from(read_only.is_some()));
     response.encode(out);
     if let Some(read_only) = read_only {
         out.put_u8(u8::from(read_only));

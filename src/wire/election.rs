@@ -1,7 +1,7 @@
 //! The election port: the initial message, and the notifications behind it
 //! (`QuorumCnxManager.InitialMessage`, `FastLeaderElection.buildMsg`).
 
-use crate::jute::{DecodeError, Reader, Source};
+use crate::jute::{DecodeError, Reader, Source, put_len};
 use crate::model::{Epoch, ServerId, Zxid};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -38,7 +38,7 @@ impl InitialMessage {
         let text = self.addresses.iter().map(one).collect::<Vec<_>>().join("|");
         out.put_i64(if self.addresses.len() > 1 { MANY_ADDRESSES } else { ONE_ADDRESS });
         out.put_i64(self.from.0);
-        out.put_i32(text.len() as i32);
+        put_len(out, text.len());
         out.put_slice(text.as_bytes());
     }
 
@@ -138,14 +138,14 @@ impl Notification {
     /// Appends the frame.
     pub fn encode(&self, out: &mut BytesMut) {
         let config = self.config.as_deref().unwrap_or_default();
-        out.put_i32((44 + config.len()) as i32);
+        put_len(out, 44 + config.len());
         out.put_i32(self.state as i32);
         out.put_i64(self.leader.0);
         out.put_i64(self.zxid.0);
         out.put_i64(self.round);
         out.put_i64(self.peer_epoch.0);
         out.put_i32(WITH_CONFIG);
-        out.put_i32(config.len() as i32);
+        put_len(out, config.len());
         out.put_slice(config);
     }
 

@@ -3,8 +3,8 @@
 use super::pacer::Pacer;
 use super::requests::Workload;
 use super::{BenchError, Run};
-use crate::jute::Reader;
 use crate::jute::records::{ConnectRequest, ReplyHeader, RequestHeader};
+use crate::jute::{Reader, put_len};
 use crate::model::Op;
 use bytes::{BufMut, BytesMut};
 use mio::net::TcpStream;
@@ -48,7 +48,7 @@ impl Client {
             passwd: Some(&[0_u8; 16][..]),
         };
         let mut out = BytesMut::new();
-        out.put_i32(request.encoded_len() as i32 + 1);
+        put_len(&mut out, request.encoded_len() + 1);
         request.encode(&mut out);
         out.put_u8(0);
         socket.write_all(&out).map_err(failed("connect"))?;
@@ -318,7 +318,7 @@ impl Driver {
     pub fn close(&mut self) -> Result<(), BenchError> {
         for client in &mut self.clients {
             let xid = client.next_xid();
-            client.output.put_i32(RequestHeader::MIN_LEN as i32);
+            put_len(&mut client.output, RequestHeader::MIN_LEN);
             RequestHeader { xid, op: Op::CloseSession.code() }.encode(&mut client.output);
             client.sent.push_back(Instant::now());
         }

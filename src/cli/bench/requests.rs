@@ -1,5 +1,6 @@
 //! The requests of a load, encoded ahead: only xid and data change from one to the next.
 
+use crate::jute::close_frame;
 use crate::jute::records::{
     Acl, CreateRequest, DeleteRequest, GetDataRequest, Id, MultiHeader, RequestHeader, SetDataRequest,
 };
@@ -183,7 +184,6 @@ fn frame(op: Op, body: impl FnOnce(&mut BytesMut)) -> BytesMut {
     out.put_i32(0);
     RequestHeader { xid: 0, op: op.code() }.encode(&mut out);
     body(&mut out);
-    let len = out.len() as i32 - 4;
-    out[..4].copy_from_slice(&len.to_be_bytes());
+    close_frame(&mut out, 0);
     out
 }

@@ -952,3 +952,47 @@ proptest! {
         while let Ok(Some(_)) = log.next() {}
     }
 }
+
+/// Seen on real processes: empty servers led, and the only history went with TRUNC and SNAP.
+#[test]
+fn what_a_leaders_history_takes_the_place_of_is_kept_with_the_way_back() {
+    let dir = Dir::new();
+    dir.write_log(Arc::new(RealDisk), 1..=4);
+    dir.write_log(Arc::new(RealDisk), 5..=9);
+    dir.write_snapshot(0);
+    dir.write_snapshot(7);
+    let names = |dir: &PathBuf| {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    // Cut within the older log: the newer files go as they are, the older log's end goes into a log of its own.
+    let Cut::Done(Some(kept)) = truncate(&RealDisk, &dir.dirs(), 3, 9).unwrap() else { panic!("it was cut") };
+    assert_eq!((kept.files, kept.last), (3, 9));
+    assert_eq!(names(&kept.dirs[0]), ["README", "log.4", "log.5", "snapshot.7"]);
+    assert_eq!(recovered(&dir).unwrap().0.replayed, [1, 2, 3]);
+    let page = fs::read_to_string(kept.dirs[0].join("README")).unwrap();
+    assert!(page.contains("0x3") && page.contains("0x9"), "{page}");
+    assert_eq!(
+        truncate(&RealDisk, &dir.dirs(), 3, 3).unwrap(),
+        Cut::Done(None),
+        "nothing is behind it any more"
+    );
+    // The way back that the page tells.
+    for name in ["log.4", "log.5", "snapshot.7"] {
+        fs::rename(kept.dirs[0].join(name), dir.path().join(name)).unwrap();
+    }
+    assert_eq!(recovered(&dir).unwrap().0.replayed, [8, 9]);
+    // A whole history goes into the next directory.
+    let whole = wipe(&RealDisk, &dir.dirs()).unwrap().unwrap();
+    assert!(whole.dirs[0].ends_with("kept.2"), "{whole:?}");
+    assert_eq!(names(&whole.dirs[0]), ["README", "log.1", "log.4", "log.5", "snapshot.0", "snapshot.7"]);
+    assert_eq!(wipe(&RealDisk, &dir.dirs()).unwrap(), None, "there is nothing to keep");
+    // As many stay as an operator wants snapshots to stay.
+    let gone = purge(&RealDisk, &dir.dirs(), 1, &|_| true).unwrap();
+    assert_eq!(gone, kept.dirs);
+    assert!(whole.dirs[0].exists());
+}

@@ -597,3 +597,155 @@ fn a_learner_with_the_same_history_of_a_later_epoch_is_not_ahead() {
         assert_eq!(out.disk.contains(&DiskOp::SaveCurrent(Epoch(4))), expected, "{:?}", out.links);
     }
 }
+
+fn lost(out: &mut Outputs) -> Vec<String> {
+    let told = std::mem::take(&mut out.events).into_iter();
+    told.filter_map(|event| if let Event::Lost { why, .. } = event { Some(why) } else { None }).collect()
+}
+
+#[test]
+fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
+    let history = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(5), plea: Plea::default() };
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    welcome(&mut zab, LinkId(2), ServerId(3), Epoch(0), &mut out);
+    zab.on_learner_packet(0, LinkId(2), history.clone(), &mut out);
+    assert_eq!(lost(&mut out).len(), 1);
+    zab.end_term(&mut out);
+    assert_eq!(zab.server.history_epoch(), Epoch(0), "in the election, too");
+
+    // Anybody may claim a history. Nor does a leader go that has one itself.
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    zab.server.gives_way_at = 1;
+    welcome(&mut zab, LinkId(2), ServerId(3), Epoch(0), &mut out);
+    zab.on_learner_packet(0, LinkId(2), history.clone(), &mut out);
+    assert_eq!(lost(&mut out), [""; 0]);
+    zab.server.gives_way_at = 0;
+    zab.propose(entry(Zxid::new(Epoch(1), 1)), &mut out);
+    welcome(&mut zab, LinkId(3), ServerId(3), Epoch(0), &mut out);
+    zab.on_learner_packet(0, LinkId(3), history, &mut out);
+    assert_eq!(lost(&mut out), [""; 0]);
+}
+
+/// Two ensembles that count alike: a zxid that both gave stands for different transactions.
+#[test]
+fn a_history_that_only_counts_like_the_leaders_is_not_mixed_with_it() {
+    let own = Zxid::new(Epoch(1), 1);
+    let mark = TxnMark::of(&entry(own).body);
+    let other = Some(TxnMark(mark.unwrap().0 ^ 1));
+    let ways = [
+        (FromLeader::Diff(Zxid::new(Epoch(1), 9), other), FromLeader::Diff(Zxid::new(Epoch(1), 9), mark)),
+        (FromLeader::Trunc(own, other), FromLeader::Trunc(own, mark)),
+        (FromLeader::Snap(Zxid(9), other), FromLeader::Snap(Zxid(9), mark)),
+    ];
+    for (foreign, same) in ways {
+        for (packet, refused) in [(foreign, true), (same, false)] {
+            let (mut zab, mut out) = (new(), Outputs::default());
+            follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+            enter(&mut zab, LINK, Epoch(1), &mut out);
+            zab.on_leader_packet(0, LINK, proposal(own), &mut out);
+            zab.on_disk(0, DiskDone::Logged(own), &mut out);
+            zab.end_term(&mut out);
+            join(&mut zab, LinkId(2), ServerId(3), Epoch(2), &mut out);
+            out.disk.clear();
+            zab.on_leader_packet(0, LinkId(2), packet, &mut out);
+            let told = out.events.iter().any(|event| matches!(event, Event::Refused { .. }));
+            assert_eq!(told, refused, "{:?}", out.events);
+            assert!(!refused || out.disk.is_empty(), "nothing is changed: {:?}", out.disk);
+        }
+    }
+}
+
+#[test]
+fn a_history_that_begins_behind_what_was_committed_here_is_refused() {
+    for (committed, refused) in [(Zxid(5), true), (Zxid::ZERO, false)] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        zab.server.restart_at(Zxid(5));
+        zab.server.committed_at_start = committed;
+        let link = LinkId(2);
+        join(&mut zab, link, ServerId(3), Epoch(1), &mut out);
+        zab.on_leader_packet(0, link, FromLeader::Snap(Zxid::ZERO, None), &mut out);
+        assert!(zab.on_snapshot(0, link, Zxid::ZERO, &mut out));
+        zab.on_disk(0, DiskDone::Staged(Zxid::ZERO), &mut out);
+        zab.on_leader_packet(0, link, proposal(Zxid::new(Epoch(1), 1)), &mut out);
+        let told = out.events.iter().any(|event| matches!(event, Event::Refused { .. }));
+        assert_eq!(told, refused);
+    }
+}
+
+/// What the leader shows to have need not be kept aside.
+#[test]
+fn a_history_is_kept_unless_the_leader_shows_that_it_has_all_of_it() {
+    for has_it in [true, false] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        let (last, snapshot) = (Zxid::new(Epoch(1), 2), Zxid::new(Epoch(1), 4));
+        follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+        enter(&mut zab, LINK, Epoch(1), &mut out);
+        (1..=2).for_each(|at| {
+            zab.on_leader_packet(0, LINK, proposal(Zxid::new(Epoch(1), at)), &mut out);
+        });
+        zab.on_disk(0, DiskDone::Logged(last), &mut out);
+        zab.end_term(&mut out);
+        let link = LinkId(2);
+        join(&mut zab, link, ServerId(3), Epoch(2), &mut out);
+        let mark = TxnMark::of(&entry(last).body).filter(|_| has_it);
+        zab.on_leader_packet(0, link, FromLeader::Snap(snapshot, mark), &mut out);
+        assert!(zab.on_snapshot(0, link, snapshot, &mut out));
+        zab.on_disk(0, DiskDone::Staged(snapshot), &mut out);
+        let opens = FromLeader::NewLeader { zxid: Zxid::new(Epoch(2), 0), config: None };
+        zab.on_leader_packet(0, link, opens, &mut out);
+        assert!(out.disk.contains(&DiskOp::Install { contained: has_it }), "{:?}", out.disk);
+    }
+}
+
+#[test]
+fn a_follower_with_another_tree_serves_nobody_and_asks_for_a_snapshot() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    enter(&mut zab, LINK, Epoch(1), &mut out);
+    assert!(zab.lease() > 0);
+    let live = Zxid::new(Epoch(1), 1);
+    assert_eq!(zab.doubt_tree(0, Zxid(1), 7, &mut out), None, "another leader wrote that digest");
+    out.links.clear();
+    out.packets.clear();
+    assert_eq!(zab.doubt_tree(0, live, 7, &mut out), Some(Doubt::Replace));
+    assert_eq!(zab.doubt_tree(0, live, 7, &mut out), None, "it is told once");
+    assert_eq!(zab.lease(), 0);
+    let sent = take::<FromLearner>(&mut out.packets, 1 << 20).unwrap();
+    assert_eq!(sent, Some(FromLearner::Differs { zxid: live, digest: 7 }));
+    out.events.clear();
+    zab.on_tick(zab.server.settings.tick_ms, &mut out);
+    assert_eq!(lost(&mut out).len(), 1, "the leader leads on: it is this server's tree that is wrong");
+    zab.end_term(&mut out);
+    out.packets.clear();
+    join(&mut zab, LinkId(2), ServerId(2), Epoch(2), &mut out);
+    let mut pleas = Vec::new();
+    while let Some(packet) = take::<FromLearner>(&mut out.packets, 1 << 20).unwrap() {
+        if let FromLearner::AckEpoch { plea, .. } = packet {
+            pleas.push(plea.snapshot);
+        }
+    }
+    assert_eq!(pleas, [true]);
+}
+
+#[test]
+fn a_leader_steps_down_where_a_quorum_has_another_tree() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    let zxid = Zxid::new(Epoch(1), 1);
+    zab.propose(entry(zxid), &mut out);
+    zab.on_disk(0, DiskDone::Logged(zxid), &mut out);
+    zab.on_learner_packet(0, LINK, FromLearner::Ack(zxid), &mut out);
+    welcome(&mut zab, LinkId(2), ServerId(3), Epoch(0), &mut out);
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
+    zab.on_learner_packet(0, LinkId(2), ack, &mut out);
+    zab.on_learner_packet(0, LinkId(2), FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
+    out.events.clear();
+    zab.on_learner_packet(0, LINK, FromLearner::Differs { zxid, digest: 7 }, &mut out);
+    zab.on_learner_packet(0, LinkId(2), FromLearner::Differs { zxid, digest: 8 }, &mut out);
+    assert_eq!(lost(&mut out), [""; 0], "those two differ as well");
+    zab.on_learner_packet(0, LinkId(2), FromLearner::Differs { zxid, digest: 7 }, &mut out);
+    assert_eq!(lost(&mut out).len(), 1);
+    assert_eq!(zab.server.tree, Tree::Wrong);
+}

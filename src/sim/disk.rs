@@ -262,6 +262,11 @@ impl SimDisk {
         Some(bytes)
     }
 
+    /// Every file that there is.
+    pub fn paths(&self) -> Vec<String> {
+        self.0.lock().names.keys().map(|name| name.to_string()).collect()
+    }
+
     /// Puts a file there, durably, as an operator would.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.0.lock();

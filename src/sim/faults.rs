@@ -260,6 +260,7 @@ impl World {
         let name = self.random.pick(&names).0.clone();
         disk.flip(&dir.join(&name), &mut self.random);
         self.nodes[index].flipped = true;
+        self.nodes[index].held.clear();
         self.nodes[index].owes = true;
         self.say(|| format!("a bit of {name} of server {} flips", index + 1));
         self.boot_after(index, 1000);

@@ -147,6 +147,10 @@ pub struct Process {
     mail: Mail,
     /// Transactions that were handed to the log, for the checkers.
     pub appended: Vec<(i64, Bytes)>,
+    /// Zxids of transactions that the log has durably since this was last taken.
+    pub logged: Vec<i64>,
+    /// Likewise, behind a snapshot that does not count yet; none where there is none.
+    staged: Option<Vec<i64>>,
     /// The log failed: the process ends.
     pub failed: Option<String>,
     /// It must not go on, as its history would be lost: the process ends.
@@ -236,6 +240,8 @@ impl Process {
             period,
             mail: Mail::default(),
             appended: Vec::new(),
+            logged: Vec::new(),
+            staged: None,
             failed: None,
             refused,
             slice: options.slice,
@@ -610,13 +616,23 @@ impl Process {
         if ops.is_empty() {
             return;
         }
+        let (mut logged, mut staged) = (Vec::new(), self.staged.take());
         for op in &ops {
             if let DiskOp::Append(entry) = op {
                 self.appended.push((entry.zxid.0, entry.body.clone()));
+                staged.as_mut().unwrap_or(&mut logged).push(entry.zxid.0);
+            } else if let DiskOp::Stage { .. } = op {
+                staged = Some(Vec::new());
+            } else if let DiskOp::Install = op {
+                logged.extend(staged.take().into_iter().flatten());
+            } else if let DiskOp::Unstage { .. } = op {
+                staged = None;
             }
         }
         match self.journal.perform(&mut ops) {
             Ok(performed) => {
+                self.logged.append(&mut logged);
+                self.staged = staged;
                 self.disk_busy = true;
                 out.push(Effect::Later { disk: true, incoming: Incoming::DiskDone(performed) });
             }

@@ -4,14 +4,18 @@ use super::{World, indices};
 use crate::ensemble::Ensemble;
 use crate::sim::client::Client;
 use crate::sim::history;
-use crate::sim::model::Model;
+use crate::sim::model::{LogFile, Model};
 use crate::sim::node::Process;
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Milliseconds that a mended ensemble has to serve again.
 const LIVENESS_MS: u64 = 15_000;
 const QUIET_MS: u64 = 5_000;
 /// Writes of every client that a mended ensemble has to take.
 const LAST_WRITES: usize = 2;
+/// What the leader's history takes the place of is kept.
+const KEEPS: bool = false;
 
 impl World {
     pub(super) fn mend(&mut self) {
@@ -100,6 +104,30 @@ impl World {
         for index in self.members() {
             let Some(process) = &self.nodes[index].process else { continue };
             compare(&model, process).map_err(|what| format!("server {}: {what}", index + 1))?;
+        }
+        if KEEPS { self.verify_kept() } else { Ok(()) }
+    }
+
+    /// What a server had on its disk is in the ensemble's history, or somewhere on that disk still.
+    fn verify_kept(&self) -> Result<(), String> {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let is_lost = |zxid: &&i64| !self.observed.committed.contains_key(*zxid);
+            let mut missing: BTreeSet<i64> = node.held.iter().filter(is_lost).copied().collect();
+            if missing.is_empty() {
+                continue;
+            }
+            for path in node.disk.paths().iter().filter(|path| path.contains("/log.")) {
+                let bytes = node.disk.read(Path::new(&path[..])).unwrap_or_default();
+                let found: BTreeSet<i64> =
+                    LogFile::read(&bytes).records.iter().map(|(zxid, _)| *zxid).collect();
+                missing.retain(|zxid| !found.contains(zxid));
+            }
+            if let Some(zxid) = missing.first() {
+                return Err(format!(
+                    "kept: server {} had {zxid:#x} on its disk, and the leader did not: it is nowhere now",
+                    index + 1
+                ));
+            }
         }
         Ok(())
     }

@@ -101,6 +101,8 @@ pub(super) struct Node {
     /// A bit of a file was flipped: it may refuse to start.
     pub flipped: bool,
     pub boots: u64,
+    /// Transactions that it has had durably in its log, whatever became of them.
+    pub held: BTreeSet<i64>,
 }
 
 impl Node {
@@ -204,6 +206,7 @@ impl World {
                 owes: false,
                 flipped: false,
                 boots: 0,
+                held: BTreeSet::new(),
             });
         }
         let clients = (0..options.clients)

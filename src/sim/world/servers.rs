@@ -104,6 +104,7 @@ impl World {
         }
         self.nodes[index].flipped = false;
         self.nodes[index].owes = true;
+        self.nodes[index].held.clear();
     }
 
     /// The process ends; `power`: so does the machine.
@@ -172,6 +173,7 @@ impl World {
         for (zxid, body) in std::mem::take(&mut process.appended) {
             self.observed.appended(index, zxid, body)?;
         }
+        node.held.extend(process.logged.drain(..));
         let stopped = node.disk.has_stopped().then(|| "the step of its disk".to_string());
         let failed = process.failed.take().or(stopped);
         if let Some(why) = process.refused.lock().take() {

@@ -28,6 +28,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// A majority forgot which epochs there were: they come again.
+    pub fn forget_epochs(&mut self) {
+        self.leaders.clear();
+    }
+
     /// A server handed this to its log.
     pub fn appended(&mut self, server: usize, zxid: i64, body: Bytes) -> Result<(), String> {
         match self.bodies.get(&zxid) {

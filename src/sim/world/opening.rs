@@ -93,6 +93,9 @@ impl World {
             let ids: Vec<String> = with_data.iter().map(|index| (index + 1).to_string()).collect();
             format!("{before:?}: servers with data: {}", ids.join(" "))
         });
+        if before != Before::Whole {
+            self.observed.forget_epochs();
+        }
         for index in 0..self.nodes.len() {
             if !with_data.contains(&index) {
                 self.wipe(index);

@@ -315,7 +315,10 @@ impl World {
             return;
         }
         let failed = || Incoming::DialFailed { port, to };
-        let index = usize::try_from(to.0 - 1).ok().filter(|index| *index < self.nodes.len());
+        let index = usize::try_from(to.0)
+            .ok()
+            .and_then(|id| id.checked_sub(1))
+            .filter(|index| *index < self.nodes.len());
         let Some(index) = index else { return self.bring(from, life, failed()) };
         let (me, other) = (Host::Server(from), Host::Server(index));
         let blocked = self.network.is_blocked(me, other) || self.network.is_blocked(other, me);

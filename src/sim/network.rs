@@ -177,6 +177,11 @@ impl Network {
         Some((way.last_due, key, side))
     }
 
+    /// Whether something is under way to this host.
+    pub fn is_sent_to(&self, key: u64, host: Host) -> bool {
+        self.side(key, host).is_some_and(|side| self.conns[&key].ways[1 - side].queued > 0)
+    }
+
     /// A close with something unread: of what is under way to the other side, only a part arrives.
     pub fn reset(&mut self, now: u64, key: u64, from: Host, random: &mut Random) -> Option<Due> {
         let side = self.side(key, from)?;

@@ -261,6 +261,11 @@ impl Process {
         self.inbox.push_back(incoming);
     }
 
+    /// Whether this connection brought something that was not read yet.
+    pub fn has_unread(&self, key: u64) -> bool {
+        self.inbox.iter().any(|incoming| matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key))
+    }
+
     /// A reset took what this connection had brought, and was not read yet.
     pub fn forget_unread(&mut self, key: u64) {
         self.inbox.retain(|incoming| !matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key));

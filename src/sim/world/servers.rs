@@ -286,7 +286,12 @@ impl World {
             }
             Effect::Close(key) => {
                 let resets = self.options.resets;
-                let due = if resets > 0 && self.random.permille(resets) {
+                // It does so where something came that nobody reads any more.
+                let process = self.nodes[index].process.as_ref();
+                let is_unread = resets > 0
+                    && (self.network.is_sent_to(key, host)
+                        || process.is_some_and(|process| process.has_unread(key)));
+                let due = if is_unread && self.random.permille(resets) {
                     self.network.reset(self.now, key, host, &mut self.random)
                 } else {
                     self.network.send(self.now, key, host, Chunk::End, &mut self.random)

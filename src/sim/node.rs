@@ -628,7 +628,7 @@ impl Process {
                 staged.as_mut().unwrap_or(&mut logged).push(entry.zxid.0);
             } else if let DiskOp::Stage { .. } = op {
                 staged = Some(Vec::new());
-            } else if let DiskOp::Install = op {
+            } else if let DiskOp::Install { .. } = op {
                 logged.extend(staged.take().into_iter().flatten());
             } else if let DiskOp::Unstage { .. } = op {
                 staged = None;

@@ -169,7 +169,8 @@ pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
         "dataDir={DATA_DIR}\nclientPort=1\ntickTime={}\ninitLimit={}\nsyncLimit={}\nskipACL=yes\nsnapCount={}\n\
          preAllocSize=4\nreconfigEnabled={}\nstandaloneEnabled=false\ncommitLogCount={}\nminSessionTimeout=10\n\
          maxSessionTimeout=100000\nforceSnapshotSync={}\nsnapshotSizeFactor={}\n\
-         fastleader.minNotificationInterval={}\nfastleader.maxNotificationInterval={}\n",
+         fastleader.minNotificationInterval={}\nfastleader.maxNotificationInterval={}\n\
+         emptyServerWaitMs={}\n",
         options.tick_ms,
         options.init_limit,
         options.sync_limit,
@@ -180,6 +181,7 @@ pub fn lay_out(disk: &SimDisk, id: i64, servers: &str, options: &Options) {
         if options.disk_sync { "3" } else { "-1" },
         options.pace.1,
         options.pace.2,
+        options.empty_wait_ms,
     );
     text.push_str(servers);
     disk.put(Path::new(CONFIG_FILE), text.as_bytes());
@@ -259,6 +261,10 @@ impl Process {
 
     pub fn push(&mut self, incoming: Incoming) {
         self.inbox.push_back(incoming);
+    }
+
+    pub fn writes_snapshot(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     /// Whether this connection brought something that was not read yet.

@@ -121,6 +121,8 @@ pub struct Options {
     pub opening: Option<Opening>,
     /// Milliseconds that a quorum waits for better votes, and between notifications, from and up to.
     pub pace: (u64, u64, u64),
+    /// Milliseconds that a server without data waits to hear all others.
+    pub empty_wait_ms: u64,
     /// Microseconds for which the ports of a process refuse when it starts, at the most.
     pub refuses_us: u64,
     /// So many in a thousand of a server's closes throw away what was not read.
@@ -136,6 +138,7 @@ impl Options {
         // Of its own, so that what is drawn here changes no other seed.
         let mut more = random.clone().fork();
         let mut options = Self::draw_usual(random);
+        options.empty_wait_ms = *more.pick(&[100, 500, 1000, 3000]);
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
         options.resets = *more.pick(&[0, 0, 300, 1000]);
         options.handover_crash = if options.reconfig { *more.pick(&[0, 500]) } else { 0 };
@@ -217,6 +220,7 @@ impl Options {
             counts_anew: random.permille(300),
             opening: None,
             pace: (20, 20, 160),
+            empty_wait_ms: 0,
             refuses_us: 0,
             resets: 0,
             handover_crash: 0,

@@ -93,6 +93,7 @@ fn calm() -> Options {
         rates: Rates::default(),
         opening: None,
         pace: (20, 20, 160),
+        empty_wait_ms: 500,
         refuses_us: 0,
         resets: 0,
         handover_crash: 0,

@@ -15,7 +15,7 @@ const QUIET_MS: u64 = 5_000;
 /// Writes of every client that a mended ensemble has to take.
 const LAST_WRITES: usize = 2;
 /// What the leader's history takes the place of is kept.
-const KEEPS: bool = false;
+const KEEPS: bool = true;
 
 impl World {
     pub(super) fn mend(&mut self) {

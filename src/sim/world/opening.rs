@@ -7,6 +7,7 @@ use crate::sim::client::Client;
 use crate::sim::node::{DATA_DIR, Process, lay_out};
 use crate::sim::options::{Before, Opening};
 use crate::storage::{Dirs, Disk};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,11 +58,15 @@ impl World {
             return Err("liveness: clients write nothing where nothing is broken".into());
         }
         self.quiet(true);
+        fn processes(world: &World) -> impl Iterator<Item = &Process> {
+            world.nodes.iter().filter_map(|node| node.process.as_ref())
+        }
         let are_even = |world: &Self| {
-            let at = world.nodes.iter().filter_map(|node| node.process.as_ref());
-            let mut at = at.map(|process| process.core.db.read().last_zxid);
+            let mut at = processes(world).map(|process| process.core.db.read().last_zxid);
             let first = at.next();
-            world.clients.iter().all(Client::is_idle) && at.all(|zxid| Some(zxid) == first)
+            world.clients.iter().all(Client::is_idle)
+                && at.all(|zxid| Some(zxid) == first)
+                && processes(world).all(|process| !process.writes_snapshot())
         };
         if !self.comes_to(HISTORY_MS, are_even)? {
             return Err("liveness: servers do not come even where nothing is broken".into());
@@ -158,13 +163,16 @@ impl World {
             self.step()?;
         }
         self.say(|| "all ports are open".into());
-        let serve = |world: &Self| {
-            world.nodes.iter().enumerate().all(|(index, node)| {
-                let is_member = index < world.options.voters + world.options.observers;
-                !is_member || Some(index) == absent || node.process.as_ref().is_some_and(serves)
-            })
+        let voters = self.options.voters;
+        let serve = |world: &Self, members: Range<usize>| {
+            let serves = |index| Some(index) == absent || world.mode_of(index).has_leader();
+            members.into_iter().all(serves)
         };
-        if !self.comes_to(START_MS, serve)? {
+        // Nobody tells an observer that an election is over: it asks again after an interval.
+        let all = voters + self.options.observers;
+        if !self.comes_to(START_MS, |world| serve(world, 0..voters))?
+            || !self.comes_to(self.options.pace.2, |world| serve(world, 0..all))?
+        {
             let modes = self.modes();
             return Err(format!("start: not all serve {START_MS} ms after the last port opened: {modes:?}"));
         }
@@ -175,8 +183,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-fn serves(process: &Process) -> bool {
-    process.mode().has_leader()
 }

@@ -133,10 +133,11 @@ impl Links {
 
     /// Somebody dialled this server.
     pub fn on_accepted(&mut self, now: u64, conn: ElectionConn, out: &mut Vec<LinkOutput>) {
-        let strangers = self.conns.values().filter(|conn| conn.with.is_none()).count();
-        if strangers >= MAX_STRANGERS {
-            out.push(LinkOutput::Close { conn, why: "too many connections that do not say who they are" });
-            return;
+        let mut strangers = self.conns.iter().filter(|(_, conn)| conn.with.is_none()).map(|(id, _)| *id);
+        if let Some(oldest) = strangers.next()
+            && strangers.count() + 1 >= MAX_STRANGERS
+        {
+            self.drop_conn(oldest, "too many connections that do not say who they are", out);
         }
         let deadline = now + self.patience_ms;
         self.conns.insert(conn, Conn { with: None, input: BytesMut::new(), deadline });

@@ -4,9 +4,11 @@ use super::{Peers, listen};
 use crate::election::ElectionConn;
 use crate::model::ServerId;
 use crate::replica::{ElectionInput, ElectionOutput, Input};
+use crate::wire::election::InitialMessage;
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -69,10 +71,39 @@ impl Elections {
     }
 }
 
-pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream) {
+pub(super) fn accepted(peers: &Arc<Peers>, mut socket: TcpStream, address: IpAddr) {
     let conn = ElectionConn(peers.new_id());
-    pump(peers, conn, socket);
-    submit(peers, ElectionInput::Accepted(conn));
+    let ended = peers.stop.child_token();
+    peers.strangers.lock().arrive(conn.0, address, ended.clone());
+    let peers = peers.clone();
+    tokio::spawn(async move {
+        let introduced = tokio::select! {
+            () = ended.cancelled() => None,
+            () = tokio::time::sleep(peers.settings.introduction) => None,
+            introduced = introduce(&mut socket) => introduced,
+        };
+        peers.strangers.lock().leave(conn.0);
+        if let Some(bytes) = introduced {
+            // Answers need the writer; what it reads comes behind this.
+            pump(&peers, conn, socket);
+            submit(&peers, ElectionInput::Accepted(conn));
+            submit(&peers, ElectionInput::Bytes { conn, bytes });
+        }
+    });
+}
+
+/// The initial message, with what came behind it. As long as it is not there the replica hears nothing of the connection.
+async fn introduce(socket: &mut TcpStream) -> Option<Bytes> {
+    let mut buffer = BytesMut::with_capacity(4096);
+    while buffer.len() < buffer.capacity() && socket.read_buf(&mut buffer).await.is_ok_and(|count| count > 0)
+    {
+        match InitialMessage::decode(&buffer) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Some(buffer.freeze()),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 async fn dial(peers: Arc<Peers>, to: ServerId, addresses: Vec<(String, u16)>) {

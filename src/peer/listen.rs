@@ -165,7 +165,7 @@ fn accept_elections(peers: &Arc<Peers>, listener: TcpListener) -> JoinHandle<()>
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
         loop {
             match accept(&peers, &listener).await {
-                Some(socket) => election::accepted(&peers, socket),
+                Some((socket, address)) => election::accepted(&peers, socket, address),
                 None => tokio::time::sleep(REST).await,
             }
         }
@@ -176,17 +176,20 @@ async fn accept_learners(peers: Arc<Peers>, listener: TcpListener) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
         match accept(&peers, &listener).await {
-            Some(socket) => quorum::accepted(&peers, socket),
+            Some((socket, address)) => quorum::accepted(&peers, socket, address),
             None => tokio::time::sleep(REST).await,
         }
     }
 }
 
-async fn accept(peers: &Arc<Peers>, listener: &tokio::net::TcpListener) -> Option<tokio::net::TcpStream> {
+async fn accept(
+    peers: &Arc<Peers>,
+    listener: &tokio::net::TcpListener,
+) -> Option<(tokio::net::TcpStream, IpAddr)> {
     match listener.accept().await {
-        Ok((socket, _)) => {
+        Ok((socket, from)) => {
             prepare(peers, &socket);
-            Some(socket)
+            Some((socket, from.ip().to_canonical()))
         }
         Err(error) => {
             tracing::warn!("cannot accept a server's connection: {error}");

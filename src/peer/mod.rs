@@ -5,6 +5,7 @@ mod election;
 mod links;
 mod listen;
 mod quorum;
+mod strangers;
 
 use crate::core::{Carrier, Core, Descriptors, Files};
 use crate::ensemble::PeerAddress;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub bind_retries: u64,
     /// For a dial (`cnxTimeout`).
     pub connect_timeout: Duration,
+    /// For somebody who connects to say who it is.
+    pub introduction: Duration,
     /// For a learner that takes nothing of what it is fed, or a leader whose snapshot does not go on.
     pub stall_timeout: Duration,
     pub keep_alive: bool,
@@ -55,6 +58,7 @@ pub struct Peers {
     commands: UnboundedSender<Command>,
     links: Mutex<HashMap<LinkId, Arc<Link>>>,
     elections: Mutex<election::Writers>,
+    strangers: Mutex<strangers::Strangers>,
     next_id: AtomicU64,
     stop: CancellationToken,
     handle: tokio::runtime::Handle,
@@ -102,6 +106,7 @@ pub fn start(
         commands,
         links: Mutex::new(HashMap::new()),
         elections: Mutex::default(),
+        strangers: Mutex::default(),
         next_id: AtomicU64::new(1),
         stop: stop.clone(),
         handle: runtime.handle().clone(),

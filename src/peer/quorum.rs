@@ -9,11 +9,14 @@ use crate::replica::{Feed, Input, QuorumInput};
 use crate::wire::quorum::{FromLeader, FromLearner, Packet, take};
 use bytes::BytesMut;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_util::codec::Decoder;
 
+/// Bytes of what a learner says first; FOLLOWERINFO has 40.
+const MAX_INTRODUCTION: usize = 1 << 10;
 /// Bytes read before what they hold is handed in.
 const READ: usize = 256 << 10;
 /// Memory is taken in pieces of this size, and another when so little is left of one.
@@ -53,12 +56,20 @@ impl<P: Packet> Decoder for Packets<P> {
     }
 }
 
-pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream) {
+pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream, address: IpAddr) {
     let link = open(peers, socket);
-    submit(peers.core(), QuorumInput::Accepted(link.id));
+    peers.strangers.lock().arrive(link.id.0, address, link.ended.clone());
     let peers = peers.clone();
     tokio::spawn(async move {
-        let why = read_learner(&peers, &link).await;
+        let mut input = BytesMut::new();
+        let introduced =
+            tokio::time::timeout(peers.settings.introduction, introduce(&link, &mut input)).await;
+        peers.strangers.lock().leave(link.id.0);
+        let why = match introduced {
+            Ok(Ok(packet)) => read_learner(&peers, &link, packet, input).await,
+            Ok(Err(why)) => why,
+            Err(_) => "it did not say who it is".into(),
+        };
         end(&peers, &link, why);
     });
 }
@@ -128,14 +139,30 @@ async fn fill(link: &Link, input: &mut BytesMut) -> Result<(), String> {
     }
 }
 
-async fn read_learner(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
-    let mut input = BytesMut::new();
-    let mut packets = Packets::<FromLearner>::new(peers.settings.max_packet);
-    let mut inputs = Vec::new();
-    loop {
-        if let Err(why) = fill(link, &mut input).await {
-            return why;
+/// The first packet. As long as it is not there the replica hears nothing of the connection.
+async fn introduce(link: &Link, input: &mut BytesMut) -> Result<FromLearner, String> {
+    let mut packets = Packets::new(MAX_INTRODUCTION);
+    while input.len() < MAX_INTRODUCTION {
+        fill(link, input).await?;
+        if let Some(packet) = packets.decode(input).map_err(|error| error.to_string())? {
+            return Ok(packet);
         }
+    }
+    Err("an introduction that does not end".into())
+}
+
+async fn read_learner(
+    peers: &Arc<Peers>,
+    link: &Arc<Link>,
+    introduction: FromLearner,
+    mut input: BytesMut,
+) -> String {
+    let mut packets = Packets::<FromLearner>::new(peers.settings.max_packet);
+    let mut inputs = vec![
+        Input::Quorum(QuorumInput::Accepted(link.id)),
+        Input::Quorum(QuorumInput::FromLearner { link: link.id, packet: introduction }),
+    ];
+    loop {
         loop {
             match packets.decode(&mut input) {
                 Ok(Some(packet)) => {
@@ -149,6 +176,9 @@ async fn read_learner(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
             }
         }
         peers.core().submit(&mut inputs, None);
+        if let Err(why) = fill(link, &mut input).await {
+            return why;
+        }
     }
 }
 

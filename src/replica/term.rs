@@ -5,7 +5,7 @@ use super::{
     ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
 };
 use crate::election::{Candidate, LinkEvent, LinkOutput, Output, Standing};
-use crate::ensemble::PeerAddress;
+use crate::ensemble::{Ensemble, PeerAddress};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
@@ -29,6 +29,8 @@ pub(super) enum Between {
     /// An election is under way. Learners that believe it to be over already wait here.
     Looking {
         early: Vec<Early>,
+        /// Newer configurations, as voters tell that they are committed.
+        told: BTreeMap<ServerId, Ensemble>,
     },
     Term,
 }
@@ -62,10 +64,10 @@ impl Replica {
 
     fn look(&mut self, now: Now, heard: BTreeMap<ServerId, Notification>, out: &mut Outputs) {
         let early = match std::mem::replace(&mut self.between, Between::Term) {
-            Between::Looking { early } => early,
+            Between::Looking { early, .. } => early,
             Between::Settling { .. } | Between::Term => Vec::new(),
         };
-        self.between = Between::Looking { early };
+        self.between = Between::Looking { early, told: BTreeMap::new() };
         self.status_changed = true;
         out.tally.elections += 1;
         let server = &self.zab.server;
@@ -94,7 +96,7 @@ impl Replica {
             waiting.insert(from, heard);
             return;
         }
-        if self.adopts_config(&heard, out) {
+        if self.adopts_config(from, &heard, out) {
             // The election goes by the newer configuration.
             return self.look(now, BTreeMap::from([(from, heard)]), out);
         }
@@ -107,21 +109,24 @@ impl Replica {
         self.carry_votes(now, votes, out);
     }
 
-    /// A server that looks for a leader takes over a newer configuration that somebody has committed.
-    fn adopts_config(&mut self, heard: &Notification, out: &mut Outputs) -> bool {
-        let is_looking = matches!(self.between, Between::Looking { .. });
-        let Some(text) = heard.config.as_deref().filter(|_| is_looking) else { return false };
-        let committed = self.zab.server.view.committed.version();
+    /// A server that looks for a leader takes over a newer configuration that is committed, as a quorum of its own one tells:
+    /// without such a quorum none is committed. Of one that a leader has proposed to this server itself, one voter tells enough.
+    fn adopts_config(&mut self, from: ServerId, heard: &Notification, out: &mut Outputs) -> bool {
+        let Between::Looking { told, .. } = &mut self.between else { return false };
+        let Some(text) = heard.config.as_deref() else { return false };
+        let view = &self.zab.server.view;
+        let committed = view.committed.version();
         // Mostly it is the same one.
-        if text.ends_with(format!("\nversion={committed:x}").as_bytes()) {
+        if !view.is_voter(from) || text.ends_with(format!("\nversion={committed:x}").as_bytes()) {
+            told.remove(&from);
             return false;
         }
-        let config =
-            std::str::from_utf8(text).ok().and_then(|text| crate::ensemble::Ensemble::parse(text).ok());
-        match config {
-            Some(config) if config.version() > committed => self.zab.server.adopt(config, &mut out.zab),
-            _ => false,
-        }
+        let config = std::str::from_utf8(text).ok().and_then(|text| Ensemble::parse(text).ok());
+        let Some(config) = config.filter(|config| config.version() > committed) else { return false };
+        told.insert(from, config.clone());
+        let is_logged = *view.last_seen == config;
+        let is_told = view.has_some_quorum(|id| told.get(&id) == Some(&config));
+        (is_logged || is_told) && self.zab.server.adopt(config, &mut out.zab)
     }
 
     fn carry_votes(&mut self, now: Now, votes: Vec<Output>, out: &mut Outputs) {
@@ -138,7 +143,7 @@ impl Replica {
         if let Some(leader) = elected {
             out.told.push(Told::Elected { leader, round: self.election.round() });
             let early = match std::mem::replace(&mut self.between, Between::Term) {
-                Between::Looking { early } => early,
+                Between::Looking { early, .. } => early,
                 Between::Settling { .. } | Between::Term => Vec::new(),
             };
             self.end_read_only(now, out);
@@ -243,7 +248,7 @@ impl Replica {
         match input {
             QuorumInput::Accepted(link) => match &mut self.between {
                 // It may have heard of this server's election before this server has.
-                Between::Looking { early } if early.len() < MAX_EARLY => {
+                Between::Looking { early, .. } if early.len() < MAX_EARLY => {
                     let until = at + self.settings.zab.init_limit * self.settings.tick_ms;
                     early.push(Early { link, packets: Vec::new(), until });
                 }
@@ -272,7 +277,7 @@ impl Replica {
                 }
             }
             QuorumInput::Closed(link) => {
-                if let Between::Looking { early } = &mut self.between {
+                if let Between::Looking { early, .. } = &mut self.between {
                     early.retain(|early| early.link != link);
                 }
                 self.zab.on_closed(at, link, zab);
@@ -284,7 +289,7 @@ impl Replica {
     }
 
     fn early(&mut self, link: LinkId) -> Option<&mut Early> {
-        let Between::Looking { early } = &mut self.between else { return None };
+        let Between::Looking { early, .. } = &mut self.between else { return None };
         early.iter_mut().find(|early| early.link == link)
     }
 
@@ -371,7 +376,7 @@ impl Replica {
             self.zab.trust_tree(now.mono_ms);
             self.look(now, BTreeMap::new(), out);
         }
-        if let Between::Looking { early } = &mut self.between {
+        if let Between::Looking { early, .. } = &mut self.between {
             let late = early.extract_if(.., |early| early.until <= now.mono_ms);
             let late: Vec<LinkId> = late.map(|early| early.link).collect();
             for link in late {

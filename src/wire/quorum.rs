@@ -457,11 +457,14 @@ fn packet_len(bytes: &[u8], max_data: usize) -> Result<Option<usize>, DecodeErro
     if ids > MAX_IDS {
         return Err(DecodeError::BadValue("too many ids in a packet"));
     }
-    // A negative count is an empty list, as Java's loop has it; each id is two strings.
+    // A negative count is an empty list, as Java's loop has it; each id is two strings. Together they are bounded as the data is.
+    let mut left = max_data;
     for _ in 0..2 * ids.max(0) {
-        if rest.len() < 4 || !skip(&mut rest, max_data)? {
+        let before = rest.len();
+        if before < 4 || !skip(&mut rest, left)? {
             return Ok(None);
         }
+        left = left.saturating_sub(before - rest.len());
     }
     Ok(Some(bytes.len() - rest.len()))
 }
@@ -489,6 +492,21 @@ mod tests {
 
     const MAX: usize = 2_097_150;
     const EPOCH: i64 = 1 << 32;
+
+    #[test]
+    fn the_ids_of_a_packet_are_bounded_together() {
+        let mut bytes = BytesMut::new();
+        bytes.extend_from_slice(&hex("00000001 ffffffffffffffff ffffffff 00000400"));
+        for _ in 0..100 {
+            bytes.put_i32(1000);
+            bytes.extend_from_slice(&[b'x'; 1000]);
+            if take::<FromLearner>(&mut bytes.clone(), 10_000).is_err() {
+                assert!(bytes.len() < 12_000, "{}", bytes.len());
+                return;
+            }
+        }
+        panic!("more is waited for");
+    }
 
     fn learner_says(golden: &str, packet: FromLearner) {
         let golden = hex(golden);

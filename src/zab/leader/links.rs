@@ -193,7 +193,9 @@ impl Leader {
         if !(Epoch(0)..Epoch::LAST).contains(&accepted) {
             return Err(Misbehaved(format!("server {sid} accepted epoch {accepted}")));
         }
-        if config_version > committed {
+        // Both come from files alone: some leader made the epoch its version, as this one will.
+        let is_versioned = committed == 0 && Zxid(config_version).counter() == 0;
+        if config_version > committed && !(is_versioned && Zxid(config_version).epoch() <= server.accepted) {
             return Err(Misbehaved(format!(
                 "server {sid} has configuration {config_version:x}, later than {committed:x}"
             )));

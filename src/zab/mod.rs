@@ -582,7 +582,10 @@ impl Zab {
     pub fn on_closed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         match &mut self.term {
             Term::None => {}
-            Term::Leading(leader) => leader.on_closed(link, out),
+            Term::Leading(leader) => {
+                leader.on_closed(link, out);
+                leader.advance(now, &mut self.server, out);
+            }
             Term::Learning(learner) => learner.on_closed(now, link, out),
         }
     }

@@ -489,6 +489,43 @@ fn a_promise_of_a_later_epoch_is_kept_while_observing() {
     }
 }
 
+/// Server 2 follows; somebody says that he is server 2.
+#[test]
+fn a_living_link_stays_and_one_that_does_not_answer_makes_room() {
+    for answers in [true, false] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        lead(&mut zab, &mut out);
+        let (claims, tick) = (LinkId(5), settings(ServerId(1)).tick_ms);
+        welcome(&mut zab, claims, ServerId(2), Epoch(1), &mut out);
+        assert_eq!(packets(&mut out, claims), [], "it waits");
+        for now in (0..=3 * tick).step_by(10) {
+            zab.on_tick(now, &mut out);
+            for packet in packets(&mut out, LINK) {
+                if let (true, FromLeader::Ping(zxid)) = (answers, packet) {
+                    zab.on_learner_packet(now, LINK, FromLearner::Ping { zxid, touched: vec![] }, &mut out);
+                }
+            }
+        }
+        let gone = out.events.iter().filter_map(|event| match event {
+            Event::LinkGone(link) => Some(*link),
+            _ => None,
+        });
+        assert_eq!(gone.collect::<Vec<_>>(), [if answers { claims } else { LINK }]);
+    }
+}
+
+/// Its process ended, and the end of its connection is noticed after the next one came.
+#[test]
+fn a_server_whose_link_is_gone_is_taken_at_once() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    let claims = LinkId(5);
+    welcome(&mut zab, claims, ServerId(2), Epoch(1), &mut out);
+    out = Outputs::default();
+    zab.on_closed(0, LINK, &mut out);
+    assert!(matches!(packets(&mut out, claims)[..], [FromLeader::LeaderInfo { .. }]));
+}
+
 #[test]
 fn one_claim_moves_the_epoch_a_little() {
     for (claimed, opened) in [(7, 8), (0x7fff_fffe, 257)] {

@@ -9,10 +9,19 @@ use std::collections::{BTreeMap, VecDeque};
 /// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
 const MAX_EPOCHS_AHEAD: i64 = 256;
 
+/// So many ticks the living link of a server has to answer a ping, where another says that it is this server. Pings go out every
+/// half of a tick.
+const PATIENCE_TICKS: u64 = 2;
+/// Links that wait for that, of one server.
+const MAX_WAITING: usize = 4;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Has not said who it is.
     Stranger,
+    /// Says that it is a server whose link lives, as far as is known. That one has to answer a ping of a later round than this,
+    /// or goes.
+    Waiting { round: u64 },
     /// Waits for the epoch.
     Introduced,
     /// Was told the epoch.
@@ -65,12 +74,14 @@ impl Link {
 impl Leader {
     /// Learners by id, whether they observe, and whether they are synchronized.
     pub fn learners(&self) -> impl Iterator<Item = (ServerId, bool, bool)> {
-        let known = self.links.values().filter(|link| link.stage != Stage::Stranger);
+        let is_known = |link: &&Link| !matches!(link.stage, Stage::Stranger | Stage::Waiting { .. });
+        let known = self.links.values().filter(is_known);
         known.map(|link| (link.sid, link.observer, link.stage == Stage::Live))
     }
 
     pub(super) fn alive_until(&self, id: ServerId) -> u64 {
-        let counts = |link: &&Link| link.sid == id && !link.promised;
+        let follows = |link: &Link| matches!(link.stage, Stage::Ready | Stage::Live) && !link.promised;
+        let counts = |link: &&Link| link.sid == id && follows(link);
         self.links.values().filter(counts).map(|link| link.alive_until).max().unwrap_or(0)
     }
 
@@ -97,6 +108,40 @@ impl Leader {
         if self.links.remove(&link).is_some() {
             out.close(link, why);
             out.events.push_back(Event::LinkGone(link));
+        }
+    }
+
+    /// Anybody can say that he is a member: the link of one that lives stays.
+    fn has_living_link(&self, sid: ServerId) -> bool {
+        let lives = |link: &Link| link.sid == sid && matches!(link.stage, Stage::Ready | Stage::Live);
+        self.links.values().any(lives)
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        self.links.values().any(|link| matches!(link.stage, Stage::Waiting { .. }))
+    }
+
+    /// Those that say that they are somebody else go once he has answered; they are taken once he is gone.
+    pub(super) fn judge_waiting(&mut self, now: u64, server: &Server, out: &mut Outputs) {
+        let waiting = self.links.iter().filter_map(|(id, link)| match link.stage {
+            Stage::Waiting { round } => Some((*id, link.sid, round, link.deadline)),
+            _ => None,
+        });
+        for (id, sid, round, deadline) in waiting.collect::<Vec<_>>() {
+            let lives = |link: &Link| link.sid == sid && matches!(link.stage, Stage::Ready | Stage::Live);
+            let old = self.links.iter().find(|(_, link)| lives(link));
+            match old.map(|(id, link)| (*id, link.heard, link.stage)) {
+                Some((_, heard, _)) if heard > round => {
+                    self.drop_link(id, format!("server {sid} is connected already, and answers"), out);
+                }
+                // Before it is told that it is up to date it answers no ping.
+                Some((_, _, stage)) if now < deadline || stage == Stage::Ready => {}
+                Some((old, ..)) => {
+                    self.drop_link(old, "it does not answer, and its server has connected anew", out);
+                    self.inform(now, id, server, out);
+                }
+                None => self.inform(now, id, server, out),
+            }
         }
     }
 
@@ -204,6 +249,20 @@ impl Leader {
         link.observer = observer;
         link.accepted = accepted;
         link.stage = Stage::Introduced;
+        if self.has_living_link(sid) {
+            let waiting = |link: &Link| link.sid == sid && matches!(link.stage, Stage::Waiting { .. });
+            let mut waiting = self.links.iter().filter(|(_, link)| waiting(link)).map(|(id, _)| *id);
+            if let Some(oldest) = waiting.next()
+                && waiting.count() + 1 >= MAX_WAITING
+            {
+                self.drop_link(oldest, "too many say that they are this server", out);
+            }
+            let round = self.round;
+            let link = self.links.get_mut(&id).expect("the caller looked");
+            link.stage = Stage::Waiting { round };
+            link.deadline = now + PATIENCE_TICKS * server.settings.tick_ms;
+            return Ok(());
+        }
         if self.phase >= Phase::EpochAcks {
             self.inform(now, id, server, out);
         } else if self.phase == Phase::Discovery {

@@ -248,6 +248,9 @@ impl Leader {
             self.commit(server, out);
             self.confirm_syncs(server, out);
         }
+        if self.has_waiting() {
+            self.judge_waiting(now, server, out);
+        }
     }
 
     /// Those that wait for it.

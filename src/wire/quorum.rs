@@ -87,7 +87,7 @@ impl Forwarded {
     pub fn fits(&self, max_data: usize) -> bool {
         REQUEST_HEAD + self.body.len() <= max_data
             && i32::try_from(self.auth.len()).is_ok_and(|ids| ids <= MAX_IDS)
-            && self.auth.iter().all(|id| id.scheme.len().max(id.id.len()) <= max_data)
+            && self.auth.iter().map(|id| id.scheme.len() + id.id.len()).sum::<usize>() <= max_data
     }
 }
 
@@ -464,7 +464,7 @@ fn packet_len(bytes: &[u8], max_data: usize) -> Result<Option<usize>, DecodeErro
         if before < 4 || !skip(&mut rest, left)? {
             return Ok(None);
         }
-        left = left.saturating_sub(before - rest.len());
+        left -= before - rest.len() - 4;
     }
     Ok(Some(bytes.len() - rest.len()))
 }
@@ -734,7 +734,9 @@ mod tests {
         const MAX: usize = 100;
         let text = |len: usize| Bytes::from(vec![b'x'; len]);
         let many = usize::try_from(MAX_IDS).unwrap();
-        for (body, ids, id) in [(84, 1, 100), (85, 1, 100), (84, 1, 101), (84, many, 1), (84, many + 1, 1)] {
+        for (body, ids, id) in
+            [(84, 1, 96), (85, 1, 96), (84, 1, 97), (84, 20, 1), (84, 21, 1), (84, many + 1, 0)]
+        {
             for (scheme, id) in [(4, id), (id, 4)] {
                 let auth = vec![Id { scheme: text(scheme), id: text(id) }; ids];
                 let request = Forwarded { session: SessionId(1), cxid: 1, op: 1, body: text(body), auth };

@@ -158,6 +158,8 @@ struct Awaited {
     votes: BTreeMap<ServerId, Vote>,
     announce_at: u64,
     interval_ms: u64,
+    /// Since when it has looked as if the leader can't come to lead. What tells otherwise may be on its way.
+    against_since: Option<u64>,
 }
 
 /// A round under way.
@@ -311,7 +313,7 @@ impl Election {
         if heard.state == PeerState::Looking && self.owes_answer(from, heard, view) {
             self.answer(now, from, view, out);
         }
-        self.hear_of_outcome(from, heard, view, out);
+        self.hear_of_outcome(now, from, heard, view, out);
         if self.search.is_none() || !view.is_voter(from) || !view.is_voter(heard.leader) {
             return;
         }
@@ -365,12 +367,13 @@ impl Election {
     /// `to` refuses connections.
     pub fn on_unreachable(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
         self.unreachable.insert(to);
-        self.judge_outcome(view, out);
+        self.judge_outcome(now, view, out);
         self.look(now, view, out);
     }
 
     pub fn on_tick(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
         self.announce(now, view, out);
+        self.judge_outcome(now, view, out);
         let Some(search) = &mut self.search else { return };
         let has_waited =
             search.standing == Standing::New && self.empty_until.is_some_and(|until| now >= until);
@@ -391,7 +394,9 @@ impl Election {
     /// When [`Self::on_tick`] has something to do.
     pub fn next_wake(&self) -> Option<u64> {
         let Some(search) = &self.search else {
-            return self.outcome.as_ref().map(|outcome| outcome.announce_at);
+            let outcome = self.outcome.as_ref()?;
+            let judged = outcome.against_since.map(|since| since + self.moment_ms());
+            return Some(judged.map_or(outcome.announce_at, |at| at.min(outcome.announce_at)));
         };
         let waits = search.silent && search.standing == Standing::New;
         let has_waited = self.empty_until.filter(|_| waits);
@@ -417,27 +422,42 @@ impl Election {
     }
 
     /// What `from` says of the election whose outcome is not established here.
-    fn hear_of_outcome(&mut self, from: ServerId, heard: &Notification, view: &View, out: &mut Vec<Output>) {
+    fn hear_of_outcome(
+        &mut self,
+        now: u64,
+        from: ServerId,
+        heard: &Notification,
+        view: &View,
+        out: &mut Vec<Output>,
+    ) {
         let Some(outcome) = &mut self.outcome else { return };
         if !view.is_voter(from) || heard.state == PeerState::Observing {
             return;
         }
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
         let vote = Vote { candidate, round: heard.round, state: heard.state, version: heard.version };
-        // Who began to lead and looks again ends its links: that is heard there. As a vote it may be asking, see above.
-        let leads = |vote: &Vote| vote.state == PeerState::Leading && vote.candidate.id == from;
-        if vote.state == PeerState::Looking && outcome.votes.get(&from).is_some_and(leads) {
-            return;
-        }
         outcome.votes.insert(from, vote);
-        self.judge_outcome(view, out);
+        self.judge_outcome(now, view, out);
     }
 
-    fn judge_outcome(&mut self, view: &View, out: &mut Vec<Output>) {
-        if let Some(overtaken) = self.overtaken(view) {
+    fn judge_outcome(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        let (overtaken, moment) = (self.overtaken(view), self.moment_ms());
+        let Some(outcome) = &mut self.outcome else { return };
+        let Some(overtaken) = overtaken else {
+            outcome.against_since = None;
+            return;
+        };
+        let since = *outcome.against_since.get_or_insert(now);
+        let is_sure = matches!(overtaken, Overtaken::Established(_)) || now >= since + moment;
+        if is_sure {
             self.outcome = None;
             out.push(Output::Overtaken(overtaken));
         }
+    }
+
+    /// What was sent before an election ended has arrived by then, in milliseconds.
+    fn moment_ms(&self) -> u64 {
+        (self.pace.finalize_ms / 4).max(1)
     }
 
     /// Why the elected leader can't come to lead, if so. A wrong answer costs another election.
@@ -657,7 +677,8 @@ impl Election {
         self.outcome = Some(Awaited {
             votes: BTreeMap::new(),
             announce_at: now,
-            interval_ms: (self.pace.finalize_ms / 4).max(1),
+            interval_ms: self.moment_ms(),
+            against_since: None,
         });
         self.announce(now, view, out);
         out.push(Output::Elected(candidate.id));

@@ -192,6 +192,8 @@ fn a_leader_that_can_have_no_quorum_looks_again() {
     election.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
     assert_eq!(overtaken(&out), [], "5 was not heard, and may follow");
     election.on_unreachable(220, ServerId(5), &view, &mut out);
+    assert_eq!(overtaken(&out), [], "what tells otherwise may be on its way");
+    election.on_tick(270, &view, &mut out);
     assert_eq!(overtaken(&out), [Overtaken::TooFew]);
 }
 
@@ -216,6 +218,20 @@ fn a_learner_whose_leader_goes_another_way_looks_again() {
     assert_eq!(overtaken(&out), [], "3 leads, and 4 is alone");
     let mut election = elected_3(&mut out);
     election.on_notification(210, ServerId(3), &told(PeerState::Looking, 5), &view, &mut out);
+    assert_eq!(overtaken(&out), []);
+    assert!(election.next_wake().is_some_and(|at| at <= 260));
+    election.on_tick(260, &view, &mut out);
+    assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
+    // A vote that it sent before it was elected comes behind, and its own outcome right after it.
+    let mut election = elected_3(&mut out);
+    election.on_notification(210, ServerId(3), &told(PeerState::Looking, 5), &view, &mut out);
+    election.on_notification(211, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    election.on_tick(300, &view, &mut out);
+    assert_eq!(overtaken(&out), []);
+    // It led, and looks again in a later round.
+    let later = Notification { round: 2, ..told(PeerState::Looking, 3) };
+    election.on_notification(310, ServerId(3), &later, &view, &mut out);
+    election.on_tick(360, &view, &mut out);
     assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
     let mut election = elected_3(&mut out);
     for from in [2, 4, 5] {

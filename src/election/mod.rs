@@ -485,9 +485,10 @@ impl Election {
     }
 
     /// Whether this vote still helps the server that was elected here: one for another server does not, nor one in a round
-    /// that goes on without this server.
+    /// that goes on without this server, nor one for what that server had before its disk was lost, or has now.
     fn is_for(&self, vote: &Vote) -> bool {
-        let looks_elsewhere = vote.state == PeerState::Looking && vote.round > self.round;
+        let is_another = vote.round > self.round || vote.candidate != self.vote;
+        let looks_elsewhere = vote.state == PeerState::Looking && is_another;
         vote.candidate.id == self.vote.id && !looks_elsewhere
     }
 

@@ -228,7 +228,15 @@ fn a_learner_whose_leader_goes_another_way_looks_again() {
     election.on_notification(211, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
     election.on_tick(300, &view, &mut out);
     assert_eq!(overtaken(&out), []);
+    // It lost its disk at that moment.
+    let mut election = elected_3(&mut out);
+    let empty = Notification { zxid: NO_DATA, peer_epoch: Epoch(0), ..told(PeerState::Looking, 3) };
+    election.on_notification(210, ServerId(3), &empty, &view, &mut out);
+    election.on_tick(260, &view, &mut out);
+    assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
     // It led, and looks again in a later round.
+    let mut election = elected_3(&mut out);
+    election.on_notification(300, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
     let later = Notification { round: 2, ..told(PeerState::Looking, 3) };
     election.on_notification(310, ServerId(3), &later, &view, &mut out);
     election.on_tick(360, &view, &mut out);

@@ -18,13 +18,21 @@ pub struct Faults {
     pub are_on: bool,
     pub partition_number: u64,
     pub wanted_reconfig: Option<Asked>,
+    pub has_reconfigured: bool,
     pub count: u64,
     pub removed: u64,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { are_on: true, partition_number: 0, wanted_reconfig: None, count: 0, removed: 0 }
+        Self {
+            are_on: true,
+            partition_number: 0,
+            wanted_reconfig: None,
+            has_reconfigured: false,
+            count: 0,
+            removed: 0,
+        }
     }
 }
 

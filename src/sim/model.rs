@@ -25,6 +25,22 @@ pub enum Change {
     Reconfig,
 }
 
+impl Change {
+    /// Whether it changes what the digest counts.
+    pub fn is_success(&self) -> bool {
+        match self {
+            Self::Error { .. } | Self::Reconfig => false,
+            Self::Multi(parts) => parts.iter().all(Self::is_success),
+            Self::Create { .. }
+            | Self::Delete { .. }
+            | Self::SetData { .. }
+            | Self::Check { .. }
+            | Self::CreateSession { .. }
+            | Self::CloseSession { .. } => true,
+        }
+    }
+}
+
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {

@@ -57,6 +57,7 @@ impl Observed {
         life: u64,
         process: &Process,
         files: &ReadFiles<'_>,
+        spoilt_at: &mut Option<i64>,
     ) -> Result<(), String> {
         let mode = process.mode();
         let (last, digest) = {
@@ -78,7 +79,21 @@ impl Observed {
             }
         }
         self.reached(server, last)?;
-        match self.digests.get(&last) {
+        let known = self.digests.get(&last);
+        // A leader compares what it applies with what it proposed. What failed has no digest, and proves nothing.
+        if let Some(at) = *spoilt_at {
+            let proves = |body: &Bytes| Txn::read(body).is_ok_and(|txn| txn.change.is_success());
+            let is_proved = last as u32 > 0 && last > at && self.bodies.get(&last).is_some_and(proves);
+            match known {
+                Some((known, _)) if *known == digest => *spoilt_at = None,
+                _ if is_proved && mode.has_leader() && process.core.may_read() => {
+                    return Err(format!("spoilt: server {} serves at {last:#x}", server + 1));
+                }
+                Some(_) | None => {}
+            }
+            return Ok(());
+        }
+        match known {
             None => {
                 self.digests.insert(last, (digest, server));
             }

@@ -4,8 +4,8 @@
 use super::random::Random;
 
 /// So many in a thousand runs begin with nothing broken, and so many have strangers.
-const CALM: u64 = 0;
-const STRANGERS: u64 = 0;
+const CALM: u64 = 250;
+const STRANGERS: u64 = 100;
 
 /// Faults in the whole ensemble, in thousandths of a second's chance each.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +56,8 @@ pub struct Opening {
     pub absent: bool,
     /// Clients ask for things meanwhile.
     pub busy: bool,
+    /// Afterwards the tree of one comes to differ.
+    pub spoils: bool,
 }
 
 impl Opening {
@@ -74,6 +76,7 @@ impl Opening {
             late_ms: if loses && random.permille(300) { random.between(20, 2000) } else { 0 },
             absent: before == Before::Whole && voters > 2 && random.permille(300),
             busy: random.permille(500),
+            spoils: voters > 2 && random.permille(200),
         }
     }
 }
@@ -142,7 +145,9 @@ impl Options {
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
         options.resets = *more.pick(&[0, 0, 300, 1000]);
         options.handover_crash = if options.reconfig { *more.pick(&[0, 500]) } else { 0 };
-        options.strangers = if more.permille(STRANGERS) { more.between(1, 2) as usize } else { 0 };
+        // There has to be a minority that they can claim to be.
+        options.strangers =
+            if options.voters > 2 && more.permille(STRANGERS) { more.between(1, 2) as usize } else { 0 };
         if more.permille(CALM) {
             options.begin_calmly(&mut more);
         }

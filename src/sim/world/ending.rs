@@ -21,7 +21,7 @@ impl World {
     pub(super) fn mend(&mut self) {
         self.say(|| "everything is mended".into());
         self.faults.are_on = false;
-        self.strangers_are_on = false;
+        self.end_strangers();
         self.heal();
         self.network.spike = 0;
         for index in 0..self.nodes.len() {

@@ -101,6 +101,8 @@ pub(super) struct Node {
     /// A bit of a file was flipped: it may refuse to start.
     pub flipped: bool,
     pub boots: u64,
+    /// Its tree was made to differ when it stood there.
+    pub spoilt_at: Option<i64>,
     /// Transactions that it has had durably in its log, whatever became of them.
     pub held: BTreeSet<i64>,
 }
@@ -206,6 +208,7 @@ impl World {
                 owes: false,
                 flipped: false,
                 boots: 0,
+                spoilt_at: None,
                 held: BTreeSet::new(),
             });
         }
@@ -277,6 +280,9 @@ impl World {
             Some(opening) => {
                 self.say(|| format!("seed {}: {:?}", self.seed, self.options));
                 self.open(&opening)?;
+                if opening.spoils {
+                    self.spoil()?;
+                }
                 self.attack()?;
                 self.after(FAULT_STEP, Event::Fault);
             }
@@ -433,6 +439,7 @@ impl World {
 
     /// A reconfiguration that somebody is to ask for.
     pub(super) fn want_reconfig(&mut self, joining: String, leaving: String) {
+        self.faults.has_reconfigured = true;
         self.faults.wanted_reconfig = Some(Asked::Reconfig { joining, leaving });
     }
 }

@@ -1,12 +1,13 @@
 //! How a run may begin: nothing is broken, all servers are started together, and have to serve within a second. They may
 //! come back to what operators leave them: a wiped majority, a backup's snapshot alone, one server that became three.
 
-use super::World;
+use super::{Node, World};
 use crate::core::write_snapshot_of;
 use crate::sim::client::Client;
 use crate::sim::node::{DATA_DIR, Process, lay_out};
 use crate::sim::options::{Before, Opening};
 use crate::storage::{Dirs, Disk};
+use bytes::Bytes;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,10 @@ const START_MS: u64 = 1000;
 const HISTORY_MS: u64 = 5000;
 /// Transactions that it has at the least.
 const HISTORY: usize = 4;
+/// Milliseconds in which a tree that differs is replaced, while clients write.
+const HEALED_MS: u64 = 10_000;
+/// A znode that no client looks at, and the digest counts.
+const SPOILT: &[u8] = b"/zookeeper";
 
 impl World {
     /// The first starts. They end with all servers serving, and nothing but what clients were told is known of the history.
@@ -143,6 +148,47 @@ impl World {
         self.nodes[index].disk.put(&path, &bytes);
     }
 
+    /// One server's tree comes to differ, with everything right on its disk. The next transaction's digest tells: it serves
+    /// nobody any more until it has the ensemble's tree; where it leads, it steps down.
+    pub(super) fn spoil(&mut self) -> Result<(), String> {
+        self.say(|| "a tree comes to differ".into());
+        let index = self.random.below(self.options.voters as u64) as usize;
+        // What failed changed no tree, and has no digest.
+        let acked = |world: &Self| world.clients.iter().map(|client| client.acked).sum::<usize>();
+        let wanted = acked(self) + HISTORY;
+        let node = &mut self.nodes[index];
+        let Some(process) = &node.process else { return Ok(()) };
+        let at = {
+            let mut db = process.core.db.write();
+            let at = db.last_zxid.0;
+            let spoilt =
+                db.tree.set_data(&Bytes::from_static(SPOILT), Some(SPOILT), 1, at, 0, &mut Vec::new());
+            spoilt.map_err(|error| format!("{error:?}"))?;
+            at
+        };
+        node.spoilt_at = Some(at);
+        let is_good = |node: &Node| {
+            let process = node.process.as_ref()?;
+            let db = process.core.db.read();
+            let data = db.tree.find(SPOILT).and_then(|id| db.tree.data(id));
+            Some((db.last_zxid, db.tree.digest())).filter(|_| data != Some(SPOILT))
+        };
+        let are_good = |world: &Self| {
+            let all = &world.nodes[..world.options.voters + world.options.observers];
+            let first = is_good(&all[0]);
+            let serve = (0..all.len()).all(|index| world.mode_of(index).has_leader());
+            serve && first.is_some() && all.iter().all(|node| is_good(node) == first)
+        };
+        let wrote = self.comes_to(HEALED_MS, |world| acked(world) >= wanted)?;
+        self.quiet(true);
+        if !wrote || !self.comes_to(HEALED_MS, are_good)? {
+            return Err(format!("spoilt: server {} is not mended: {:?}", index + 1, self.modes()));
+        }
+        self.say(|| "it is mended".into());
+        self.quiet(false);
+        Ok(())
+    }
+
     /// Starts all servers, those in `late` later, and perhaps one voter not at all: the others serve in time.
     fn start_all(&mut self, opening: &Opening, late: &[usize], absent: bool) -> Result<(), String> {
         let absent = absent.then(|| self.random.below(self.options.voters as u64) as usize);
@@ -170,11 +216,16 @@ impl World {
         };
         // Nobody tells an observer that an election is over: it asks again after an interval.
         let all = voters + self.options.observers;
-        if !self.comes_to(START_MS, |world| serve(world, 0..voters))?
+        // Where empty servers have waited long enough they elect one of them, and it may take a term of discovery until
+        // those with data lead.
+        let overtaken = opening.late_ms > 0
+            && opening.late_ms + opening.spread_us / 1000 + START_MS / 10 >= self.options.empty_wait_ms;
+        let patience = START_MS + if overtaken { self.options.init_ms() } else { 0 };
+        if !self.comes_to(patience, |world| serve(world, 0..voters))?
             || !self.comes_to(self.options.pace.2, |world| serve(world, 0..all))?
         {
             let modes = self.modes();
-            return Err(format!("start: not all serve {START_MS} ms after the last port opened: {modes:?}"));
+            return Err(format!("start: not all serve {patience} ms after the last port opened: {modes:?}"));
         }
         self.say(|| "all serve".into());
         self.quiet(false);

@@ -254,7 +254,7 @@ impl World {
             let snapshots = of_kind("snapshot.").filter_map(|(_, hex)| i64::from_str_radix(hex, 16).ok());
             Files { logs: logs.map(|bytes| LogFile::read(&bytes)).collect(), snapshots: snapshots.collect() }
         };
-        self.observed.look(index, node.life, process, &files)
+        self.observed.look(index, node.life, process, &files, &mut node.spoilt_at)
     }
 
     /// Queues the next tick where it comes before the one that is queued.

@@ -4,21 +4,28 @@
 
 use super::{Event, World};
 use crate::model::{Epoch, ServerId, SessionId, Zxid};
+use crate::sim::client::Client;
 use crate::sim::network::{Chunk, Host, Port};
-use crate::sim::node::Incoming;
+use crate::sim::node::{DATA_DIR, Incoming};
 use crate::wire::election::{InitialMessage, Notification, PeerState};
 use crate::wire::quorum::{Forwarded, FromLearner, PROTOCOL, Plea};
 use bytes::{Bytes, BytesMut};
+use std::path::Path;
 
 /// Microseconds between two packets of a stranger, at the most.
 const PACE_US: u64 = 20_000;
+/// Versions of configurations that they make up.
+const FORGED: [&str; 3] = ["7ffffffffffffff0", "ffffffff", "200000ffe"];
 /// Connections that they keep.
 const CONNS: usize = 12;
 /// Milliseconds for which they have to themselves an ensemble in which nothing else goes wrong.
-pub(super) const ATTACK_MS: u64 = 400;
+const ATTACK_MS: u64 = 400;
+/// Milliseconds in which clients begin to write.
+const HISTORY_MS: u64 = 5000;
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct StrangerConn {
+    of: usize,
     key: u64,
     port: Port,
 }
@@ -37,14 +44,14 @@ impl World {
         }
         let delay = self.random.between(500, PACE_US);
         self.after(delay, Event::Stranger(index));
-        let conn = if self.strangers.is_empty() || self.random.permille(500) {
-            self.stranger_connects(index)
-        } else {
-            let at = self.random.below(self.strangers.len() as u64) as usize;
-            let StrangerConn { key, port } = self.strangers[at];
-            Some((key, port))
-        };
-        let Some((key, port)) = conn else { return };
+        if self.strangers.is_empty() || self.random.permille(500) {
+            self.stranger_connects(index);
+        }
+        if self.strangers.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.strangers.len() as u64) as usize;
+        let StrangerConn { of, key, port } = self.strangers[at];
         let mut bytes = BytesMut::new();
         for _ in 0..self.random.between(1, 3) {
             match port {
@@ -52,7 +59,7 @@ impl World {
                 Port::Quorum | Port::Client => self.packet().encode(&mut bytes),
             }
         }
-        self.stranger_sends(index, key, bytes);
+        self.stranger_sends(of, key, bytes);
     }
 
     fn stranger_sends(&mut self, index: usize, key: u64, bytes: BytesMut) {
@@ -62,22 +69,19 @@ impl World {
     }
 
     /// To any server that takes connections, and says who it claims to be.
-    fn stranger_connects(&mut self, index: usize) -> Option<(u64, Port)> {
+    fn stranger_connects(&mut self, index: usize) {
         let to = self.random.below(self.nodes.len() as u64) as usize;
         let port = if self.random.permille(500) { Port::Election } else { Port::Quorum };
         if !self.nodes[to].takes(port, self.now) {
-            return None;
+            return;
         }
         if self.strangers.len() >= CONNS {
-            let oldest = self.strangers.remove(0);
-            let due =
-                self.network.send(self.now, oldest.key, Host::Stranger(index), Chunk::End, &mut self.random);
-            self.due(due);
+            self.stranger_leaves();
         }
         let key = self.network.open(port, Host::Stranger(index), Host::Server(to));
         let life = self.nodes[to].life;
         self.bring(to, life, Incoming::Accepted(port, key));
-        self.strangers.push(StrangerConn { key, port });
+        self.strangers.push(StrangerConn { of: index, key, port });
         let mut bytes = BytesMut::new();
         match port {
             Port::Election => {
@@ -91,16 +95,45 @@ impl World {
             Port::Quorum | Port::Client => {}
         }
         self.stranger_sends(index, key, bytes);
-        Some((key, port))
     }
 
-    /// Mostly a member's id.
+    /// The oldest of their connections ends.
+    fn stranger_leaves(&mut self) {
+        let StrangerConn { of, key, .. } = self.strangers.remove(0);
+        let due = self.network.send(self.now, key, Host::Stranger(of), Chunk::End, &mut self.random);
+        self.due(due);
+    }
+
+    pub(super) fn end_strangers(&mut self) {
+        self.strangers_are_on = false;
+        while !self.strangers.is_empty() {
+            self.stranger_leaves();
+        }
+    }
+
+    /// Mostly a member's id. Who claims to be a majority of the voters is believed: nothing proves who is who. So it is always
+    /// the same minority.
     fn claimed(&mut self) -> ServerId {
+        let voters = self.options.voters as u64;
+        if self.random.permille(900) {
+            let claim = self.random.below((voters - 1) / 2);
+            ServerId(((self.seed + claim) % voters) as i64 + 1)
+        } else {
+            self.nobody()
+        }
+    }
+
+    /// For whom they vote is no claim.
+    fn anybody(&mut self) -> ServerId {
         if self.random.permille(900) {
             ServerId(self.random.between(1, self.nodes.len() as u64) as i64)
         } else {
-            ServerId(*self.random.pick(&[0, 99, 255, -1, i64::MAX, i64::MIN]))
+            self.nobody()
         }
+    }
+
+    fn nobody(&mut self) -> ServerId {
+        ServerId(*self.random.pick(&[0, 99, 255, -1, i64::MAX, i64::MIN]))
     }
 
     /// Of all numbers, those that break things.
@@ -191,15 +224,17 @@ impl World {
             PeerState::Leading,
             PeerState::Observing,
         ];
-        let config = match self.random.below(4) {
-            0 => None,
-            1 => Some(self.forged_configuration()),
-            2 => Some("version=7ffffffffffffff0".into()),
+        // A minority of the first voters may be the only one later, and is believed.
+        let forgeries = if self.faults.has_reconfigured { 2 } else { 0 };
+        let config = match self.random.between(forgeries, 3) {
+            0 => Some(self.forged_configuration()),
+            1 => Some("version=7ffffffffffffff0".into()),
+            2 => None,
             _ => Some(self.servers_text.clone()),
         };
         let notification = Notification {
             state: *self.random.pick(&states),
-            leader: self.claimed(),
+            leader: self.anybody(),
             zxid: Zxid(if self.random.permille(500) { self.extreme() } else { 1 << 32 }),
             round: if self.random.permille(500) { self.extreme() } else { self.random.between(0, 9) as i64 },
             peer_epoch: self.epoch(),
@@ -212,7 +247,7 @@ impl World {
     /// One server of this ensemble, and nobody else.
     fn forged_configuration(&mut self) -> String {
         let id = self.random.between(1, self.nodes.len() as u64);
-        let version = *self.random.pick(&["7ffffffffffffff0", "ffffffff", "200000000"]);
+        let version = *self.random.pick(&FORGED);
         format!("server.{id}=s{id}:1:2:participant\nserver.99=s99:1:2:participant\nversion={version}")
     }
 
@@ -221,6 +256,12 @@ impl World {
     pub(super) fn attack(&mut self) -> Result<(), String> {
         if self.options.strangers == 0 {
             return Ok(());
+        }
+        // A leader that has nothing gives way to whoever says that it has something.
+        let is_busy =
+            |world: &Self| !world.observed.committed.is_empty() && world.clients.iter().all(Client::is_open);
+        if !self.comes_to(HISTORY_MS, is_busy)? {
+            return Err("liveness: clients write nothing where nothing is broken".into());
         }
         let sessions: Vec<i64> = self.clients.iter().map(|client| client.session).collect();
         let (config, files) = (self.configuration(), self.proofs());
@@ -240,29 +281,25 @@ impl World {
         if self.configuration() != config {
             return Err(format!("strangers: the configuration is {} now", self.configuration()));
         }
-        if self.proofs() != files {
-            return Err(format!("strangers: files are {:?} now, they were {files:?}", self.proofs()));
+        let new = self.proofs();
+        if new > files {
+            return Err(format!("strangers: files have {new:?} now, they had {files:?}"));
         }
         self.say(|| "strangers moved nothing".into());
         Ok(())
     }
 
-    /// The files that only what is proved may change while a leader leads.
-    fn proofs(&self) -> Vec<(usize, &'static str, String)> {
-        use crate::sim::node::{CONFIG_FILE, DATA_DIR};
-        use std::path::Path;
-        let mut proofs = Vec::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let dir = Path::new(DATA_DIR).join("version-2");
-            let files = [
-                ("acceptedEpoch", dir.join("acceptedEpoch")),
-                ("zoo.cfg", Path::new(CONFIG_FILE).to_path_buf()),
-            ];
-            for (name, path) in files {
-                let text = node.disk.read(&path).unwrap_or_default();
-                proofs.push((index, name, String::from_utf8_lossy(&text).into_owned()));
-            }
+    /// What stands in files, that only what is proved may change while a leader leads: the last epoch that was accepted, and
+    /// how many files have a forged configuration.
+    fn proofs(&self) -> (i64, usize) {
+        let (mut epoch, mut forgeries) = (0, 0);
+        for node in &self.nodes {
+            let accepted = node.disk.read(&Path::new(DATA_DIR).join("version-2/acceptedEpoch"));
+            let accepted = String::from_utf8_lossy(&accepted.unwrap_or_default()).trim().parse();
+            epoch = epoch.max(accepted.unwrap_or(0));
+            let forged = |path: &&String| FORGED.iter().any(|version| path.ends_with(&format!(".{version}")));
+            forgeries += node.disk.paths().iter().filter(forged).count();
         }
-        proofs
+        (epoch, forgeries)
     }
 }

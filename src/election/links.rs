@@ -24,9 +24,14 @@ pub enum LinkOutput {
 /// What the connections brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
-    Heard { from: ServerId, notification: Notification },
+    Heard {
+        from: ServerId,
+        notification: Notification,
+    },
     Connected(ServerId),
     Unreachable(ServerId),
+    /// Somebody else says that he is this server, with whom there is a connection: it is to be asked something that it answers.
+    Claimed(ServerId),
 }
 
 /// Who asks to be called while a connection is so new (milliseconds) has not seen it yet.
@@ -34,6 +39,14 @@ const JUST_CALLED_MS: u64 = 500;
 /// A server whose connection ended is called at once, and then so often, with so many milliseconds between at first.
 const RECALLS: u32 = 4;
 const RECALL_MS: u64 = 10;
+/// A server with whom there is a connection has so long (milliseconds) to say something, once another connection claims to be
+/// it. It tells its vote every second while it looks for a leader, and answers at once when it has one.
+pub(super) const PROOF_MS: u64 = 1500;
+/// Who was told something on a living connection and has been silent since (milliseconds) is called: that one may be
+/// somebody else's.
+pub(super) const SILENCE_MS: u64 = 3000;
+/// Bytes that a connection may send before it is taken.
+const MAX_EARLY: usize = 64 << 10;
 /// Connections that have not said who they are, at the most.
 const MAX_STRANGERS: usize = 64;
 
@@ -59,6 +72,17 @@ struct Peer {
     dialing: bool,
     /// Where it says it is, if it is in no configuration.
     given: Vec<(String, u16)>,
+    /// When it was told something that it has not answered yet.
+    told_at: Option<u64>,
+    rival: Option<Rival>,
+}
+
+/// Somebody says that he is a server with whom there is a connection. It stays if it proves in time that it lives.
+#[derive(Debug)]
+struct Rival {
+    /// Without one, he wants to be called.
+    conn: Option<ElectionConn>,
+    until: u64,
 }
 
 #[derive(Debug)]
@@ -71,8 +95,16 @@ struct Recall {
 struct Conn {
     /// Known once the initial message is there.
     with: Option<ServerId>,
+    /// Who it says it is, while another connection to that server may live.
+    claims: Option<ServerId>,
     input: BytesMut,
     deadline: u64,
+}
+
+impl Conn {
+    fn new(deadline: u64) -> Self {
+        Self { with: None, claims: None, input: BytesMut::new(), deadline }
+    }
 }
 
 impl Links {
@@ -81,12 +113,18 @@ impl Links {
     }
 
     /// Sends a message, in place of an older one that has not left. Dials where there is no connection.
-    pub fn send(&mut self, to: ServerId, notification: &Notification, out: &mut Vec<LinkOutput>) {
+    pub fn send(&mut self, now: u64, to: ServerId, notification: &Notification, out: &mut Vec<LinkOutput>) {
         let mut frame = BytesMut::new();
         notification.encode(&mut frame);
         let peer = self.peers.entry(to).or_default();
         match peer.live {
-            Some(conn) => out.push(LinkOutput::Write { conn, bytes: frame.freeze() }),
+            Some(conn) => {
+                out.push(LinkOutput::Write { conn, bytes: frame.freeze() });
+                if now >= *peer.told_at.get_or_insert(now) + SILENCE_MS {
+                    peer.told_at = Some(now);
+                    self.dial(to, out);
+                }
+            }
             None => {
                 peer.waiting = Some(frame.freeze());
                 self.dial(to, out);
@@ -140,7 +178,7 @@ impl Links {
             self.drop_conn(oldest, "too many connections that do not say who they are", out);
         }
         let deadline = now + self.patience_ms;
-        self.conns.insert(conn, Conn { with: None, input: BytesMut::new(), deadline });
+        self.conns.insert(conn, Conn::new(deadline));
     }
 
     /// Bytes of a connection. `is_known` tells whose connections are taken.
@@ -155,7 +193,15 @@ impl Links {
     ) {
         let Some(known) = self.conns.get_mut(&conn) else { return };
         known.input.extend_from_slice(bytes);
-        if known.with.is_none() {
+        if known.claims.is_some() {
+            if known.input.len() > MAX_EARLY {
+                self.drop_conn(conn, "it says too much before it is taken", out);
+            }
+            return;
+        }
+        if let Some(with) = known.with {
+            self.on_life(with, conn, out);
+        } else {
             match InitialMessage::decode(&known.input) {
                 Ok(None) => return,
                 Ok(Some((message, len))) => {
@@ -165,6 +211,10 @@ impl Links {
                 Err(_) => return self.drop_conn(conn, "an initial message that does not decode", out),
             }
         }
+        self.take_frames(conn, out, events);
+    }
+
+    fn take_frames(&mut self, conn: ElectionConn, out: &mut Vec<LinkOutput>, events: &mut Vec<LinkEvent>) {
         while let Some(known) = self.conns.get_mut(&conn)
             && let Some(from) = known.with
         {
@@ -178,6 +228,60 @@ impl Links {
                 }
                 Err(why) => return self.drop_conn(conn, why, out),
             }
+        }
+    }
+
+    /// Something was heard on a connection: who claims to be the server at its other end is not.
+    fn on_life(&mut self, with: ServerId, conn: ElectionConn, out: &mut Vec<LinkOutput>) {
+        let Some(peer) = self.peers.get_mut(&with).filter(|peer| peer.live == Some(conn)) else { return };
+        peer.told_at = None;
+        if let Some(Rival { conn: Some(rival), .. }) = peer.rival.take() {
+            self.drop_conn(rival, "that server is connected already, and lives", out);
+        }
+    }
+
+    /// Somebody says that he is `from`, with whom there is a connection.
+    fn contest(
+        &mut self,
+        now: u64,
+        from: ServerId,
+        conn: Option<ElectionConn>,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let peer = self.peers.get_mut(&from).expect("there is a connection");
+        let until = peer.rival.as_ref().map_or(now + PROOF_MS, |rival| rival.until);
+        let before = peer.rival.replace(Rival { conn, until });
+        if let Some(known) = conn.and_then(|conn| self.conns.get_mut(&conn)) {
+            known.claims = Some(from);
+            known.deadline = u64::MAX;
+        }
+        match before {
+            Some(Rival { conn: Some(before), .. }) => self.drop_conn(before, "another claims the same", out),
+            Some(_) => {}
+            None => events.push(LinkEvent::Claimed(from)),
+        }
+    }
+
+    /// The server that had to prove that it lives has not, or its connection ended.
+    fn give_way(
+        &mut self,
+        now: u64,
+        to: ServerId,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) -> bool {
+        match self.peers.get_mut(&to).and_then(|peer| peer.rival.take()) {
+            Some(Rival { conn: Some(conn), .. }) => {
+                self.establish(now, to, conn, out, events);
+                self.take_frames(conn, out, events);
+                true
+            }
+            Some(Rival { conn: None, .. }) => {
+                self.dial(to, out);
+                true
+            }
+            None => false,
         }
     }
 
@@ -197,7 +301,11 @@ impl Links {
         if !is_known(from) {
             return self.drop_conn(conn, "its id is in no configuration", out);
         }
+        let is_connected = self.peers.get(&from).is_some_and(|peer| peer.live.is_some());
         if from > self.me {
+            if is_connected {
+                return self.contest(now, from, Some(conn), out, events);
+            }
             return self.establish(now, from, conn, out, events);
         }
         // It wants to be called. What it is connected by stays until the call is through: anybody can claim an id.
@@ -209,6 +317,9 @@ impl Links {
         let is_local = |host: &str| matches!(host, "0.0.0.0" | "::" | "0:0:0:0:0:0:0:0");
         let given = message.addresses.into_iter().filter(|(host, _)| !is_local(host)).collect();
         self.peers.entry(from).or_default().given = given;
+        if is_connected {
+            return self.contest(now, from, None, out, events);
+        }
         self.dial(from, out);
     }
 
@@ -221,10 +332,12 @@ impl Links {
         events: &mut Vec<LinkEvent>,
     ) {
         let entry = self.conns.entry(conn);
-        entry.or_insert(Conn { with: None, input: BytesMut::new(), deadline: 0 }).with = Some(with);
+        let known = entry.or_insert(Conn::new(0));
+        (known.with, known.claims) = (Some(with), None);
         let peer = self.peers.entry(with).or_default();
         let old = peer.live.replace(conn);
         peer.live_since = now;
+        peer.told_at = None;
         let waiting = peer.waiting.take();
         if let Some(old) = old {
             self.drop_conn(old, "a newer connection took its place", out);
@@ -245,8 +358,17 @@ impl Links {
 
     /// The other side closed, or the connection broke. Whether it is still there is found out at once: in an election
     /// nobody waits for a server that refuses connections.
-    pub fn on_closed(&mut self, now: u64, conn: ElectionConn, out: &mut Vec<LinkOutput>) {
+    pub fn on_closed(
+        &mut self,
+        now: u64,
+        conn: ElectionConn,
+        out: &mut Vec<LinkOutput>,
+        events: &mut Vec<LinkEvent>,
+    ) {
         let Some(with) = self.forget(conn) else { return };
+        if self.give_way(now, with, out, events) {
+            return;
+        }
         let peer = self.peers.entry(with).or_default();
         peer.recall.get_or_insert(Recall { at: now, left: RECALLS });
         self.recall(now, out);
@@ -269,13 +391,22 @@ impl Links {
 
     /// Tells whose living connection it was, if it was one.
     fn forget(&mut self, conn: ElectionConn) -> Option<ServerId> {
-        let with = self.conns.remove(&conn)?.with?;
+        let known = self.conns.remove(&conn)?;
+        if let Some(peer) = known.claims.and_then(|claimed| self.peers.get_mut(&claimed)) {
+            peer.rival.take_if(|rival| rival.conn == Some(conn));
+        }
+        let with = known.with?;
         let peer = self.peers.get_mut(&with).filter(|peer| peer.live == Some(conn))?;
         peer.live = None;
         Some(with)
     }
 
-    pub fn on_tick(&mut self, now: u64, out: &mut Vec<LinkOutput>) {
+    pub fn on_tick(&mut self, now: u64, out: &mut Vec<LinkOutput>, events: &mut Vec<LinkEvent>) {
+        let won = |peer: &Peer| peer.rival.as_ref().is_some_and(|rival| rival.until <= now);
+        let won = self.peers.iter().filter(|(_, peer)| won(peer)).map(|(id, _)| *id);
+        for id in won.collect::<Vec<_>>() {
+            self.give_way(now, id, out, events);
+        }
         let late = self.conns.iter().filter(|(_, conn)| conn.with.is_none() && now >= conn.deadline);
         for conn in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.drop_conn(conn, "it did not say who it is", out);
@@ -285,14 +416,19 @@ impl Links {
 
     /// When [`Self::on_tick`] has to call somebody.
     pub fn next_wake(&self) -> Option<u64> {
-        self.peers.values().filter_map(|peer| peer.recall.as_ref()).map(|recall| recall.at).min()
+        let due = |peer: &Peer| {
+            let times = [peer.recall.as_ref().map(|recall| recall.at), peer.rival.as_ref().map(|r| r.until)];
+            times.into_iter().flatten().min()
+        };
+        self.peers.values().filter_map(due).min()
     }
 
     /// Connections to servers that are in no configuration any more end.
     pub fn retain(&mut self, is_known: &dyn Fn(ServerId) -> bool, out: &mut Vec<LinkOutput>) {
         let gone: Vec<ServerId> = self.peers.keys().copied().filter(|id| !is_known(*id)).collect();
         for id in gone {
-            if let Some(conn) = self.peers.remove(&id).and_then(|peer| peer.live) {
+            let Some(peer) = self.peers.remove(&id) else { continue };
+            for conn in peer.live.into_iter().chain(peer.rival.and_then(|rival| rival.conn)) {
                 self.drop_conn(conn, "its id left the configuration", out);
             }
         }

@@ -25,6 +25,8 @@ pub const NO_DATA: Zxid = Zxid(-1);
 /// started anew, brings the others back. So no vote leads to where the rounds end, and none leaves a server behind for ever.
 const FAR_ROUND: i64 = 1 << 40;
 const MAX_ROUNDS_AHEAD: i64 = 1 << 20;
+/// The round of who only asks, or has not looked for a leader yet.
+const NO_ROUND: i64 = -1;
 /// How long an answer is not repeated, in milliseconds.
 const REPEAT_MS: u64 = 100;
 
@@ -311,7 +313,7 @@ impl Election {
     ) {
         self.seen.insert(from);
         if heard.state == PeerState::Looking && self.owes_answer(from, heard, view) {
-            self.answer(now, from, view, out);
+            self.answer(now, from, heard.round == NO_ROUND, view, out);
         }
         self.hear_of_outcome(now, from, heard, view, out);
         if self.search.is_none() || !view.is_voter(from) || !view.is_voter(heard.leader) {
@@ -341,14 +343,23 @@ impl Election {
     }
 
     /// The same answer again within a moment tells nothing, and would let two servers answer each other for ever.
-    fn answer(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
+    fn answer(&mut self, now: u64, to: ServerId, asked: bool, view: &View, out: &mut Vec<Output>) {
         let told = (self.round, self.vote, self.state);
-        let is_news =
-            self.answered.get(&to).is_none_or(|(at, before)| *before != told || now >= at + REPEAT_MS);
+        let is_news = asked
+            || self.answered.get(&to).is_none_or(|(at, before)| *before != told || now >= at + REPEAT_MS);
         if is_news {
             self.answered.insert(to, (now, told));
             out.push(self.notify(to, view));
         }
+    }
+
+    /// Asks `to` for its vote, as one who has none: an answer proves that it is there.
+    pub fn ask(&self, to: ServerId, view: &View) -> Output {
+        let Output::Send { notification, .. } = self.notify(to, view) else { unreachable!("it sends") };
+        let (state, round) = (PeerState::Looking, NO_ROUND);
+        let Candidate { epoch, zxid, id } = NO_CANDIDATE;
+        let notification = Notification { state, round, leader: id, zxid, peer_epoch: epoch, ..notification };
+        Output::Send { to, notification }
     }
 
     /// A connection to `to` was made: it hears the present vote at once, not at the next interval.

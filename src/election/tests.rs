@@ -612,8 +612,9 @@ fn the_last_round_is_stayed_in() {
 }
 
 mod links {
+    use super::super::links::{PROOF_MS, SILENCE_MS};
     use super::*;
-    use bytes::Bytes;
+    use bytes::{Bytes, BytesMut};
 
     fn notification() -> Notification {
         Notification {
@@ -695,22 +696,56 @@ mod links {
         two.links.on_accepted(1000, ElectionConn(8), &mut two.out);
         let known = |_: ServerId| true;
         two.links.on_bytes(1000, ElectionConn(8), &initial(1), &known, &mut two.out, &mut two.events);
-        assert_eq!((two.closed(), two.dialed()), (vec![7, 8], vec![1]));
+        assert_eq!((two.closed(), two.dialed()), (vec![7, 8], vec![]), "first it is asked");
+        assert_eq!(two.events.pop(), Some(LinkEvent::Claimed(ServerId(1))));
+        two.links.on_tick(3000, &mut two.out, &mut two.events);
+        assert_eq!(two.dialed(), [1]);
         two.links.on_dial_failed(ServerId(1), &mut two.events);
         two.out.clear();
-        two.links.send(ServerId(1), &notification(), &mut two.out);
+        two.links.send(0, ServerId(1), &notification(), &mut two.out);
         assert!(matches!(two.out[..], [LinkOutput::Write { conn: ElectionConn(9), .. }]));
     }
 
     #[test]
-    fn a_newer_connection_of_the_larger_id_takes_the_place_of_the_old_one() {
+    fn a_living_connection_of_the_larger_id_stays_and_a_silent_one_gives_way() {
+        for (lives, expected) in [(true, 8), (false, 7)] {
+            let mut two = Two::new();
+            two.accept(7, &initial(3));
+            two.events.clear();
+            two.accept(8, &initial(3));
+            assert_eq!((two.closed(), &two.events[..]), (vec![], &[LinkEvent::Claimed(ServerId(3))][..]));
+            two.bytes(8, &[0; 100]);
+            if lives {
+                two.bytes(7, &[0, 0, 0, 1]);
+            }
+            two.links.on_tick(PROOF_MS, &mut two.out, &mut two.events);
+            assert_eq!(two.closed()[..1], [expected]);
+        }
+    }
+
+    #[test]
+    fn where_the_old_connection_ends_the_newer_one_takes_its_place_with_what_it_said() {
         let mut two = Two::new();
         two.accept(7, &initial(3));
         two.accept(8, &initial(3));
-        assert_eq!(two.closed(), [7]);
-        two.out.clear();
-        two.links.on_closed(1000, ElectionConn(7), &mut two.out);
-        assert_eq!(two.out, [], "the end of the old one changes nothing");
+        let mut said = BytesMut::new();
+        notification().encode(&mut said);
+        two.bytes(8, &said);
+        two.events.clear();
+        two.links.on_closed(0, ElectionConn(7), &mut two.out, &mut two.events);
+        let heard = LinkEvent::Heard { from: ServerId(3), notification: notification() };
+        assert_eq!(two.events, [LinkEvent::Connected(ServerId(3)), heard]);
+        assert!(two.dialed().is_empty());
+    }
+
+    #[test]
+    fn who_stays_silent_is_called() {
+        let mut two = Two::new();
+        two.accept(7, &initial(3));
+        for (now, dialed) in [(0, 0), (SILENCE_MS - 1, 0), (SILENCE_MS, 1), (SILENCE_MS + 100, 1)] {
+            two.links.send(now, ServerId(3), &notification(), &mut two.out);
+            assert_eq!(two.dialed().len(), dialed, "at {now}");
+        }
     }
 
     #[test]
@@ -720,8 +755,8 @@ mod links {
         two.accept(8, &initial(1));
         two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
         two.out.clear();
-        two.links.on_closed(1000, ElectionConn(7), &mut two.out);
-        two.links.on_closed(1000, ElectionConn(9), &mut two.out);
+        two.links.on_closed(1000, ElectionConn(7), &mut two.out, &mut two.events);
+        two.links.on_closed(1000, ElectionConn(9), &mut two.out, &mut two.events);
         assert_eq!(two.dialed(), [3, 1]);
         two.links.on_dial_failed(ServerId(3), &mut two.events);
         assert_eq!(two.events.last(), Some(&LinkEvent::Unreachable(ServerId(3))));
@@ -735,8 +770,8 @@ mod links {
         two.out.clear();
         let mut conn = 9;
         for now in 1000..2000 {
-            two.links.on_closed(now, ElectionConn(conn), &mut two.out);
-            two.links.on_tick(now, &mut two.out);
+            two.links.on_closed(now, ElectionConn(conn), &mut two.out, &mut two.events);
+            two.links.on_tick(now, &mut two.out, &mut two.events);
             if two.dialed().len() as u64 > conn - 9 {
                 conn += 1;
                 two.links.on_dialed(now, ServerId(1), ElectionConn(conn), &mut two.out, &mut two.events);
@@ -745,7 +780,7 @@ mod links {
         assert_eq!(two.dialed().len(), 4, "in one second");
         two.out.clear();
         two.links.on_dial_failed(ServerId(1), &mut two.events);
-        two.links.on_tick(3000, &mut two.out);
+        two.links.on_tick(3000, &mut two.out, &mut two.events);
         assert_eq!((two.dialed(), two.links.next_wake()), (vec![], None), "it is gone");
     }
 
@@ -756,7 +791,7 @@ mod links {
         two.accept(2, &initial(2));
         two.accept(3, &[0x80; 16]);
         two.accept(4, b"");
-        two.links.on_tick(1000, &mut two.out);
+        two.links.on_tick(1000, &mut two.out, &mut two.events);
         assert_eq!(two.closed(), [1, 2, 3, 4]);
         for conn in 10..80 {
             two.accept(conn, b"");
@@ -795,8 +830,8 @@ mod links {
     #[test]
     fn the_newest_message_waits_for_a_connection() {
         let mut two = Two::new();
-        two.links.send(ServerId(1), &notification(), &mut two.out);
-        two.links.send(ServerId(1), &Notification { round: 2, ..notification() }, &mut two.out);
+        two.links.send(0, ServerId(1), &notification(), &mut two.out);
+        two.links.send(0, ServerId(1), &Notification { round: 2, ..notification() }, &mut two.out);
         assert_eq!(two.dialed(), [1], "one dial at a time");
         two.out.clear();
         two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);

@@ -134,7 +134,9 @@ impl Replica {
         let mut links = Vec::new();
         for vote in votes {
             match vote {
-                Output::Send { to, notification } => self.links.send(to, &notification, &mut links),
+                Output::Send { to, notification } => {
+                    self.links.send(now.mono_ms, to, &notification, &mut links);
+                }
                 Output::Elected(leader) => elected = Some(leader),
                 Output::Overtaken(why) => self.zab.abandon(&why.to_string(), &mut out.zab),
             }
@@ -186,9 +188,15 @@ impl Replica {
             ElectionInput::Bytes { conn, bytes } => {
                 self.links.on_bytes(now.mono_ms, conn, &bytes, &is_known, &mut links, &mut events);
             }
-            ElectionInput::Closed(conn) => self.links.on_closed(now.mono_ms, conn, &mut links),
+            ElectionInput::Closed(conn) => {
+                self.links.on_closed(now.mono_ms, conn, &mut links, &mut events);
+            }
         }
         self.carry_links(links, out);
+        self.carry_events(now, events, out);
+    }
+
+    fn carry_events(&mut self, now: Now, events: Vec<LinkEvent>, out: &mut Outputs) {
         for event in events {
             let mut votes = Vec::new();
             let view = &self.zab.server.view;
@@ -200,6 +208,7 @@ impl Replica {
                 LinkEvent::Connected(to) => {
                     self.election.on_connected(now.mono_ms, to, view, &mut votes);
                 }
+                LinkEvent::Claimed(by) => votes.push(self.election.ask(by, view)),
                 LinkEvent::Unreachable(to) => {
                     self.election.on_unreachable(now.mono_ms, to, view, &mut votes);
                 }
@@ -220,7 +229,9 @@ impl Replica {
                         let of = |address: &PeerAddress| (address.host.clone(), address.election_port);
                         member.addresses.iter().map(of).collect()
                     }
-                    None => addresses,
+                    // Anybody can say where he wants to be called: only whom people named is.
+                    None if self.zab.server.is_named(to) => addresses,
+                    None => Vec::new(),
                 };
                 ElectionOutput::Dial { to, addresses }
             }
@@ -248,7 +259,11 @@ impl Replica {
         match input {
             QuorumInput::Accepted(link) => match &mut self.between {
                 // It may have heard of this server's election before this server has.
-                Between::Looking { early, .. } if early.len() < MAX_EARLY => {
+                Between::Looking { early, .. } => {
+                    // The oldest makes room: nobody is kept out by others.
+                    if early.len() >= MAX_EARLY {
+                        self.zab.on_accepted(at, early.remove(0).link, zab);
+                    }
                     let until = at + self.settings.zab.init_limit * self.settings.tick_ms;
                     early.push(Early { link, packets: Vec::new(), until });
                 }
@@ -364,8 +379,10 @@ impl Replica {
 
     pub(super) fn tick_term(&mut self, now: Now, out: &mut Outputs) {
         let mut links = Vec::new();
-        self.links.on_tick(now.mono_ms, &mut links);
+        let mut events = Vec::new();
+        self.links.on_tick(now.mono_ms, &mut links, &mut events);
         self.carry_links(links, out);
+        self.carry_events(now, events, out);
         let mut votes = Vec::new();
         self.election.on_tick(now.mono_ms, &self.zab.server.view, &mut votes);
         self.carry_votes(now, votes, out);

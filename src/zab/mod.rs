@@ -281,12 +281,13 @@ impl Server {
 
     /// Whether a server may connect to this one.
     pub fn admits(&self, id: ServerId) -> bool {
-        let named = match &self.settings.strangers {
-            Strangers::Refused => false,
-            Strangers::Allowed => true,
-            Strangers::Named(ids) => ids.contains(&id),
-        };
-        id != self.me() && (named || self.view.is_member(id))
+        let allowed = self.settings.strangers == Strangers::Allowed || self.is_named(id);
+        id != self.me() && (allowed || self.view.is_member(id))
+    }
+
+    /// Whether people allowed this server by its id.
+    pub fn is_named(&self, id: ServerId) -> bool {
+        matches!(&self.settings.strangers, Strangers::Named(ids) if ids.contains(&id))
     }
 
     fn disk(&mut self, op: DiskOp, out: &mut Outputs) {

@@ -10,7 +10,7 @@ use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::FromLearner;
-use crate::zab::{DESIGNATED, Debt, Next, Tree};
+use crate::zab::{DESIGNATED, Debt, MAX_EPOCHS_AHEAD, Next, Tree};
 use std::collections::BTreeMap;
 
 /// Learners that may wait for this server to be elected, at the most.
@@ -122,7 +122,13 @@ impl Replica {
             return false;
         }
         let config = std::str::from_utf8(text).ok().and_then(|text| Ensemble::parse(text).ok());
-        let Some(config) = config.filter(|config| config.version() > committed) else { return false };
+        // Some epoch that is not far away made it.
+        let farthest = Epoch(self.zab.server.accepted.0 + MAX_EPOCHS_AHEAD);
+        let may_be = |config: &Ensemble| {
+            let version = config.version();
+            version > committed && Zxid(version).epoch() <= farthest && config.voters().next().is_some()
+        };
+        let Some(config) = config.filter(may_be) else { return false };
         told.insert(from, config.clone());
         let is_logged = *view.last_seen == config;
         let is_told = view.has_some_quorum(|id| told.get(&id) == Some(&config));

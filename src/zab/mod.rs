@@ -13,7 +13,7 @@ mod outputs;
 pub(crate) mod tests;
 
 pub use history::{History, Place};
-pub use leader::Leader;
+pub use leader::{Leader, MAX_EPOCHS_AHEAD};
 pub use learner::{DESIGNATED, Learner};
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 

@@ -7,7 +7,7 @@ use crate::zab::{Event, Misbehaved, NO_DATA, Outputs, Server, Tree};
 use std::collections::{BTreeMap, VecDeque};
 
 /// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
-const MAX_EPOCHS_AHEAD: i64 = 256;
+pub const MAX_EPOCHS_AHEAD: i64 = 256;
 
 /// So many ticks the living link of a server has to answer a ping, where another says that it is this server. Pings go out every
 /// half of a tick.

@@ -7,6 +7,7 @@ mod synchronization;
 mod syncs;
 
 use self::gathering::{Gathering, Memory};
+pub use self::links::MAX_EPOCHS_AHEAD;
 use self::links::{Link, Stage};
 use self::syncs::Sync;
 use super::broadcast::Broadcast;

@@ -24,14 +24,31 @@ pub enum LinkOutput {
 /// What the connections brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
+    /// `proved`: over a connection that this server made to where its configuration has that one.
     Heard {
         from: ServerId,
         notification: Notification,
+        proved: bool,
     },
     Connected(ServerId),
     Unreachable(ServerId),
     /// Somebody else says that he is this server, with whom there is a connection: it is to be asked something that it answers.
     Claimed(ServerId),
+    /// A server with a smaller id has connected: it is told the present vote there, by [`Links::answer`].
+    Asked {
+        from: ServerId,
+        conn: ElectionConn,
+    },
+}
+
+/// Whose connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    Refused,
+    /// In no configuration: it is not called, as anybody can say where he wants to be called.
+    Guest,
+    /// It is called at the addresses of the configuration, or where it says if people named it.
+    Member,
 }
 
 /// Who asks to be called while a connection is so new (milliseconds) has not seen it yet.
@@ -75,6 +92,14 @@ struct Peer {
     /// When it was told something that it has not answered yet.
     told_at: Option<u64>,
     rival: Option<Rival>,
+    /// A connection that this server made, to be called back. It serves where that one answers on it and does not call.
+    offered: Option<Offered>,
+}
+
+#[derive(Debug)]
+struct Offered {
+    conn: ElectionConn,
+    answered: bool,
 }
 
 /// Somebody says that he is a server with whom there is a connection. It stays if it proves in time that it lives.
@@ -97,13 +122,15 @@ struct Conn {
     with: Option<ServerId>,
     /// Who it says it is, while another connection to that server may live.
     claims: Option<ServerId>,
+    /// With whom this server has connected.
+    dialed: Option<ServerId>,
     input: BytesMut,
     deadline: u64,
 }
 
 impl Conn {
     fn new(deadline: u64) -> Self {
-        Self { with: None, claims: None, input: BytesMut::new(), deadline }
+        Self { with: None, claims: None, dialed: None, input: BytesMut::new(), deadline }
     }
 }
 
@@ -117,6 +144,13 @@ impl Links {
         let mut frame = BytesMut::new();
         notification.encode(&mut frame);
         let peer = self.peers.entry(to).or_default();
+        if peer.live.is_none()
+            && let Some(offered) = peer.offered.take_if(|offered| offered.answered)
+        {
+            peer.live = Some(offered.conn);
+            let conn = self.conns.get_mut(&offered.conn).expect("it goes with the connection");
+            conn.with = Some(to);
+        }
         match peer.live {
             Some(conn) => {
                 out.push(LinkOutput::Write { conn, bytes: frame.freeze() });
@@ -153,10 +187,16 @@ impl Links {
         let mut bytes = BytesMut::new();
         InitialMessage { from: self.me, addresses: self.addresses.clone() }.encode(&mut bytes);
         out.push(LinkOutput::Write { conn, bytes: bytes.freeze() });
-        if to > self.me {
-            out.push(LinkOutput::Close { conn, why: "the larger id calls back" });
-        } else {
-            self.establish(now, to, conn, out, events);
+        let known = self.conns.entry(conn).or_insert(Conn::new(u64::MAX));
+        known.dialed = Some(to);
+        if to < self.me {
+            return self.establish(now, to, conn, out, events);
+        }
+        // The larger id calls back.
+        let offered = Offered { conn, answered: false };
+        let before = self.peers.entry(to).or_default().offered.replace(offered);
+        if let Some(before) = before {
+            self.drop_conn(before.conn, "it was not called back", out);
         }
     }
 
@@ -171,7 +211,11 @@ impl Links {
 
     /// Somebody dialled this server.
     pub fn on_accepted(&mut self, now: u64, conn: ElectionConn, out: &mut Vec<LinkOutput>) {
-        let mut strangers = self.conns.iter().filter(|(_, conn)| conn.with.is_none()).map(|(id, _)| *id);
+        let mut strangers = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.with.is_none() && conn.dialed.is_none())
+            .map(|(id, _)| *id);
         if let Some(oldest) = strangers.next()
             && strangers.count() + 1 >= MAX_STRANGERS
         {
@@ -181,13 +225,13 @@ impl Links {
         self.conns.insert(conn, Conn::new(deadline));
     }
 
-    /// Bytes of a connection. `is_known` tells whose connections are taken.
+    /// Bytes of a connection. `admits` tells whose connections are taken.
     pub fn on_bytes(
         &mut self,
         now: u64,
         conn: ElectionConn,
         bytes: &[u8],
-        is_known: &dyn Fn(ServerId) -> bool,
+        admits: &dyn Fn(ServerId) -> Admission,
         out: &mut Vec<LinkOutput>,
         events: &mut Vec<LinkEvent>,
     ) {
@@ -201,12 +245,16 @@ impl Links {
         }
         if let Some(with) = known.with {
             self.on_life(with, conn, out);
+        } else if let Some(to) = known.dialed {
+            if let Some(offered) = self.peers.get_mut(&to).and_then(|peer| peer.offered.as_mut()) {
+                offered.answered |= offered.conn == conn;
+            }
         } else {
             match InitialMessage::decode(&known.input) {
                 Ok(None) => return,
                 Ok(Some((message, len))) => {
                     known.input.advance(len);
-                    self.on_initial(now, conn, message, is_known, out, events);
+                    self.on_initial(now, conn, message, admits, out, events);
                 }
                 Err(_) => return self.drop_conn(conn, "an initial message that does not decode", out),
             }
@@ -216,14 +264,15 @@ impl Links {
 
     fn take_frames(&mut self, conn: ElectionConn, out: &mut Vec<LinkOutput>, events: &mut Vec<LinkEvent>) {
         while let Some(known) = self.conns.get_mut(&conn)
-            && let Some(from) = known.with
+            && let Some(from) = known.with.or(known.dialed)
         {
+            let proved = known.dialed.is_some();
             match frame(&mut known.input) {
                 Ok(None) => return,
                 // One that does not decode is stepped over, as Java does: the next one may.
                 Ok(Some(body)) => {
                     if let Ok(notification) = Notification::decode(&body) {
-                        events.push(LinkEvent::Heard { from, notification });
+                        events.push(LinkEvent::Heard { from, notification, proved });
                     }
                 }
                 Err(why) => return self.drop_conn(conn, why, out),
@@ -290,7 +339,7 @@ impl Links {
         now: u64,
         conn: ElectionConn,
         message: InitialMessage,
-        is_known: &dyn Fn(ServerId) -> bool,
+        admits: &dyn Fn(ServerId) -> Admission,
         out: &mut Vec<LinkOutput>,
         events: &mut Vec<LinkEvent>,
     ) {
@@ -298,18 +347,23 @@ impl Links {
         if from == self.me {
             return self.drop_conn(conn, "it claims this server's own id", out);
         }
-        if !is_known(from) {
+        let admission = admits(from);
+        if admission == Admission::Refused {
             return self.drop_conn(conn, "its id is in no configuration", out);
         }
         let is_connected = self.peers.get(&from).is_some_and(|peer| peer.live.is_some());
-        if from > self.me {
+        if from > self.me || admission == Admission::Guest {
+            if from < self.me {
+                events.push(LinkEvent::Asked { from, conn });
+            }
             if is_connected {
                 return self.contest(now, from, Some(conn), out, events);
             }
             return self.establish(now, from, conn, out, events);
         }
         // It wants to be called. What it is connected by stays until the call is through: anybody can claim an id.
-        self.drop_conn(conn, "calling back", out);
+        events.push(LinkEvent::Asked { from, conn });
+        self.conns.remove(&conn);
         let called = self.peers.get(&from).filter(|peer| peer.live.is_some());
         if called.is_some_and(|peer| now.saturating_sub(peer.live_since) < JUST_CALLED_MS) {
             return;
@@ -321,6 +375,16 @@ impl Links {
             return self.contest(now, from, None, out, events);
         }
         self.dial(from, out);
+    }
+
+    /// Tells who asked. Where he is called, that connection ends.
+    pub fn answer(&mut self, conn: ElectionConn, notification: &Notification, out: &mut Vec<LinkOutput>) {
+        let mut frame = BytesMut::new();
+        notification.encode(&mut frame);
+        out.push(LinkOutput::Write { conn, bytes: frame.freeze() });
+        if !self.conns.contains_key(&conn) {
+            out.push(LinkOutput::Close { conn, why: "calling back" });
+        }
     }
 
     fn establish(
@@ -339,6 +403,10 @@ impl Links {
         peer.live_since = now;
         peer.told_at = None;
         let waiting = peer.waiting.take();
+        // It was made to be called back.
+        if let Some(offered) = peer.offered.take() {
+            self.drop_conn(offered.conn, "called back", out);
+        }
         if let Some(old) = old {
             self.drop_conn(old, "a newer connection took its place", out);
         }
@@ -395,6 +463,9 @@ impl Links {
         if let Some(peer) = known.claims.and_then(|claimed| self.peers.get_mut(&claimed)) {
             peer.rival.take_if(|rival| rival.conn == Some(conn));
         }
+        if let Some(peer) = known.dialed.and_then(|dialed| self.peers.get_mut(&dialed)) {
+            peer.offered.take_if(|offered| offered.conn == conn);
+        }
         let with = known.with?;
         let peer = self.peers.get_mut(&with).filter(|peer| peer.live == Some(conn))?;
         peer.live = None;
@@ -428,7 +499,8 @@ impl Links {
         let gone: Vec<ServerId> = self.peers.keys().copied().filter(|id| !is_known(*id)).collect();
         for id in gone {
             let Some(peer) = self.peers.remove(&id) else { continue };
-            for conn in peer.live.into_iter().chain(peer.rival.and_then(|rival| rival.conn)) {
+            let rival = peer.rival.and_then(|rival| rival.conn);
+            for conn in peer.live.into_iter().chain(rival).chain(peer.offered.map(|offered| offered.conn)) {
                 self.drop_conn(conn, "its id left the configuration", out);
             }
         }

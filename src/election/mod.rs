@@ -8,7 +8,7 @@ mod links;
 #[cfg(test)]
 mod tests;
 
-pub use links::{ElectionConn, LinkEvent, LinkOutput, Links};
+pub use links::{Admission, ElectionConn, LinkEvent, LinkOutput, Links};
 
 use crate::ensemble::View;
 use crate::model::{Epoch, ServerId, Zxid};
@@ -353,9 +353,14 @@ impl Election {
         }
     }
 
+    /// The present vote, for who asks.
+    pub fn present(&self, view: &View) -> Notification {
+        self.notification(self.state, view)
+    }
+
     /// Asks `to` for its vote, as one who has none: an answer proves that it is there.
     pub fn ask(&self, to: ServerId, view: &View) -> Output {
-        let Output::Send { notification, .. } = self.notify(to, view) else { unreachable!("it sends") };
+        let notification = self.present(view);
         let (state, round) = (PeerState::Looking, NO_ROUND);
         let Candidate { epoch, zxid, id } = NO_CANDIDATE;
         let notification = Notification { state, round, leader: id, zxid, peer_epoch: epoch, ..notification };
@@ -706,7 +711,11 @@ impl Election {
     }
 
     fn tell(&self, to: ServerId, state: PeerState, view: &View) -> Output {
-        let notification = Notification {
+        Output::Send { to, notification: self.notification(state, view) }
+    }
+
+    fn notification(&self, state: PeerState, view: &View) -> Notification {
+        Notification {
             state,
             leader: self.vote.id,
             zxid: self.vote.zxid,
@@ -714,8 +723,7 @@ impl Election {
             peer_epoch: self.vote.epoch,
             version: 2,
             config: Some(view.committed.to_string().into()),
-        };
-        Output::Send { to, notification }
+        }
     }
 }
 

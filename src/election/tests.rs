@@ -653,8 +653,21 @@ mod links {
         }
 
         fn bytes(&mut self, conn: u64, bytes: &[u8]) {
-            let known = |id: ServerId| (1..=3).contains(&id.0);
-            self.links.on_bytes(0, ElectionConn(conn), bytes, &known, &mut self.out, &mut self.events);
+            let admits = |id: ServerId| match id.0 {
+                1..=3 => Admission::Member,
+                0 => Admission::Guest,
+                _ => Admission::Refused,
+            };
+            self.links.on_bytes(0, ElectionConn(conn), bytes, &admits, &mut self.out, &mut self.events);
+            self.answer();
+        }
+
+        fn answer(&mut self) {
+            let asked = self.events.extract_if(.., |event| matches!(event, LinkEvent::Asked { .. }));
+            for event in asked.collect::<Vec<_>>() {
+                let LinkEvent::Asked { conn, .. } = event else { continue };
+                self.links.answer(conn, &notification(), &mut self.out);
+            }
         }
 
         fn closed(&self) -> Vec<u64> {
@@ -684,7 +697,7 @@ mod links {
         two.links.on_dialed(0, ServerId(1), ElectionConn(9), &mut two.out, &mut two.events);
         assert_eq!(two.events.last(), Some(&LinkEvent::Connected(ServerId(1))));
         two.links.on_dialed(0, ServerId(3), ElectionConn(10), &mut two.out, &mut two.events);
-        assert_eq!(two.closed(), [8, 10], "dialled to be called back");
+        assert_eq!(two.closed(), [8], "that one calls back, and closes this one");
     }
 
     #[test]
@@ -694,8 +707,9 @@ mod links {
         two.accept(7, &initial(1));
         assert_eq!((two.closed(), two.dialed()), (vec![7], vec![]), "it was called a moment ago");
         two.links.on_accepted(1000, ElectionConn(8), &mut two.out);
-        let known = |_: ServerId| true;
+        let known = |_: ServerId| Admission::Member;
         two.links.on_bytes(1000, ElectionConn(8), &initial(1), &known, &mut two.out, &mut two.events);
+        two.answer();
         assert_eq!((two.closed(), two.dialed()), (vec![7, 8], vec![]), "first it is asked");
         assert_eq!(two.events.pop(), Some(LinkEvent::Claimed(ServerId(1))));
         two.links.on_tick(3000, &mut two.out, &mut two.events);
@@ -733,9 +747,37 @@ mod links {
         two.bytes(8, &said);
         two.events.clear();
         two.links.on_closed(0, ElectionConn(7), &mut two.out, &mut two.events);
-        let heard = LinkEvent::Heard { from: ServerId(3), notification: notification() };
+        let heard = LinkEvent::Heard { from: ServerId(3), notification: notification(), proved: false };
         assert_eq!(two.events, [LinkEvent::Connected(ServerId(3)), heard]);
         assert!(two.dialed().is_empty());
+    }
+
+    #[test]
+    fn who_is_in_no_configuration_is_answered_where_he_connected_and_not_called() {
+        let mut two = Two::new();
+        two.accept(7, &initial(0));
+        assert_eq!((two.closed(), two.dialed()), (vec![], vec![]));
+        assert!(matches!(two.out[..], [LinkOutput::Write { conn: ElectionConn(7), .. }]));
+        two.links.send(0, ServerId(0), &notification(), &mut two.out);
+        assert!(two.dialed().is_empty());
+    }
+
+    /// The other side of that: what a server says where this one has connected is proved to be its own.
+    #[test]
+    fn a_connection_that_is_answered_serves_until_the_larger_id_calls() {
+        let mut two = Two::new();
+        two.links.send(0, ServerId(3), &notification(), &mut two.out);
+        two.links.on_dialed(0, ServerId(3), ElectionConn(9), &mut two.out, &mut two.events);
+        assert!(two.closed().is_empty());
+        let mut said = BytesMut::new();
+        notification().encode(&mut said);
+        two.bytes(9, &said);
+        let heard = LinkEvent::Heard { from: ServerId(3), notification: notification(), proved: true };
+        assert_eq!(two.events, [heard]);
+        two.out.clear();
+        two.links.send(0, ServerId(3), &notification(), &mut two.out);
+        assert!(matches!(two.out[..], [LinkOutput::Write { conn: ElectionConn(9), .. }]));
+        assert!(two.links.connected().eq([ServerId(3)]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::lineage::shares_nothing;
 use super::{
     ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
 };
-use crate::election::{Candidate, LinkEvent, LinkOutput, Output, Standing};
+use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Standing};
 use crate::ensemble::{Ensemble, PeerAddress};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
@@ -24,7 +24,7 @@ pub(super) enum Between {
     Settling {
         next: Next,
         /// The newest that each server told meanwhile.
-        heard: BTreeMap<ServerId, Notification>,
+        heard: BTreeMap<ServerId, Heard>,
     },
     /// An election is under way. Learners that believe it to be over already wait here.
     Looking {
@@ -40,6 +40,13 @@ pub(super) struct Early {
     link: LinkId,
     packets: Vec<FromLearner>,
     until: u64,
+}
+
+/// What a server told, and whether that was over a connection to where the configuration has it.
+#[derive(Debug)]
+pub(super) struct Heard {
+    notification: Notification,
+    proved: bool,
 }
 
 impl Replica {
@@ -62,7 +69,7 @@ impl Replica {
         }
     }
 
-    fn look(&mut self, now: Now, heard: BTreeMap<ServerId, Notification>, out: &mut Outputs) {
+    fn look(&mut self, now: Now, heard: BTreeMap<ServerId, Heard>, out: &mut Outputs) {
         let early = match std::mem::replace(&mut self.between, Between::Term) {
             Between::Looking { early, .. } => early,
             Between::Settling { .. } | Between::Term => Vec::new(),
@@ -86,12 +93,12 @@ impl Replica {
         self.election.start(now.mono_ms, own, standing, &self.zab.server.view, &mut votes);
         out.told.push(Told::Looking { round: self.election.round(), zxid: own.zxid, epoch: own.epoch });
         self.carry_votes(now, votes, out);
-        for (from, notification) in heard {
-            self.on_notification(now, from, notification, out);
+        for (from, heard) in heard {
+            self.on_notification(now, from, heard, out);
         }
     }
 
-    fn on_notification(&mut self, now: Now, from: ServerId, heard: Notification, out: &mut Outputs) {
+    fn on_notification(&mut self, now: Now, from: ServerId, heard: Heard, out: &mut Outputs) {
         if let Between::Settling { heard: waiting, .. } = &mut self.between {
             waiting.insert(from, heard);
             return;
@@ -100,6 +107,7 @@ impl Replica {
             // The election goes by the newer configuration.
             return self.look(now, BTreeMap::from([(from, heard)]), out);
         }
+        let heard = heard.notification;
         let server = &mut self.zab.server;
         if heard.tells_history() && server.view.is_voter(from) && server.hear_of_history(&mut out.zab) {
             out.told.push(Told::History { from });
@@ -110,10 +118,11 @@ impl Replica {
     }
 
     /// A server that looks for a leader takes over a newer configuration that is committed, as a quorum of its own one tells:
-    /// without such a quorum none is committed. Of one that a leader has proposed to this server itself, one voter tells enough.
-    fn adopts_config(&mut self, from: ServerId, heard: &Notification, out: &mut Outputs) -> bool {
+    /// without such a quorum none is committed. One voter tells enough where the
+    /// configuration has it, or of one that a leader has proposed to this server itself.
+    fn adopts_config(&mut self, from: ServerId, heard: &Heard, out: &mut Outputs) -> bool {
         let Between::Looking { told, .. } = &mut self.between else { return false };
-        let Some(text) = heard.config.as_deref() else { return false };
+        let Some(text) = heard.notification.config.as_deref() else { return false };
         let view = &self.zab.server.view;
         let committed = view.committed.version();
         // Mostly it is the same one.
@@ -132,7 +141,7 @@ impl Replica {
         told.insert(from, config.clone());
         let is_logged = *view.last_seen == config;
         let is_told = view.has_some_quorum(|id| told.get(&id) == Some(&config));
-        (is_logged || is_told) && self.zab.server.adopt(config, &mut out.zab)
+        (heard.proved || is_logged || is_told) && self.zab.server.adopt(config, &mut out.zab)
     }
 
     fn carry_votes(&mut self, now: Now, votes: Vec<Output>, out: &mut Outputs) {
@@ -184,7 +193,11 @@ impl Replica {
         let mut links = Vec::new();
         let mut events = Vec::new();
         let server = &self.zab.server;
-        let is_known = |id: ServerId| server.admits(id);
+        let admits = |id: ServerId| match server.admits(id) {
+            false => Admission::Refused,
+            true if server.view.is_member(id) || server.is_named(id) => Admission::Member,
+            true => Admission::Guest,
+        };
         match input {
             ElectionInput::Accepted(conn) => self.links.on_accepted(now.mono_ms, conn, &mut links),
             ElectionInput::Dialed { to, conn } => {
@@ -192,7 +205,7 @@ impl Replica {
             }
             ElectionInput::DialFailed(to) => self.links.on_dial_failed(to, &mut events),
             ElectionInput::Bytes { conn, bytes } => {
-                self.links.on_bytes(now.mono_ms, conn, &bytes, &is_known, &mut links, &mut events);
+                self.links.on_bytes(now.mono_ms, conn, &bytes, &admits, &mut links, &mut events);
             }
             ElectionInput::Closed(conn) => {
                 self.links.on_closed(now.mono_ms, conn, &mut links, &mut events);
@@ -207,12 +220,18 @@ impl Replica {
             let mut votes = Vec::new();
             let view = &self.zab.server.view;
             match event {
-                LinkEvent::Heard { from, notification } => {
-                    self.on_notification(now, from, notification, out);
+                LinkEvent::Heard { from, notification, proved } => {
+                    self.on_notification(now, from, Heard { notification, proved }, out);
                     continue;
                 }
                 LinkEvent::Connected(to) => {
                     self.election.on_connected(now.mono_ms, to, view, &mut votes);
+                }
+                LinkEvent::Asked { conn, .. } => {
+                    let mut links = Vec::new();
+                    self.links.answer(conn, &self.election.present(view), &mut links);
+                    self.carry_links(links, out);
+                    continue;
                 }
                 LinkEvent::Claimed(by) => votes.push(self.election.ask(by, view)),
                 LinkEvent::Unreachable(to) => {

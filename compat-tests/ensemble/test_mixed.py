@@ -194,6 +194,8 @@ def test_a_follower_of_the_other_kind_is_synchronized_in_every_way(java_leads):
     with Ensemble("zzj" if java_leads else "jjz", settings) as ensemble:
         leader, follower = lead_of(ensemble, java_leads)
         third = next(member for member in ensemble if member not in (leader, follower))
+        # With nothing at all it would be sent a snapshot.
+        some_write(follower)
         follower.stop()
         for _ in range(5):
             some_write(leader)

@@ -110,6 +110,8 @@ pub struct Config {
     pub min_notification_ms: u64,
     /// How long a server without data waits to hear every voter before it helps to elect (`emptyServerWaitMs`; ours).
     pub empty_server_wait_ms: u64,
+    /// Whether a member has to connect from an address of its line (`peers.checkAddress`; ours).
+    pub peers_check_address: bool,
     pub max_notification_ms: u64,
     pub snapshot_size_factor: f64,
     pub force_snapshot_sync: bool,
@@ -220,6 +222,7 @@ impl Config {
             commit_log_count: 500,
             min_notification_ms: 200,
             empty_server_wait_ms: 30_000,
+            peers_check_address: true,
             max_notification_ms: 1000,
             snapshot_size_factor: 0.33,
             force_snapshot_sync: false,
@@ -733,6 +736,7 @@ impl Config {
             }
             "leaderServes" => self.leader_serves = value != "no",
             "commitLogCount" => self.commit_log_count = at.number(0..=1 << 30)? as usize,
+            "peers.checkAddress" => self.peers_check_address = at.strict_flag()?,
             "emptyServerWaitMs" => self.empty_server_wait_ms = at.number(0..=86_400_000)? as u64,
             "fastleader.minNotificationInterval" => {
                 self.min_notification_ms = at.number(1..=i64::from(i32::MAX))? as u64;

@@ -210,6 +210,7 @@ fn value_for(key: &str) -> &str {
         "ssl.keyStore.type" | "ssl.trustStore.type" => "JKS",
         "DigestAuthenticationProvider.digestAlg" => "SHA1",
         "learners.allow" => "*",
+        "peers.checkAddress" => "false",
         "snapshotSizeFactor" => "1",
         "authProvider.N" => "org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
         key if ["standaloneEnabled", "reconfigEnabled", "quorumListenOnAllIPs", "multiAddress.enabled"]

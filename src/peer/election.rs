@@ -80,7 +80,7 @@ pub(super) fn accepted(peers: &Arc<Peers>, mut socket: TcpStream, address: IpAdd
         let introduced = tokio::select! {
             () = ended.cancelled() => None,
             () = tokio::time::sleep(peers.settings.introduction) => None,
-            introduced = introduce(&mut socket) => introduced,
+            introduced = introduce(&peers, address, &mut socket) => introduced,
         };
         peers.strangers.lock().leave(conn.0);
         if let Some(bytes) = introduced {
@@ -93,13 +93,15 @@ pub(super) fn accepted(peers: &Arc<Peers>, mut socket: TcpStream, address: IpAdd
 }
 
 /// The initial message, with what came behind it. As long as it is not there the replica hears nothing of the connection.
-async fn introduce(socket: &mut TcpStream) -> Option<Bytes> {
+async fn introduce(peers: &Peers, address: IpAddr, socket: &mut TcpStream) -> Option<Bytes> {
     let mut buffer = BytesMut::with_capacity(4096);
     while buffer.len() < buffer.capacity() && socket.read_buf(&mut buffer).await.is_ok_and(|count| count > 0)
     {
         match InitialMessage::decode(&buffer) {
             Ok(None) => {}
-            Ok(Some(_)) => return Some(buffer.freeze()),
+            Ok(Some((message, _))) => {
+                return peers.may_be(message.from, address).await.then(|| buffer.freeze());
+            }
             Err(_) => return None,
         }
     }

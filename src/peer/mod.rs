@@ -4,6 +4,7 @@
 mod election;
 mod links;
 mod listen;
+mod origin;
 mod quorum;
 mod strangers;
 
@@ -15,6 +16,7 @@ use links::Link;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -31,6 +33,8 @@ pub struct Settings {
     pub bind_retries: u64,
     /// For a dial (`cnxTimeout`).
     pub connect_timeout: Duration,
+    /// Members have to come from an address of theirs (`peers.checkAddress`).
+    pub check_address: bool,
     /// For somebody who connects to say who it is.
     pub introduction: Duration,
     /// For a learner that takes nothing of what it is fed, or a leader whose snapshot does not go on.
@@ -59,6 +63,7 @@ pub struct Peers {
     links: Mutex<HashMap<LinkId, Arc<Link>>>,
     elections: Mutex<election::Writers>,
     strangers: Mutex<strangers::Strangers>,
+    origins: origin::Origins,
     next_id: AtomicU64,
     stop: CancellationToken,
     handle: tokio::runtime::Handle,
@@ -67,6 +72,11 @@ pub struct Peers {
 impl Peers {
     fn core(&self) -> &Arc<Core> {
         self.core.get().expect("set before the tasks run")
+    }
+
+    /// Whether somebody at this address may be that server.
+    async fn may_be(&self, id: ServerId, from: IpAddr) -> bool {
+        !self.settings.check_address || self.origins.admits(id, from).await
     }
 
     fn new_id(&self) -> u64 {
@@ -107,6 +117,7 @@ pub fn start(
         links: Mutex::new(HashMap::new()),
         elections: Mutex::default(),
         strangers: Mutex::default(),
+        origins: origin::Origins::default(),
         next_id: AtomicU64::new(1),
         stop: stop.clone(),
         handle: runtime.handle().clone(),
@@ -141,7 +152,10 @@ async fn direct(
             Some(Command::DialLeader(leader, addresses)) => {
                 tokio::spawn(quorum::dial_leader(peers.clone(), leader, addresses));
             }
-            Some(Command::Listen(listen)) => ports.change(listen),
+            Some(Command::Listen(mut listen)) => {
+                peers.origins.change(std::mem::take(&mut listen.members));
+                ports.change(listen);
+            }
         }
     }
 }

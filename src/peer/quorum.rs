@@ -63,7 +63,8 @@ pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream, address: IpAddr) {
     tokio::spawn(async move {
         let mut input = BytesMut::new();
         let introduced =
-            tokio::time::timeout(peers.settings.introduction, introduce(&link, &mut input)).await;
+            tokio::time::timeout(peers.settings.introduction, introduce(&peers, &link, address, &mut input))
+                .await;
         peers.strangers.lock().leave(link.id.0);
         let why = match introduced {
             Ok(Ok(packet)) => read_learner(&peers, &link, packet, input).await,
@@ -140,12 +141,22 @@ async fn fill(link: &Link, input: &mut BytesMut) -> Result<(), String> {
 }
 
 /// The first packet. As long as it is not there the replica hears nothing of the connection.
-async fn introduce(link: &Link, input: &mut BytesMut) -> Result<FromLearner, String> {
+async fn introduce(
+    peers: &Peers,
+    link: &Link,
+    address: IpAddr,
+    input: &mut BytesMut,
+) -> Result<FromLearner, String> {
     let mut packets = Packets::new(MAX_INTRODUCTION);
     while input.len() < MAX_INTRODUCTION {
         fill(link, input).await?;
         if let Some(packet) = packets.decode(input).map_err(|error| error.to_string())? {
-            return Ok(packet);
+            return match packet {
+                FromLearner::Info { id, .. } if !peers.may_be(id, address).await => {
+                    Err(format!("server {id} is not at {address}"))
+                }
+                packet => Ok(packet),
+            };
         }
     }
     Err("an introduction that does not end".into())

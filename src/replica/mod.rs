@@ -211,6 +211,8 @@ pub struct Listen {
     pub election: Vec<(String, u16)>,
     /// None while another server leads: people look for the leader by its open quorum port.
     pub quorum: Option<Vec<(String, u16)>>,
+    /// Who may connect, and the hosts that each is at.
+    pub members: Vec<(ServerId, Vec<String>)>,
 }
 
 /// Something that people should read in the log.

@@ -5,7 +5,7 @@ use super::{
     ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
 };
 use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Standing};
-use crate::ensemble::{Ensemble, PeerAddress};
+use crate::ensemble::{Ensemble, Member, PeerAddress};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
@@ -350,6 +350,9 @@ impl Replica {
         let ports = |port: fn(&PeerAddress) -> u16| {
             member.addresses.iter().map(|address| (address.host.clone(), port(address))).collect::<Vec<_>>()
         };
+        let hosts = |member: &Member| {
+            (member.id, member.addresses.iter().map(|address| address.host.clone()).collect())
+        };
         let may_lead = match &self.between {
             Between::Settling { .. } | Between::Looking { .. } => !self.zab.server.is_observer(),
             Between::Term => self.zab.leader().is_some(),
@@ -357,6 +360,7 @@ impl Replica {
         let listen = Listen {
             election: ports(|address| address.election_port),
             quorum: may_lead.then(|| ports(|address| address.quorum_port)),
+            members: view.required().flat_map(|ensemble| ensemble.members()).map(hosts).collect(),
         };
         if self.listening.as_ref() != Some(&listen) {
             self.listening = Some(listen.clone());

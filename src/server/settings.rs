@@ -173,6 +173,7 @@ pub(super) fn peers(config: &Config, tuning: &Tuning, descriptors: &Arc<Descript
         on_all_ips: config.quorum_listen_on_all_ips,
         bind_retries: config.election_port_bind_retry,
         connect_timeout: Duration::from_millis(config.cnx_timeout_ms),
+        check_address: config.peers_check_address,
         introduction: Duration::from_millis(
             config.cnx_timeout_ms.min(config.init_limit.max(1) * config.tick_time_ms),
         ),

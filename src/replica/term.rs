@@ -118,8 +118,8 @@ impl Replica {
     }
 
     /// A server that looks for a leader takes over a newer configuration that is committed, as a quorum of its own one tells:
-    /// without such a quorum none is committed. One voter tells enough where the
-    /// configuration has it, or of one that a leader has proposed to this server itself.
+    /// without such a quorum none is committed. One voter tells enough where it is where the configuration has it, or of one
+    /// that a leader has proposed to this server itself.
     fn adopts_config(&mut self, from: ServerId, heard: &Heard, out: &mut Outputs) -> bool {
         let Between::Looking { told, .. } = &mut self.between else { return false };
         let Some(text) = heard.notification.config.as_deref() else { return false };
@@ -131,16 +131,14 @@ impl Replica {
             return false;
         }
         let config = std::str::from_utf8(text).ok().and_then(|text| Ensemble::parse(text).ok());
-        // Some epoch that is not far away made it.
-        let farthest = Epoch(self.zab.server.accepted.0 + MAX_EPOCHS_AHEAD);
-        let may_be = |config: &Ensemble| {
-            let version = config.version();
-            version > committed && Zxid(version).epoch() <= farthest && config.voters().next().is_some()
-        };
+        let may_be = |config: &Ensemble| config.version() > committed && config.voters().next().is_some();
         let Some(config) = config.filter(may_be) else { return false };
         told.insert(from, config.clone());
         let is_logged = *view.last_seen == config;
-        let is_told = view.has_some_quorum(|id| told.get(&id) == Some(&config));
+        // A claim is believed where an epoch that is not far away made the configuration. A new server may be far behind.
+        let farthest = Epoch(self.zab.server.accepted.0 + MAX_EPOCHS_AHEAD);
+        let is_near = Zxid(config.version()).epoch() <= farthest;
+        let is_told = is_near && view.has_some_quorum(|id| told.get(&id) == Some(&config));
         (heard.proved || is_logged || is_told) && self.zab.server.adopt(config, &mut out.zab)
     }
 

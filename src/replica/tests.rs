@@ -7,6 +7,7 @@ use crate::model::owner::OwnerRules;
 use crate::model::{DigestAlgorithm, Op};
 use crate::session::password_of;
 use crate::tree::open_entry;
+use crate::wire::election::Notification;
 use crate::wire::quorum::Forwarded;
 
 struct Server {
@@ -560,4 +561,44 @@ fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
         matches!(told[..], [(CONN, _), (ConnId(2), ClientMessage::Established { .. }), (ConnId(3), end)] if end == is_over),
         "{told:?}"
     );
+}
+
+/// A new server may be many epochs behind. Whom it called itself, where its configuration has that server, it believes.
+#[test]
+fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
+    let me = ServerId(3);
+    let mut settings = Settings { server: me, zab: zab::tests::settings(me), ..settings() };
+    settings.zab.reconfig_enabled = true;
+    let three = "server.1=a:1:2:participant\nserver.2=b:1:2:participant\nserver.3=c:1:2:participant\n";
+    let view = View::new(Arc::new(Ensemble::parse(&format!("{three}version=0")).unwrap()));
+    let at = Position {
+        committed: Zxid::ZERO,
+        accepted: Epoch(0),
+        current: Epoch(0),
+        last: Zxid::ZERO,
+        recent: Vec::new(),
+        debt: crate::zab::Debt::None,
+        abstains: false,
+    };
+    let now = Now { mono_ms: 1000, wall_ms: 0 };
+    let mut replica = Replica::in_ensemble(settings, view, at, now);
+    let (db, mut out) = (Database::new(OwnerRules::default()), Outputs::default());
+    let version = 1000_i64 << 32;
+    let mut bytes = BytesMut::new();
+    let notification = Notification {
+        state: PeerState::Following,
+        leader: ServerId(2),
+        zxid: Zxid(version),
+        round: 1,
+        peer_epoch: Epoch(1000),
+        version: 2,
+        config: Some(format!("{three}version={version:x}").into()),
+    };
+    notification.encode(&mut bytes);
+    let conn = ElectionConn(1);
+    let bytes = bytes.freeze();
+    for input in [ElectionInput::Dialed { to: ServerId(1), conn }, ElectionInput::Bytes { conn, bytes }] {
+        replica.handle(now, &db, Input::Election(input), &mut out);
+    }
+    assert_eq!(replica.view().committed.version(), version);
 }

@@ -152,6 +152,9 @@ impl World {
             EPOCHS + 1,
             EPOCHS << 32,
             (EPOCHS + 1) << 32,
+            1 << 40,
+            1 << 62,
+            (1 << 62) - 1,
         ];
         *self.random.pick(&ends)
     }

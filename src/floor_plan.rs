@@ -20,7 +20,7 @@ const MAY_NAME: [(&str, &[&str]); 20] = [
     ("storage", &[]),
     ("replica", &["jute", "model", "wire", "ensemble", "session", "tree", "request", "zab", "election"]),
     ("figures", &["model", "replica"]),
-    ("core", &["model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
+    ("core", &["jute", "model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
     ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
     (
         "client_port",

@@ -30,6 +30,15 @@ impl Disk for OneFile {
     fn list(&self, _: &Path) -> io::Result<Vec<(String, u64)>> {
         unreachable!("it is only read")
     }
+    fn list_dirs(&self, _: &Path) -> io::Result<Vec<String>> {
+        unreachable!("it is only read")
+    }
+    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
+        unreachable!("it is only read")
+    }
+    fn allocated(&self, _: &Path) -> io::Result<u64> {
+        unreachable!("it is only read")
+    }
     fn create_dir_all(&self, _: &Path) -> io::Result<()> {
         unreachable!("it is only read")
     }

@@ -117,11 +117,12 @@ impl Server {
                 max_catch_up_bytes: 1 << 20,
                 max_unlogged_bytes: 1 << 20,
             },
-            pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200 },
+            pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200, empty_wait_ms: 1000 },
             election_addresses: vec![("localhost".into(), 1)],
             handshake_ms: 500,
         };
         let at = Position {
+            committed: Zxid::ZERO,
             accepted: Epoch(0),
             current: Epoch(0),
             last: Zxid::ZERO,
@@ -219,7 +220,7 @@ impl Server {
             }
             DiskOp::Truncate { .. } => DiskDone::Unmendable,
             DiskOp::Stage { zxid, .. } => DiskDone::Staged(zxid),
-            DiskOp::Install => DiskDone::Installed,
+            DiskOp::Install { .. } => DiskDone::Installed,
             DiskOp::Unstage { to } => {
                 database = empty();
                 DiskDone::Unstaged(to)
@@ -238,7 +239,7 @@ impl Server {
             _ if !self.feeds => QuorumInput::FeedFailed { link, why: "the disk is gone".into() },
             Feed::Locate(_) => QuorumInput::Located { link, found: Located::Within(None) },
             Feed::Log { upto, .. } => QuorumInput::Fed { link, upto },
-            Feed::Snapshot => QuorumInput::Fed { link, upto: self.db.last_zxid },
+            Feed::Snapshot { .. } => QuorumInput::Fed { link, upto: self.db.last_zxid },
         }
     }
 

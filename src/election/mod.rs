@@ -532,7 +532,8 @@ impl Election {
             search.received.remove(&from);
         }
         // Who offers nothing follows the others' round, down too: nobody follows it into its own.
-        let returns = self.round > FAR_ROUND && heard.round <= FAR_ROUND;
+        // By less the other one follows: if both moved, each into the other's round, they would never meet.
+        let returns = self.round > FAR_ROUND && self.round - heard.round > MAX_ROUNDS_AHEAD;
         let behind = heard.round < self.round && offers && !returns;
         if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || behind {
             return;

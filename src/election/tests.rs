@@ -600,6 +600,17 @@ fn a_server_that_starts_anew_meets_those_that_a_liar_led_far_away() {
 }
 
 #[test]
+fn who_is_a_little_ahead_in_a_far_round_stays_there() {
+    let mut round = Round::new(3);
+    round.voter(1, 1, 1);
+    round.lie(1, &vote(2, FAR_ROUND));
+    round.lie(1, &vote(2, FAR_ROUND + 1));
+    assert_eq!(round.servers[&1].round(), FAR_ROUND + 1);
+    round.lie(1, &vote(2, FAR_ROUND));
+    assert_eq!(round.servers[&1].round(), FAR_ROUND + 1);
+}
+
+#[test]
 fn the_last_round_is_stayed_in() {
     let (view, mut out) = (view(3), Vec::new());
     let mut election = Election::new(ServerId(1), PACE);

@@ -1,4 +1,4 @@
-//! Stores of Java's own format, whole and damaged. What clients see of TLS is in `compat-tests/python/test_tls.py`.
+//! Stores of Java's own format, whole and damaged. What clients see of TLS is in `compat-tests/client-port/test_tls.py`.
 
 use super::jks::{Entry, entries, reveal};
 use super::name::subject_of;

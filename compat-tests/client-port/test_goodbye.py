@@ -166,7 +166,7 @@ def test_words_before_nonsense_are_done(server, rest):
 def test_the_official_c_client_that_does_not_wait_for_its_close(server, tmp_path):
     """As that client was before ZOOKEEPER-1105, and still is in bindings of that age."""
     binary = tmp_path / "hasty"
-    subprocess.run(["gcc", "-Wall", "-Wextra", "-DTHREADED", "-o", binary, HERE / "c/hasty.c", "-lzookeeper_mt", "-lpthread", "-ldl"],
+    subprocess.run(["gcc", "-Wall", "-Wextra", "-DTHREADED", "-o", binary, HERE / "client-port/hasty.c", "-lzookeeper_mt", "-lpthread", "-ldl"],
                    check=True, capture_output=True, timeout=60)
     expected = []
     for at in range(max(GOODBYES, 15)):

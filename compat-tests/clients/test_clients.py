@@ -27,17 +27,17 @@ def run(command, seconds, **rest):
 
 
 def java(*arguments):
-    return ["java", f"-Dlogback.configurationFile={HERE}/java/src/logback.xml", "-cp", JAVA_CLASSPATH, *arguments]
+    return ["java", f"-Dlogback.configurationFile={HERE}/clients/logback.xml", "-cp", JAVA_CLASSPATH, *arguments]
 
 
 def test_java_client(full_server):
-    done = run(java(str(HERE / "java/src/ClientTest.java"), full_server.hosts), 240)
+    done = run(java(str(HERE / "clients/ClientTest.java"), full_server.hosts), 240)
     assert done.returncode == 0, done.stdout
 
 
 def test_c_client(full_server, tmp_path):
     binary = tmp_path / "client"
-    source = str(HERE / "c/client.c")
+    source = str(HERE / "clients/client.c")
     run(["gcc", "-Wall", "-Wextra", "-DTHREADED", "-o", str(binary), source, "-lzookeeper_mt", "-lpthread"], 60, check=True)
     done = run([str(binary), full_server.hosts], 120)
     assert done.returncode == 0, done.stdout

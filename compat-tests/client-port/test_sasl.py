@@ -17,9 +17,9 @@ REALM = "zk-sasl-md5"
 
 
 @contextlib.contextmanager
-def server(directory, settings=None, **flags):
+def server(directory, settings=None, accounts=ACCOUNTS, **flags):
     """A server with the accounts; `flags` are ZooKeeper's."""
-    users = "\n".join(f'    "user_{name}"="{password}"' for name, password in ACCOUNTS.items())
+    users = "\n".join(f'    "user_{name}"="{password}"' for name, password in accounts.items())
     logins = directory / "jaas.conf"
     logins.write_text(f"Server {{\n  org.apache.zookeeper.server.auth.DigestLoginModule required\n{users};\n}};\n")
     named = {f"zookeeper.{name}": value for name, value in flags.items()}
@@ -75,6 +75,17 @@ def who(session):
 def running(tmp_path_factory):
     with server(tmp_path_factory.mktemp("sasl"), superUser="boss", **{"superUser.1": "joe"}) as one:
         yield one
+
+
+def test_escapes_in_the_login_file_are_the_jdks(tmp_path):
+    """Each account's password as it is written in the file, and as it is meant."""
+    accounts = {"tab": (r"p\tq", "p\tq"), "lines": (r"a\nb\rc", "a\nb\rc"), "octal": (r"\101\60\x", "A0x"),
+                "control": (r"\a\b\f\v", "\a\b\f\v"), "plain": (r"\\\"\q", '\\"q')}
+    with server(tmp_path, accounts={name: written for name, (written, _) in accounts.items()}) as running:
+        for name, (_, meant) in accounts.items():
+            with Session(running.port) as session:
+                err, answer, right = log_in(session, name, meant)
+                assert (err, answer) == (0, right), name
 
 
 def test_the_challenge_is_javas(running):

@@ -2,6 +2,7 @@
 //! `Section { a.Module required key="value" ...; };`.
 
 use crate::model::Accounts;
+use std::str::Chars;
 
 /// The only module that is known here.
 const DIGEST_MODULE: &str = "DigestLoginModule";
@@ -122,21 +123,49 @@ impl Tokens<'_> {
             let word = self.take(self.rest.find(is_end).unwrap_or(self.rest.len()));
             return Ok(Some(Token::Word(word.into())));
         }
+        let quoted = &self.rest[1..];
         let mut word = String::new();
-        let mut chars = self.rest.char_indices().skip(1);
-        while let Some((at, c)) = chars.next() {
+        let mut chars = quoted.chars();
+        while let Some(c) = chars.next() {
             match c {
                 '"' => {
-                    self.take(at + 1);
+                    let bytes = self.rest.len() - chars.as_str().len();
+                    self.take(bytes);
                     return Ok(Some(Token::Word(word)));
                 }
-                '\\' => word.extend(chars.next().map(|(_, escaped)| escaped)),
+                '\\' => word.extend(escaped(&mut chars)),
                 '\n' => break,
                 _ => word.push(c),
             }
         }
         self.wrong("a text in quotes without an end")
     }
+}
+
+/// Reads what follows a backslash in quotes: a control character by its letter, any of Latin-1 by up to three octal
+/// digits, or the character itself (`java.io.StreamTokenizer`).
+fn escaped(chars: &mut Chars<'_>) -> Option<char> {
+    Some(match chars.next()? {
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        first @ '0'..='7' => {
+            let mut code = first.to_digit(8)?;
+            // Three digits would not fit into a byte after a 4.
+            let most = if first <= '3' { 2 } else { 1 };
+            for _ in 0..most {
+                let Some(digit) = chars.clone().next().and_then(|next| next.to_digit(8)) else { break };
+                chars.next();
+                code = code * 8 + digit;
+            }
+            char::from_u32(code)?
+        }
+        other => other,
+    })
 }
 
 #[cfg(test)]
@@ -163,6 +192,21 @@ mod tests {
         assert_eq!(server.password("alice"), None);
         assert_eq!(format!("{server:?}"), r#"{"bob", "super"}"#, "no password is printed");
         assert_eq!(accounts(FILE, "QuorumServer"), Ok(None));
+    }
+
+    #[test]
+    fn escapes_in_quotes_are_the_jdks() {
+        for (quoted, password) in [
+            (r"p\tq", "p\tq"),
+            (r"\n\r\a\b\f\v", "\n\r\x07\x08\x0c\x0b"),
+            (r"\101\7\18\477\0", "A\x07\x018'7\0"),
+            (r"\377", "\u{ff}"),
+            (r#"\\\"\q\8"#, "\\\"q8"),
+        ] {
+            let text = format!("Server {{ DigestLoginModule required user_a=\"{quoted}\"; }};");
+            let found = accounts(&text, "Server").unwrap().unwrap();
+            assert_eq!(found.password("a"), Some(password), "{quoted}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use tls::{ClientAuth, Store, StoreFormat, Tls, TlsVersion};
 
 use self::keys::{Effect, Key, Source};
 use self::value::{At, words};
-use crate::ensemble::{ClientAddress, Ensemble, Lines, Role, properties};
+use crate::ensemble::{ClientAddress, Ensemble, Lines, ParseError, Role, properties};
 use crate::model::{DigestAlgorithm, ServerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -32,6 +32,8 @@ pub enum ConfigError {
     Value { place: String, key: String, value: String, wanted: String },
     #[error("{}: {key} is missing: {why}", file.display())]
     Missing { file: PathBuf, key: &'static str, why: &'static str },
+    #[error("{place}: {source}")]
+    Ensemble { place: String, source: ParseError },
     #[error("{}: {what}", file.display())]
     Wrong { file: PathBuf, what: String },
 }
@@ -267,7 +269,7 @@ impl Config {
                     format!("server.N stands here, and dynamicConfigFile names {} too", file.display());
                 return Err(wrong(&self.file, what));
             }
-            let ensemble = Ensemble::parse(&read_text(read, &file)?).map_err(|what| wrong(&file, what))?;
+            let ensemble = Ensemble::parse(&read_text(read, &file)?).map_err(|what| wrong(&file, what.to_string()))?;
             if ensemble.version() != 0 {
                 return Err(wrong(&file, "a dynamic file has its version in its name, not in a line".into()));
             }
@@ -276,7 +278,7 @@ impl Config {
         }
         let next = dynamic_file(&self.file, None);
         if let Some(text) = read_if_there(read, &next)? {
-            self.proposed = Some(Ensemble::parse(&text).map_err(|what| wrong(&next, what))?);
+            self.proposed = Some(Ensemble::parse(&text).map_err(|what| wrong(&next, what.to_string()))?);
         }
         Ok(())
     }
@@ -333,7 +335,8 @@ impl Config {
     /// Puts together what several places say, and checks it.
     fn finish(&mut self) -> Result<(), ConfigError> {
         if self.ensemble.is_none() && !self.servers.is_empty() {
-            let wrong = |what| ConfigError::Wrong { file: self.file.clone(), what };
+            let wrong =
+                |what: ParseError| ConfigError::Wrong { file: self.file.clone(), what: what.to_string() };
             self.ensemble = Some(self.servers.ensemble().map_err(wrong)?);
         }
         self.take_client_port_of_server_line()?;
@@ -759,7 +762,8 @@ impl Config {
             "readonlymode.enabled" => self.read_only_mode = at.flag(),
             "peerType" => self.peer_type = Some(at.role()?),
             _ if ["server.", "group.", "weight."].iter().any(|start| key.starts_with(start)) => {
-                self.servers.take(key, value).map_err(|wanted| at.wrong(&wanted))?;
+                let wrong = |source| ConfigError::Ensemble { place: place.into(), source };
+                self.servers.take(key, value).map_err(wrong)?;
             }
             _ if key == "superUser" || key.starts_with("superUser.") => {
                 self.sasl.super_users.push(value.into());

@@ -1,8 +1,10 @@
 //! One server of an ensemble: `host:quorumPort:electionPort[:role][|…][;[address:]clientPort]`
 //! (`QuorumPeer.QuorumServer`).
 
+use super::ValueError;
 use crate::model::ServerId;
 use std::fmt;
+use std::net::Ipv6Addr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -12,7 +14,8 @@ pub enum Role {
     Observer,
 }
 
-/// Where the other servers find a server. The host is a name, an IPv4 address, or an IPv6 address without brackets.
+/// Where the other servers find a server. The host is a name, an IPv4 address, or an IPv6 address without brackets, as
+/// Java writes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerAddress {
     pub host: String,
@@ -54,19 +57,19 @@ impl Eq for Member {}
 
 impl Member {
     /// Reads what stands behind `server.N=`.
-    pub fn parse(id: ServerId, value: &str) -> Result<Self, String> {
+    pub fn parse(id: ServerId, value: &str) -> Result<Self, ValueError> {
         let mut halves = value.split(';');
         let peers = halves.next().unwrap_or_default();
         let client = halves.next().map(|text| ClientAddress::parse(text.trim())).transpose()?;
         if halves.next().is_some() {
-            return Err(form());
+            return Err(ValueError::Server);
         }
         let mut addresses = Vec::new();
         let mut role = None;
         for peer in peers.split('|') {
             let (address, named) = parse_peer(peer.trim())?;
             if role.is_some_and(|before| before != named) {
-                return Err("the addresses of one server need the same role".into());
+                return Err(ValueError::RolesDiffer);
             }
             role = Some(named);
             addresses.push(address);
@@ -99,42 +102,58 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-fn form() -> String {
-    "host:quorumPort:electionPort[:role][;[address:]clientPort] is needed".into()
-}
-
-fn parse_peer(text: &str) -> Result<(PeerAddress, Option<Role>), String> {
+fn parse_peer(text: &str) -> Result<(PeerAddress, Option<Role>), ValueError> {
+    let form = ValueError::Server;
     let (host, rest) = match text.strip_prefix('[') {
-        Some(v6) => v6.split_once("]:").ok_or_else(form)?,
-        None => text.split_once(':').ok_or_else(form)?,
+        Some(v6) => v6.split_once("]:").ok_or(form.clone())?,
+        None => text.split_once(':').ok_or(form.clone())?,
     };
     let mut parts = rest.split(':');
-    let mut port = || parts.next().and_then(|part| part.parse().ok()).ok_or_else(form);
-    let (quorum_port, election_port) = (port()?, port()?);
+    let mut next_port = || port(parts.next().ok_or(form.clone())?, form.clone());
+    let (quorum_port, election_port) = (next_port()?, next_port()?);
     let role = match parts.next().map(|word| word.trim().to_ascii_lowercase()).as_deref() {
         None => None,
         Some("participant") => Some(Role::Participant),
         Some("observer") => Some(Role::Observer),
-        Some(other) => return Err(format!("{other:?} is no role: participant or observer")),
+        Some(other) => return Err(ValueError::Role(other.into())),
     };
     if host.is_empty() || parts.next().is_some() {
-        return Err(form());
+        return Err(form);
     }
     if quorum_port == election_port {
-        return Err("quorum port and election port must differ".into());
+        return Err(ValueError::SamePorts);
     }
-    Ok((PeerAddress { host: host.into(), quorum_port, election_port }, role))
+    Ok((PeerAddress { host: as_java_writes(host), quorum_port, election_port }, role))
+}
+
+/// A number that no port has is told apart from what is no number: Java answers them differently.
+fn port(text: &str, no_number: ValueError) -> Result<u16, ValueError> {
+    let number: i32 = text.parse().map_err(|_| no_number)?;
+    u16::try_from(number).map_err(|_| ValueError::Port(number))
+}
+
+/// An IPv6 address in the form of `Inet6Address.getHostAddress`, which shortens nothing; anything else as it is.
+fn as_java_writes(host: &str) -> String {
+    let (address, scope) = match host.split_once('%') {
+        Some((address, scope)) => (address, Some(scope)),
+        None => (host, None),
+    };
+    let Ok(address) = address.parse::<Ipv6Addr>() else { return host.into() };
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return v4.to_string();
+    }
+    let groups = address.segments().map(|group| format!("{group:x}")).join(":");
+    scope.map_or(groups.clone(), |scope| format!("{groups}%{scope}"))
 }
 
 impl ClientAddress {
-    fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || "[address:]clientPort is needed behind the ';'".to_string();
-        let (host, port) = match text.rsplit_once(':') {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let (host, number) = match text.rsplit_once(':') {
             Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), port),
             None => ("0.0.0.0", text),
         };
-        let port = port.parse().map_err(|_| wrong())?;
-        if host.is_empty() { Err(wrong()) } else { Ok(Self { host: host.into(), port }) }
+        let port = port(number, ValueError::Client)?;
+        if host.is_empty() { Err(ValueError::Client) } else { Ok(Self { host: as_java_writes(host), port }) }
     }
 }
 

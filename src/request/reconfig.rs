@@ -1,6 +1,6 @@
 //! Which configuration a reconfig request asks for, and why it may not have it (`PrepRequestProcessor`).
 
-use crate::ensemble::{Ensemble, Member, View};
+use crate::ensemble::{Ensemble, Member, ParseError, ValueError, View};
 use crate::jute::records::ReconfigRequest;
 use crate::model::{ErrorCode, ServerId, Zxid};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ pub fn plan(
     let next = match &request.new_members {
         Some(text) => {
             let text = text_of(text)?.replace(',', "\n");
-            Ensemble::parse(&text).map_err(|_| ErrorCode::BadArguments)?
+            Ensemble::parse(&text).map_err(|error| code_of(&error))?
         }
         None => increment(request, current)?,
     };
@@ -45,14 +45,14 @@ fn increment(request: &ReconfigRequest<Bytes>, current: &Ensemble) -> Result<Ens
     }
     let mut members: Vec<Member> = current.members().cloned().collect();
     for id in list(&request.leaving)? {
-        let id = id.trim().parse().map(ServerId).map_err(|_| ErrorCode::BadArguments)?;
+        let id = id.parse().map(ServerId).map_err(|_| ErrorCode::MarshallingError)?;
         members.retain(|member| member.id != id);
     }
     for line in list(&request.joining)? {
         let (key, value) = line.split_once('=').ok_or(ErrorCode::BadArguments)?;
-        let id = key.trim().rsplit('.').next().and_then(|id| id.parse().ok()).map(ServerId);
-        let joining = Member::parse(id.ok_or(ErrorCode::BadArguments)?, value.trim());
-        let joining = joining.map_err(|_| ErrorCode::BadArguments)?;
+        let id = key.trim().rsplit('.').next().unwrap_or_default();
+        let id = id.parse().map(ServerId).map_err(|_| ErrorCode::MarshallingError)?;
+        let joining = Member::parse(id, value.trim()).map_err(|wrong| code_of_value(&wrong))?;
         let conflict = members.iter().any(|other| other.id != joining.id && other.conflicts_with(&joining));
         if joining.client.is_none() || conflict {
             return Err(ErrorCode::BadArguments);
@@ -61,6 +61,30 @@ fn increment(request: &ReconfigRequest<Bytes>, current: &Ensemble) -> Result<Ens
         members.push(joining);
     }
     Ok(Ensemble::majority(members))
+}
+
+/// What Java answers: it foresees a wrong form, and not an id that is no number or a port that there is not.
+fn code_of(error: &ParseError) -> ErrorCode {
+    match error {
+        ParseError::KeyNumber { .. } => ErrorCode::MarshallingError,
+        ParseError::Value { wrong, .. } => code_of_value(wrong),
+        ParseError::UnknownKey { .. } | ParseError::InNoGroup(_) => ErrorCode::BadArguments,
+    }
+}
+
+fn code_of_value(wrong: &ValueError) -> ErrorCode {
+    match wrong {
+        ValueError::Port(_) | ValueError::Group | ValueError::Number | ValueError::Version => {
+            ErrorCode::MarshallingError
+        }
+        ValueError::Server
+        | ValueError::Client
+        | ValueError::Role(_)
+        | ValueError::RolesDiffer
+        | ValueError::SamePorts
+        | ValueError::InTwoGroups(_)
+        | ValueError::Weight => ErrorCode::BadArguments,
+    }
 }
 
 fn list(text: &Option<Bytes>) -> Result<Vec<&str>, ErrorCode> {
@@ -113,7 +137,14 @@ mod tests {
             (request("server.4=nonsense", "", None, -1), BadArguments),
             (request("server.4=d:1:2", "", None, -1), BadArguments),
             (request("server.4=b:1:9;8", "", None, -1), BadArguments),
-            (request("", "x", None, -1), BadArguments),
+            (request("server.4=d:x:2;3", "", None, -1), BadArguments),
+            (request("", "x", None, -1), MarshallingError),
+            (request("server.x=d:1:2;3", "", None, -1), MarshallingError),
+            (request("x=d:1:2;3", "", None, -1), MarshallingError),
+            (request("server.4=d:65536:2;3", "", None, -1), MarshallingError),
+            (request("server.4=d:1:2;99999", "", None, -1), MarshallingError),
+            (request("", "", Some("server.x=a:1:2;3"), -1), MarshallingError),
+            (request("", "", Some("server.1=a:1:-2;3"), -1), MarshallingError),
             (request("", "1,2", None, -1), BadArguments),
             (request("", "", Some("tickTime=1"), -1), BadArguments),
             (request("", "", Some(""), -1), BadArguments),

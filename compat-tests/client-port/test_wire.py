@@ -407,6 +407,16 @@ def test_sessions_expire_and_take_their_ephemerals(server, session):
     assert session.reply()[3] == struct.pack(">ii", 2, 3) + ustring("/mortal")
 
 
+def test_a_session_that_is_taken_up_with_a_shorter_timeout_lives_by_it(server, session):
+    with Session(server.port, timeout_ms=10_000) as first:
+        first.call(CREATE, create("/shorter", flags=1))
+        with Session(server.port, timeout_ms=1000, session=first.session, passwd=first.passwd) as again:
+            assert (first.timeout_ms, again.timeout_ms, again.session) == (10_000, 1000, first.session)
+            session.call(EXISTS, watched("/shorter", True))
+            session.socket.settimeout(4)
+            assert session.reply()[3] == struct.pack(">ii", 2, 3) + ustring("/shorter")
+
+
 def test_containers_and_ttl_nodes_go_by_themselves(server, session):
     session.call(19, create("/box", flags=4))
     session.call(CREATE, create("/box/thing"))

@@ -73,8 +73,8 @@ impl SessionTracker {
         self.touch(now, id, None);
     }
 
-    /// Puts the session's end off. `timeout_ms` is the connection's negotiated one where it differs from the
-    /// stored. False for an unknown or closing session.
+    /// Puts the session's end off. `timeout_ms` is given where a connection takes the session up, with the timeout that its
+    /// client was promised: from then on that one counts, also where it is shorter. False for an unknown or closing session.
     pub fn touch(&mut self, now: u64, id: SessionId, timeout_ms: Option<i32>) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         if session.closing {
@@ -84,7 +84,7 @@ impl SessionTracker {
             session.timeout_ms = u64::try_from(timeout).unwrap_or(0);
         }
         let expires_at = ((now + session.timeout_ms) / self.tick_ms + 1) * self.tick_ms;
-        if expires_at > session.expires_at {
+        if expires_at > session.expires_at || timeout_ms.is_some() {
             let old = std::mem::replace(&mut session.expires_at, expires_at);
             self.take_from_bucket(old, id);
             self.buckets.entry(expires_at).or_default().insert(id);
@@ -200,13 +200,23 @@ mod tests {
     }
 
     #[test]
-    fn a_touch_puts_the_end_off_and_never_forward() {
+    fn a_touch_alone_puts_the_end_off_and_never_forward() {
         let mut sessions = tracker(0, 3000);
         assert!(sessions.touch(2500, ID, None));
         assert!(sessions.touch(2400, ID, None), "a late touch changes nothing");
         assert_eq!(sessions.expire(5999), []);
         assert_eq!(sessions.expire(6000), [ID]);
         assert!(!sessions.touch(6001, ID, None));
+    }
+
+    #[test]
+    fn a_session_that_is_taken_up_lives_by_its_new_timeout() {
+        let mut sessions = tracker(0, 20_000);
+        assert!(sessions.touch(500, ID, Some(4000)));
+        assert!(sessions.touch(400, ID, None), "what came through the old connection is a touch alone");
+        assert_eq!(sessions.expire(4999), []);
+        assert_eq!(sessions.expire(5000), [ID]);
+        assert_eq!(sessions.buckets().count(), 0, "the old deadline is gone");
     }
 
     #[test]

@@ -269,7 +269,8 @@ impl Config {
                     format!("server.N stands here, and dynamicConfigFile names {} too", file.display());
                 return Err(wrong(&self.file, what));
             }
-            let ensemble = Ensemble::parse(&read_text(read, &file)?).map_err(|what| wrong(&file, what.to_string()))?;
+            let ensemble =
+                Ensemble::parse(&read_text(read, &file)?).map_err(|what| wrong(&file, what.to_string()))?;
             if ensemble.version() != 0 {
                 return Err(wrong(&file, "a dynamic file has its version in its name, not in a line".into()));
             }

@@ -330,7 +330,8 @@ mod tests {
     #[test]
     fn what_is_no_ensemble_is_named() {
         let of_key = |key: &str, kind| ParseError::KeyNumber { key: key.into(), kind };
-        let value = |key: &str, value: &str, wrong| ParseError::Value { key: key.into(), value: value.into(), wrong };
+        let value =
+            |key: &str, value: &str, wrong| ParseError::Value { key: key.into(), value: value.into(), wrong };
         let one = |text: &str, wrong| value("server.1", text, wrong);
         for (text, wanted) in [
             ("server.1=nonsense", one("nonsense", ValueError::Server)),
@@ -357,6 +358,9 @@ mod tests {
         }
         let said = |text: &str| Ensemble::parse(text).unwrap_err().to_string();
         assert_eq!(said("server.x=a:1:2"), "server.x: expected server.<id> with a number, e.g. server.1");
-        assert_eq!(said("server.1=a:1:99999"), "server.1=\"a:1:99999\": expected ports from 0 to 65535, not 99999");
+        assert_eq!(
+            said("server.1=a:1:99999"),
+            "server.1=\"a:1:99999\": expected ports from 0 to 65535, not 99999"
+        );
     }
 }

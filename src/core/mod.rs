@@ -299,7 +299,7 @@ impl Core {
         }
         outputs.told.drain(..).for_each(tell);
         if let Some(why) = outputs.refusal.take() {
-            self.fatal(StorageError::Refused(why));
+            self.fatal(StorageError::Refused(why.to_string()));
         }
         if !outputs.replaced.is_empty() {
             // Freeing millions of znodes takes its time, which nobody should wait for.

@@ -119,16 +119,6 @@ pub enum Overtaken {
     TooFew,
 }
 
-impl std::fmt::Display for Overtaken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Established(leader) => write!(f, "server {leader} leads a quorum"),
-            Self::LeaderLooks(leader) => write!(f, "server {leader}, which was elected, looks for a leader"),
-            Self::TooFew => write!(f, "no quorum is left that elected this server"),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub struct Election {
     me: ServerId,

@@ -2,6 +2,7 @@
 //! something to say, without a wake-up in between.
 
 use crate::model::LinkId;
+use crate::replica::CloseWhy;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use std::io;
@@ -154,7 +155,7 @@ impl Link {
         }
     }
 
-    pub fn close(&self, why: String) {
+    pub fn close(&self, why: &CloseWhy) {
         tracing::debug!("closing link {}: {why}", self.id.0);
         let mut out = self.out.lock();
         out.closing = true;

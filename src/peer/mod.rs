@@ -181,7 +181,7 @@ impl Carrier for Peers {
             match action {
                 LinkAction::Send { start, len } => link.queue(&outputs.zab.packets[start..start + len]),
                 LinkAction::Hold(on) => link.hold(on),
-                LinkAction::Close(why) => link.close(why),
+                LinkAction::Close(why) => link.close(&why),
                 LinkAction::Feed(feed) => {
                     link.feed_begins();
                     self.handle.spawn(quorum::feed(

@@ -318,7 +318,7 @@ pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: F
         Ok(Fed::More) => unreachable!("more comes in turns"),
         Err(why) => {
             tracing::warn!("could not feed a learner: {why}");
-            submit(&core, QuorumInput::FeedFailed { link: id, why });
+            submit(&core, QuorumInput::FeedFailed { link: id });
         }
     }
 }

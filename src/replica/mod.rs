@@ -38,8 +38,8 @@ use std::sync::Arc;
 use term::Between;
 
 pub use crate::zab::{
-    ConfigFile, Debt, DiskDone, DiskOp, Doubt, Entry, Feed, LinkAction, Located, LogEntry, Position,
-    Strangers, is_in_log,
+    CloseWhy, ConfigFile, Debt, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LinkAction, Located, LogEntry,
+    LostWhy, Position, Strangers, is_in_log,
 };
 
 /// What the replica needs to know of the configuration.
@@ -147,7 +147,6 @@ pub enum QuorumInput {
     },
     FeedFailed {
         link: LinkId,
-        why: String,
     },
 }
 
@@ -238,7 +237,7 @@ pub enum Told {
         observer: bool,
     },
     Lost {
-        why: String,
+        why: LostWhy,
     },
     /// There has been no leader for a while.
     ReadOnly,
@@ -275,12 +274,24 @@ pub struct Outputs {
     pub listen: Option<Listen>,
     pub told: Vec<Told>,
     /// This server must not go on: what it has would be lost. The process ends, with this reason.
-    pub refusal: Option<String>,
+    pub refusal: Option<Refusal>,
     /// A database that was replaced: dropping it takes time, and should happen outside of every lock.
     pub replaced: Vec<Database>,
     pub tally: Tally,
     /// The namespaces whose quota refused a request, once for each refusal.
     pub quota_exceeded: Vec<String>,
+}
+
+/// Why a process ends rather than give up its history.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "server {leader} leads with a history that shares nothing with this server's ({what}): following it would take all that \
+     this server has. Nothing was changed. To keep this server's history, stop all servers, move the directory version-2 of \
+     the others aside, and start all. To give it up, move version-2 of this server aside, and start it"
+)]
+pub struct Refusal {
+    pub leader: ServerId,
+    pub what: Foreign,
 }
 
 /// What happened, for the figures.
@@ -322,7 +333,7 @@ enum Step {
     Reload(Zxid),
     Leads(Epoch),
     Learns(Epoch),
-    Lost(String, zab::Next),
+    Lost(LostWhy, zab::Next),
     /// Leading: this server's oldest `sync` is confirmed. Learning: the leader answered it.
     SyncReady,
     Synced,
@@ -476,7 +487,7 @@ impl Replica {
             Event::Revalidate { link, session, timeout_ms } => {
                 self.on_revalidate(now, link, session, timeout_ms, out);
             }
-            Event::Refused { leader, what } => out.refusal = Some(refusal(leader, &what)),
+            Event::Refused { leader, what } => out.refusal = Some(Refusal { leader, what }),
             Event::LinkGone(_) => self.status_changed = true,
             Event::Pinged(zxid) => self.on_pinged(zxid, out),
             Event::Revalidated { session, valid } => self.on_revalidated(now, session, valid, out),
@@ -608,15 +619,6 @@ impl Replica {
         self.zab.on_tick(now.mono_ms, &mut out.zab);
         self.tick_clients(now, db, out);
     }
-}
-
-/// Why a process ends rather than give up its history.
-fn refusal(leader: ServerId, what: &str) -> String {
-    format!(
-        "server {leader} leads with a history that shares nothing with this server's ({what}): following it would take all that \
-         this server has. Nothing was changed. To keep this server's history, stop all servers, move the directory \
-         version-2 of the others aside, and start all. To give it up, move version-2 of this server aside, and start it"
-    )
 }
 
 /// What an event's frame has beside the path.

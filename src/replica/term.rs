@@ -4,13 +4,13 @@ use super::lineage::shares_nothing;
 use super::{
     ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
 };
-use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Standing};
+use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Overtaken, Standing};
 use crate::ensemble::{Ensemble, Member, PeerAddress};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::FromLearner;
-use crate::zab::{DESIGNATED, Debt, MAX_EPOCHS_AHEAD, Next, Tree};
+use crate::zab::{DESIGNATED, Debt, Foreign, LostWhy, MAX_EPOCHS_AHEAD, Next, Tree};
 use std::collections::BTreeMap;
 
 /// Learners that may wait for this server to be elected, at the most.
@@ -151,7 +151,7 @@ impl Replica {
                     self.links.send(now.mono_ms, to, &notification, &mut links);
                 }
                 Output::Elected(leader) => elected = Some(leader),
-                Output::Overtaken(why) => self.zab.abandon(&why.to_string(), &mut out.zab),
+                Output::Overtaken(why) => self.zab.abandon(lost_to(why), &mut out.zab),
             }
         }
         self.carry_links(links, out);
@@ -308,8 +308,7 @@ impl Replica {
             QuorumInput::Snapshot { link, zxid, db } => {
                 let committed = self.zab.server.committed_at_start;
                 if zxid >= committed && shares_nothing(own, &db, committed) {
-                    let what = format!("none of its znodes is in the leader's snapshot of {zxid}");
-                    self.zab.refuse(link, what, zab);
+                    self.zab.refuse(link, Foreign::Snapshot(zxid), zab);
                 } else if self.zab.on_snapshot(at, link, zxid, zab) {
                     self.received = Some(db);
                 }
@@ -322,7 +321,7 @@ impl Replica {
             }
             QuorumInput::Located { link, found } => self.zab.on_located(at, link, found, zab),
             QuorumInput::Fed { link, upto } => self.zab.on_fed(at, link, upto, zab),
-            QuorumInput::FeedFailed { link, why } => self.zab.on_feed_failed(at, link, why, zab),
+            QuorumInput::FeedFailed { link } => self.zab.on_feed_failed(at, link, zab),
         }
     }
 
@@ -368,7 +367,7 @@ impl Replica {
 
     // The end of a term.
 
-    pub(super) fn lose(&mut self, now: Now, why: String, next: Next, out: &mut Outputs) {
+    pub(super) fn lose(&mut self, now: Now, why: LostWhy, next: Next, out: &mut Outputs) {
         out.told.push(Told::Lost { why });
         self.zab.end_term(&mut out.zab);
         // What the term still had to say is of no use any more.
@@ -446,5 +445,14 @@ impl Replica {
             Serving::ReadOnly(_) => u64::MAX,
             Serving::Leading(_) | Serving::Learning(_) => self.zab.lease(),
         }
+    }
+}
+
+/// Votes ended a term that was not established.
+fn lost_to(why: Overtaken) -> LostWhy {
+    match why {
+        Overtaken::Established(leader) => LostWhy::AnotherLeads(leader),
+        Overtaken::LeaderLooks(leader) => LostWhy::LeaderLooks(leader),
+        Overtaken::TooFew => LostWhy::TooFewVotes,
     }
 }

@@ -443,7 +443,10 @@ impl Process {
             }
             Ok(Fed::Upto(upto)) => inputs.push(Input::Quorum(QuorumInput::Fed { link: id, upto })),
             Ok(Fed::Located(found)) => inputs.push(Input::Quorum(QuorumInput::Located { link: id, found })),
-            Err(why) => inputs.push(Input::Quorum(QuorumInput::FeedFailed { link: id, why })),
+            Err(why) => {
+                tracing::info!("link {conn} cannot be fed: {why}");
+                inputs.push(Input::Quorum(QuorumInput::FeedFailed { link: id }));
+            }
         }
         link.feeder = None;
     }

@@ -2,8 +2,8 @@
 //! leader's history, then what it proposes, and acknowledges what is on its disk.
 
 use super::{
-    Debt, DiskDone, DiskOp, Entry, Event, History, LinkAction, Misbehaved, NO_DATA, Next, Outputs, Server,
-    Tree, parse_config,
+    CloseWhy, Debt, DiskDone, DiskOp, Entry, Event, Foreign, History, LeaderMisbehaved, LinkAction, LostWhy,
+    NO_DATA, Next, Outputs, Server, Tree, parse_config,
 };
 use crate::ensemble::Ensemble;
 use crate::model::{Epoch, LinkId, ServerId, TxnMark, Zxid};
@@ -14,8 +14,9 @@ use std::collections::VecDeque;
 const DIALS: u32 = 10;
 const MAX_DIAL_DELAY_MS: u64 = 100;
 
+/// What this learner is about with its leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub enum Stage {
     /// The next dial is due then, or one is under way.
     Dialing { retry_at: Option<u64> },
     /// Said who it is.
@@ -145,7 +146,7 @@ impl Learner {
 
     pub(super) fn on_dialed(&mut self, now: u64, link: LinkId, server: &Server, out: &mut Outputs) {
         if self.over || self.link.is_some() {
-            return out.close(link, "this server has no use for it any more");
+            return out.close(link, CloseWhy::NotFollowing);
         }
         self.link = Some(link);
         self.stage = Stage::Introduced;
@@ -172,11 +173,11 @@ impl Learner {
             if self.stage == Stage::Introduced && self.claimed == DESIGNATED {
                 return self.on_dial_failed(now);
             }
-            self.lose("the leader closed the connection".into(), out);
+            self.lose(LostWhy::LeaderClosed(self.leader), out);
         }
     }
 
-    fn lose(&mut self, why: String, out: &mut Outputs) {
+    fn lose(&mut self, why: LostWhy, out: &mut Outputs) {
         if !self.over {
             self.over = true;
             out.events.push_back(Event::Lost { why, next: Next::Election });
@@ -203,9 +204,9 @@ impl Learner {
         true
     }
 
-    pub(super) fn abandon(&mut self, why: &str, out: &mut Outputs) {
+    pub(super) fn abandon(&mut self, why: LostWhy, out: &mut Outputs) {
         if self.stage != Stage::Live {
-            self.lose(why.into(), out);
+            self.lose(why, out);
         }
     }
 
@@ -250,8 +251,8 @@ impl Learner {
     }
 
     fn take(&mut self, now: u64, packet: FromLeader, server: &mut Server, out: &mut Outputs) {
-        if let Err(wrong) = self.step(now, packet, server, out) {
-            self.lose(format!("the leader misbehaves: {wrong}"), out);
+        if let Err(how) = self.step(now, packet, server, out) {
+            self.lose(LostWhy::LeaderMisbehaved { leader: self.leader, how }, out);
         }
         self.advance(now, server, out);
     }
@@ -271,10 +272,10 @@ impl Learner {
         packet: FromLeader,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         match packet {
             FromLeader::Trunc(to, _) | FromLeader::Snap(to, _) if to < Zxid::ZERO => {
-                Err(Misbehaved(format!("a history that ends at {to}, which is negative")))
+                Err(LeaderMisbehaved::NegativeZxid(to))
             }
             FromLeader::LeaderInfo { epoch, protocol, hears_pleas } => {
                 self.hears_pleas = hears_pleas;
@@ -320,11 +321,11 @@ impl Learner {
         }
     }
 
-    fn require(&self, stage: Stage, packet: &str) -> Result<(), Misbehaved> {
+    fn require(&self, stage: Stage, packet: &'static str) -> Result<(), LeaderMisbehaved> {
         if self.stage == stage {
             return Ok(());
         }
-        Err(Misbehaved(format!("{packet} in stage {:?}", self.stage)))
+        Err(LeaderMisbehaved::PacketOutOfStage { packet, stage: self.stage })
     }
 
     // Discovery.
@@ -336,7 +337,7 @@ impl Learner {
         protocol: i32,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         self.require(Stage::Introduced, "LEADERINFO")?;
         let accepted = server.accepted;
         self.epoch = offered;
@@ -353,7 +354,7 @@ impl Learner {
             self.observer = true;
             self.ack_epoch(None, server, out);
         } else {
-            return Err(Misbehaved(format!("epoch {offered}, where this server accepted {accepted}")));
+            return Err(LeaderMisbehaved::StaleEpoch { accepted, offered });
         }
         Ok(())
     }
@@ -385,7 +386,7 @@ impl Learner {
 
     // Synchronization.
 
-    fn open(&self, packet: &str) -> Result<(), Misbehaved> {
+    fn open(&self, packet: &'static str) -> Result<(), LeaderMisbehaved> {
         self.require(Stage::Accepted, packet)
     }
 
@@ -395,7 +396,7 @@ impl Learner {
         mark: Option<TxnMark>,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         self.open("DIFF")?;
         if !self.is_of_one_history(server.log_end, mark, server, out) {
             return Ok(());
@@ -421,7 +422,7 @@ impl Learner {
         let own = server.mark(zxid);
         let differs = own.is_some() && mark.is_some() && own != mark;
         if differs {
-            self.refuse(format!("transaction {zxid} is another one there"), out);
+            self.refuse(Foreign::Transaction(zxid), out);
         }
         !differs
     }
@@ -434,12 +435,12 @@ impl Learner {
     }
 
     /// This server keeps what it has, and does not follow.
-    fn refuse(&mut self, what: String, out: &mut Outputs) {
+    fn refuse(&mut self, what: Foreign, out: &mut Outputs) {
         self.over = true;
         out.events.push_back(Event::Refused { leader: self.leader, what });
     }
 
-    pub(super) fn refuse_over(&mut self, link: LinkId, what: String, out: &mut Outputs) {
+    pub(super) fn refuse_over(&mut self, link: LinkId, what: Foreign, out: &mut Outputs) {
         if !self.over && self.link == Some(link) {
             self.refuse(what, out);
         }
@@ -451,7 +452,7 @@ impl Learner {
         mark: Option<TxnMark>,
         server: &Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         self.open("SNAP")?;
         if !self.is_of_one_history(server.log_end, mark, server, out) {
             return Ok(());
@@ -469,10 +470,10 @@ impl Learner {
         mark: Option<TxnMark>,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         self.open("TRUNC")?;
         if to > server.log_end {
-            return Err(Misbehaved(format!("TRUNC to {to}, where the log ends at {}", server.log_end)));
+            return Err(LeaderMisbehaved::TruncBeyondLog { to, log_end: server.log_end });
         }
         if !self.is_of_one_history(to, mark, server, out) {
             return Ok(());
@@ -514,12 +515,12 @@ impl Learner {
         body: bytes::Bytes,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         if !matches!(
             self.stage,
             Stage::Syncing | Stage::Flushing(_) | Stage::Entering | Stage::Synced | Stage::Live
         ) {
-            return Err(Misbehaved(format!("a proposal in stage {:?}", self.stage)));
+            return Err(LeaderMisbehaved::PacketOutOfStage { packet: "PROPOSAL", stage: self.stage });
         }
         let last = server.log_end;
         // A Java leader's queue may begin before the snapshot that it sent ahead of it; and some leaders send an observer
@@ -529,15 +530,15 @@ impl Learner {
         }
         if self.skips_committed(zxid, server) {
             let committed = server.committed_at_start;
-            self.refuse(format!("it begins with {zxid}, behind this server's {committed}"), out);
+            self.refuse(Foreign::BeginsLater { first: zxid, committed }, out);
             return Ok(());
         }
         let entry = Entry::decode(body)?;
         if entry.zxid != zxid {
-            return Err(Misbehaved(format!("proposal {zxid} holds transaction {}", entry.zxid)));
+            return Err(LeaderMisbehaved::AnotherTransaction { zxid, holds: entry.zxid });
         }
         if !History::follows(last, zxid) {
-            return Err(Misbehaved(format!("proposal {zxid} behind {last}: what lies between is missing")));
+            return Err(LeaderMisbehaved::GapInProposals { last, got: zxid });
         }
         if let Some(config) = entry.configuration() {
             server.see(config?, out);
@@ -553,7 +554,12 @@ impl Learner {
         Ok(())
     }
 
-    fn on_commit(&mut self, zxid: Zxid, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+    fn on_commit(
+        &mut self,
+        zxid: Zxid,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), LeaderMisbehaved> {
         match server.tail.pop_front_if(|entry| entry.zxid == zxid) {
             Some(entry) => {
                 server.history.push(entry.logged());
@@ -563,8 +569,8 @@ impl Learner {
             // A leader that answers a reconnect may repeat what the history holds already.
             None if zxid <= server.history.end() => Ok(()),
             None => {
-                let first = server.tail.front().map(|entry| entry.zxid);
-                Err(Misbehaved(format!("COMMIT {zxid}, where the next proposal is {first:?}")))
+                let oldest = server.tail.front().map(|entry| entry.zxid);
+                Err(LeaderMisbehaved::CommitOutOfOrder { zxid, oldest })
             }
         }
     }
@@ -576,11 +582,11 @@ impl Learner {
         leader: ServerId,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         let config = server.tail.front().filter(|entry| entry.zxid == zxid).and_then(Entry::configuration);
         self.on_commit(zxid, server, out)?;
         let Some(config) = config else {
-            return Err(Misbehaved(format!("COMMITANDACTIVATE {zxid} is no reconfiguration")));
+            return Err(LeaderMisbehaved::ActivatesNothing(zxid));
         };
         if !server.settings.reconfig_enabled {
             return Ok(());
@@ -590,7 +596,7 @@ impl Learner {
         let role_changed = server.is_observer() != was_observer;
         if leader != self.leader || role_changed {
             self.over = true;
-            let why = format!("reconfiguration {zxid} changed the leader or this server's role");
+            let why = LostWhy::Reconfigured(zxid);
             out.events.push_back(Event::Lost { why, next: Next::Designated { leader, zxid } });
         }
         Ok(())
@@ -603,10 +609,10 @@ impl Learner {
         config: Option<bytes::Bytes>,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LeaderMisbehaved> {
         self.require(Stage::Syncing, "NEWLEADER")?;
         if zxid != Zxid::new(self.epoch, 0) {
-            return Err(Misbehaved(format!("NEWLEADER {zxid} in epoch {}", self.epoch)));
+            return Err(LeaderMisbehaved::AnotherEpoch { offered: self.epoch, zxid });
         }
         if let Some(text) = config {
             let config = parse_config(&text)?;
@@ -615,20 +621,25 @@ impl Learner {
         }
         if self.skips_committed(Zxid(i64::MAX), server) {
             let committed = server.committed_at_start;
-            self.refuse(format!("it is empty, and this server has transactions up to {committed}"), out);
+            self.refuse(Foreign::Empty { committed }, out);
             return Ok(());
         }
         self.stage = Stage::Flushing(server.log_end.max(self.owed));
         Ok(())
     }
 
-    fn on_up_to_date(&mut self, now: u64, server: &mut Server, out: &mut Outputs) -> Result<(), Misbehaved> {
+    fn on_up_to_date(
+        &mut self,
+        now: u64,
+        server: &mut Server,
+        out: &mut Outputs,
+    ) -> Result<(), LeaderMisbehaved> {
         self.require(Stage::Synced, "UPTODATE")?;
         let link = self.link.expect("packets come over a link");
         out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
         self.stage = Stage::Live;
         self.deadline = now + server.settings.sync_ms();
-        server.is_proven(now, out);
+        server.settle_debt(now, out);
         out.events.push_back(Event::Learns(self.epoch));
         let Some(config) = self.config.take() else { return Ok(()) };
         let version = Zxid(config.version());
@@ -644,7 +655,7 @@ impl Learner {
         let new = &server.view.committed;
         let leader_changed = !new.is_voter(self.leader) || address(&old) != address(new);
         if changed && (leader_changed || server.is_observer() != was_observer) {
-            self.lose("the new configuration changed the leader or this server's role".into(), out);
+            self.lose(LostWhy::ConfigurationDiffers, out);
         }
         Ok(())
     }
@@ -665,7 +676,7 @@ impl Learner {
             }
             (Stage::Truncating, DiskDone::Unmendable) => self.stage = Stage::Wiping,
             (Stage::Wiping, DiskDone::Wiped) => {
-                self.lose("the log can't be cut there; this server takes everything anew".into(), out);
+                self.lose(LostWhy::Unmendable, out);
             }
             (Stage::Entering, DiskDone::CurrentSaved(epoch)) if *epoch == self.epoch => {
                 self.stage = Stage::Synced;
@@ -690,8 +701,8 @@ impl Learner {
             && !self.waits_for_disk()
             && let Some(packet) = self.held.pop_front()
         {
-            if let Err(wrong) = self.step(now, packet, server, out) {
-                self.lose(format!("the leader misbehaves: {wrong}"), out);
+            if let Err(how) = self.step(now, packet, server, out) {
+                self.lose(LostWhy::LeaderMisbehaved { leader: self.leader, how }, out);
             }
         }
         if self.over {
@@ -744,15 +755,13 @@ impl Learner {
         }
         if self.doubted_until.is_some_and(|until| now >= until) {
             server.tree = Tree::Wrong;
-            let why = format!("the tree differs from that of server {}: it has to be replaced", self.leader);
-            return self.lose(why, out);
+            return self.lose(LostWhy::TreeDiffers(self.leader), out);
         }
         if let Stage::Dialing { retry_at: Some(at) } = self.stage
             && now >= at
         {
             if self.dials >= DIALS || now >= self.give_up_at {
-                let why = format!("server {} can't be reached", self.leader);
-                return self.lose(why, out);
+                return self.lose(LostWhy::Unreachable(self.leader), out);
             }
             self.dials += 1;
             self.stage = Stage::Dialing { retry_at: None };
@@ -761,7 +770,7 @@ impl Learner {
         // The bytes of a snapshot are the driver's to watch; work on the own disk is not the leader's fault.
         let own_work = matches!(self.stage, Stage::Receiving(_)) || !server.disk_is_idle();
         if now >= self.deadline && !own_work {
-            self.lose(format!("nothing heard from server {}", self.leader), out);
+            self.lose(LostWhy::LeaderSilent(self.leader), out);
         }
     }
 
@@ -775,7 +784,7 @@ impl Learner {
 
     pub(super) fn end(self, out: &mut Outputs) {
         if let Some(link) = self.link {
-            out.close(link, "the term is over");
+            out.close(link, CloseWhy::TermOver);
         }
     }
 }

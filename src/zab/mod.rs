@@ -5,6 +5,7 @@
 //! what the disk has done, and time come in; packets, work for the disk, and [`Event`]s for the replica come out.
 
 mod broadcast;
+mod errors;
 mod history;
 mod leader;
 mod learner;
@@ -12,12 +13,14 @@ mod outputs;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use errors::{CloseWhy, Foreign, LeaderMisbehaved, LearnerMisbehaved, LostWhy};
 pub use history::{History, Place};
 pub use leader::{Leader, MAX_EPOCHS_AHEAD};
 pub use learner::{DESIGNATED, Learner};
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 
 use crate::ensemble::{Ensemble, View};
+use crate::jute::DecodeError;
 use crate::model::{Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::wire::txn::{Txn, TxnBody};
@@ -52,8 +55,8 @@ impl Entry {
         Self { zxid: Zxid(txn.header.zxid), txn, body: body.freeze() }
     }
 
-    pub fn decode(body: Bytes) -> Result<Self, Misbehaved> {
-        let txn = Txn::decode(body.clone()).map_err(|error| Misbehaved(format!("a transaction: {error}")))?;
+    pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        let txn = Txn::decode(body.clone())?;
         Ok(Self { zxid: Zxid(txn.header.zxid), txn, body })
     }
 
@@ -67,7 +70,7 @@ impl Entry {
     }
 
     /// The configuration that this transaction proposes, where it does.
-    fn configuration(&self) -> Option<Result<Ensemble, Misbehaved>> {
+    fn configuration(&self) -> Option<Result<Ensemble, LeaderMisbehaved>> {
         let TxnBody::Reconfig(txn) = &self.txn.body else { return None };
         let text = txn.data.as_deref().unwrap_or_default();
         Some(parse_config(text))
@@ -80,15 +83,9 @@ pub fn is_in_log(config: &Ensemble, last: Zxid, current: Epoch) -> bool {
     Zxid(config.version()) <= last.max(Zxid::new(current, 0))
 }
 
-fn parse_config(text: &[u8]) -> Result<Ensemble, Misbehaved> {
-    let text = std::str::from_utf8(text).map_err(|error| Misbehaved(format!("a configuration: {error}")))?;
-    Ensemble::parse(text).map_err(|error| Misbehaved(format!("a configuration: {error}")))
+fn parse_config(text: &[u8]) -> Result<Ensemble, LeaderMisbehaved> {
+    Ok(Ensemble::parse(std::str::from_utf8(text)?)?)
 }
-
-/// The other side broke the protocol: its link is closed, with this reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Misbehaved(pub String);
 
 /// Who besides the configured servers may learn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -368,8 +365,8 @@ impl Server {
         }
     }
 
-    /// An established leader has given it everything.
-    fn is_proven(&mut self, now: u64, out: &mut Outputs) {
+    /// An established leader has given it everything: it owes nothing any more, in memory and on disk.
+    fn settle_debt(&mut self, now: u64, out: &mut Outputs) {
         self.abstains = false;
         self.has_new_tree(now);
         self.save_debt(Debt::None, out);
@@ -549,7 +546,7 @@ impl Zab {
     pub fn on_accepted(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         match &mut self.term {
             Term::Leading(leader) => leader.on_accepted(now, link, &self.server),
-            Term::None | Term::Learning(_) => out.close(link, "this server does not lead"),
+            Term::None | Term::Learning(_) => out.close(link, CloseWhy::NotLeading),
         }
     }
 
@@ -557,7 +554,7 @@ impl Zab {
     pub fn on_dialed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         match &mut self.term {
             Term::Learning(learner) => learner.on_dialed(now, link, &self.server, out),
-            Term::None | Term::Leading(_) => out.close(link, "this server follows nobody"),
+            Term::None | Term::Leading(_) => out.close(link, CloseWhy::NotFollowing),
         }
     }
 
@@ -570,7 +567,7 @@ impl Zab {
     pub fn on_learner_packet(&mut self, now: u64, link: LinkId, packet: FromLearner, out: &mut Outputs) {
         let Term::Leading(leader) = &mut self.term else { return };
         if let Err(wrong) = leader.on_packet(now, link, packet, &mut self.server, out) {
-            leader.drop_link(link, wrong.0, out);
+            leader.drop_link(link, wrong.into(), out);
         }
         leader.advance(now, &mut self.server, out);
     }
@@ -605,14 +602,14 @@ impl Zab {
         }
     }
 
-    pub fn on_feed_failed(&mut self, now: u64, link: LinkId, why: String, out: &mut Outputs) {
+    pub fn on_feed_failed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         if let Term::Leading(leader) = &mut self.term {
-            leader.on_feed_failed(now, link, why, &self.server, out);
+            leader.on_feed_failed(now, link, &self.server, out);
         }
     }
 
     /// What the leader has sent can't be what became of this server's history.
-    pub fn refuse(&mut self, link: LinkId, what: String, out: &mut Outputs) {
+    pub fn refuse(&mut self, link: LinkId, what: Foreign, out: &mut Outputs) {
         if let Term::Learning(learner) = &mut self.term {
             learner.refuse_over(link, what, out);
         }
@@ -745,7 +742,7 @@ impl Zab {
     }
 
     /// The election went another way: a term that is not established has nothing to wait for.
-    pub fn abandon(&mut self, why: &str, out: &mut Outputs) {
+    pub fn abandon(&mut self, why: LostWhy, out: &mut Outputs) {
         match &mut self.term {
             Term::None => {}
             Term::Leading(leader) => leader.abandon(why, out),

@@ -1,6 +1,6 @@
 //! What the protocol asks of those around it: packets, the disk's work, and the replica's.
 
-use super::{Debt, Entry, LogEntry};
+use super::{CloseWhy, Debt, Entry, Foreign, LogEntry, LostWhy};
 use crate::ensemble::Ensemble;
 use crate::model::{Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner};
@@ -117,7 +117,7 @@ pub enum LinkAction {
     /// Stop reading from it, or go on.
     Hold(bool),
     /// Once what was sent has left.
-    Close(String),
+    Close(CloseWhy),
 }
 
 /// Who leads next.
@@ -146,13 +146,13 @@ pub enum Event {
     Learns(Epoch),
     /// The term is over.
     Lost {
-        why: String,
+        why: LostWhy,
         next: Next,
     },
     /// The leader's history shares nothing with this server's, which keeps its own and ends.
     Refused {
         leader: ServerId,
-        what: String,
+        what: Foreign,
     },
     /// The configurations changed.
     Reconfigured,
@@ -215,8 +215,8 @@ impl Outputs {
         self.links.push((link, LinkAction::Send { start, len: self.packets.len() - start }));
     }
 
-    pub(super) fn close(&mut self, link: LinkId, why: impl Into<String>) {
-        self.links.push((link, LinkAction::Close(why.into())));
+    pub(super) fn close(&mut self, link: LinkId, why: CloseWhy) {
+        self.links.push((link, LinkAction::Close(why)));
     }
 
     pub(super) fn feed(&mut self, link: LinkId, feed: Feed) {

@@ -177,7 +177,9 @@ fn no_history_ends_before_zero() {
         join(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
         zab.on_leader_packet(0, LINK, packet, &mut out);
         assert_eq!(out.disk, [DiskOp::SaveAccepted(Epoch(1))]);
-        assert!(matches!(out.events.pop_back(), Some(Event::Lost { next: Next::Election, .. })));
+        let how = LeaderMisbehaved::NegativeZxid(Zxid(-1));
+        let why = LostWhy::LeaderMisbehaved { leader: ServerId(2), how };
+        assert_eq!(out.events.pop_back(), Some(Event::Lost { why, next: Next::Election }));
     }
 }
 
@@ -288,8 +290,8 @@ fn where_the_leaders_log_is_damaged_learners_get_a_snapshot() {
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Locate(old)))));
     zab.on_located(0, first, Located::Within(None), &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Log { after: old, upto: end }))));
-    zab.on_feed_failed(0, first, "log.1 is damaged".into(), &mut out);
-    assert_eq!(out.links.pop(), Some((first, LinkAction::Close("log.1 is damaged".into()))));
+    zab.on_feed_failed(0, first, &mut out);
+    assert_eq!(out.links.pop(), Some((first, LinkAction::Close(CloseWhy::FeedFailed))));
 
     welcome(&mut zab, second, ServerId(3), Epoch(1), &mut out);
     zab.on_learner_packet(0, second, ack(old), &mut out);
@@ -352,9 +354,7 @@ fn of_two_links_of_a_server_the_newer_is_synchronized() {
         let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
         zab.on_learner_packet(0, LinkId(link), ack, &mut out);
     }
-    let closed: Vec<_> =
-        out.links.iter().filter(|(_, action)| matches!(action, LinkAction::Close(_))).collect();
-    assert!(matches!(closed[..], [(LinkId(1), _)]), "{closed:?}");
+    assert_eq!(closed(&out), [(LinkId(1), CloseWhy::Reconnected(ServerId(2)))]);
 }
 
 /// Found by the simulator: who stood still when it became an observer was counted for the configuration that makes a
@@ -466,8 +466,9 @@ fn a_promise_of_a_later_epoch_is_kept_while_observing() {
             FromLeader::LeaderInfo { epoch: Epoch(2), protocol, hears_pleas: true },
             &mut out,
         );
-        let is_lost = out.events.iter().any(|event| matches!(event, Event::Lost { .. }));
-        assert_eq!(is_lost, !observes, "{:?}", out.events);
+        let how = LeaderMisbehaved::StaleEpoch { accepted: Epoch(4), offered: Epoch(2) };
+        let why = LostWhy::LeaderMisbehaved { leader: ServerId(2), how };
+        assert_eq!(lost(&mut out), if observes { vec![] } else { vec![why] });
         assert!(out.disk.is_empty(), "{:?}", out.disk);
         if observes {
             zab.on_leader_packet(0, LINK, FromLeader::Diff(Zxid::ZERO, None), &mut out);
@@ -594,8 +595,16 @@ fn each_packet_needs_its_stage() {
             before.into_iter().for_each(|packet| zab.on_learner_packet(0, link, packet, &mut out));
             out = Outputs::default();
             zab.on_learner_packet(0, link, packet.clone(), &mut out);
-            let is_closed = out.links.iter().any(|(_, action)| matches!(action, LinkAction::Close(_)));
-            assert_eq!(is_closed, !allowed, "{packet:?} of {stage}");
+            let misbehaved = |(_, why): &(LinkId, CloseWhy)| match why {
+                CloseWhy::Misbehaved(how) => is_out_of_stage(how),
+                _ => false,
+            };
+            assert_eq!(
+                closed(&out).iter().any(misbehaved),
+                !allowed,
+                "{packet:?} of {stage}: {:?}",
+                out.links
+            );
             let gone = |event: &Event| matches!(event, Event::LinkGone(_));
             assert!(allowed || out.events.iter().all(gone), "{packet:?} of {stage}: {:?}", out.events);
         }
@@ -635,7 +644,105 @@ fn a_learner_with_the_same_history_of_a_later_epoch_is_not_ahead() {
     }
 }
 
-fn lost(out: &mut Outputs) -> Vec<String> {
+fn closed(out: &Outputs) -> Vec<(LinkId, CloseWhy)> {
+    let closes = out.links.iter().filter_map(|(link, action)| match action {
+        LinkAction::Close(why) => Some((*link, why.clone())),
+        LinkAction::Send { .. } | LinkAction::Feed(_) | LinkAction::Hold(_) => None,
+    });
+    closes.collect()
+}
+
+fn is_out_of_stage(how: &LearnerMisbehaved) -> bool {
+    use LearnerMisbehaved::{AckOfNothing, NotIntroduced, PacketOutOfStage};
+    matches!(how, PacketOutOfStage { .. } | NotIntroduced(_) | AckOfNothing { .. })
+}
+
+/// What server 1 makes of a leader of epoch 1 that sends these after its DIFF.
+fn judged(packets: Vec<FromLeader>) -> Option<LeaderMisbehaved> {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    packets.into_iter().for_each(|packet| zab.on_leader_packet(0, LINK, packet, &mut out));
+    lost(&mut out).pop().and_then(|why| match why {
+        LostWhy::LeaderMisbehaved { how, .. } => Some(how),
+        _ => None,
+    })
+}
+
+#[test]
+fn each_way_in_which_a_leader_misbehaves_has_its_name() {
+    use LeaderMisbehaved::*;
+    let (first, second, third) = (Zxid::new(Epoch(1), 1), Zxid::new(Epoch(1), 2), Zxid::new(Epoch(1), 3));
+    let opens = |epoch, config| FromLeader::NewLeader { zxid: Zxid::new(Epoch(epoch), 0), config };
+    let text = |text: &'static [u8]| Some(Bytes::from_static(text));
+    let holding = |zxid, holds| FromLeader::Proposal { zxid, body: entry(holds).body };
+    let nothing = FromLeader::Proposal { zxid: first, body: Bytes::from_static(b"nothing") };
+    let activate = FromLeader::CommitAndActivate { zxid: first, leader: ServerId(2) };
+    let syncing = learner::Stage::Syncing;
+    for (packets, wanted) in [
+        (vec![FromLeader::Diff(first, None)], PacketOutOfStage { packet: "DIFF", stage: syncing }),
+        (vec![FromLeader::UpToDate], PacketOutOfStage { packet: "UPTODATE", stage: syncing }),
+        (vec![opens(2, None)], AnotherEpoch { offered: Epoch(1), zxid: Zxid::new(Epoch(2), 0) }),
+        (vec![nothing], Transaction(Txn::decode(Bytes::from_static(b"nothing")).unwrap_err())),
+        (vec![holding(first, second)], AnotherTransaction { zxid: first, holds: second }),
+        (vec![proposal(first), proposal(third)], GapInProposals { last: first, got: third }),
+        (vec![FromLeader::Commit(first)], CommitOutOfOrder { zxid: first, oldest: None }),
+        (
+            vec![proposal(first), FromLeader::Commit(second)],
+            CommitOutOfOrder { zxid: second, oldest: Some(first) },
+        ),
+        (vec![proposal(first), activate], ActivatesNothing(first)),
+        (
+            vec![opens(1, text(b"tickTime=1"))],
+            Configuration(crate::ensemble::ParseError::UnknownKey { key: "tickTime".into() }),
+        ),
+        (
+            vec![opens(1, text(b"\xff"))],
+            ConfigurationText(String::from_utf8(vec![0xff]).unwrap_err().utf8_error()),
+        ),
+    ] {
+        assert_eq!(judged(packets), Some(wanted));
+    }
+}
+
+#[test]
+fn each_way_in_which_a_learner_may_not_follow_has_its_name() {
+    use LearnerMisbehaved::*;
+    let id = ServerId(3);
+    let info = |id, accepted, protocol, config_version| FromLearner::Info {
+        observer: false,
+        accepted,
+        id,
+        protocol,
+        config_version,
+    };
+    let good = || info(id, Epoch(0), PROTOCOL, 0);
+    let acks = |last| FromLearner::AckEpoch { current: Some(Epoch(9)), last, plea: Plea::default() };
+    let (ahead, leads_with) = (Zxid::new(Epoch(1), 9), (Epoch(1), Zxid::new(Epoch(1), 5)));
+    for (packets, wanted) in [
+        (vec![info(ServerId(9), Epoch(0), PROTOCOL, 0)], NotAdmitted(ServerId(9))),
+        (vec![info(id, Epoch(0), 1, 0)], OldProtocol { id, protocol: 1 }),
+        (vec![info(id, Epoch(-1), PROTOCOL, 0)], EpochOutOfRange { id, accepted: Epoch(-1) }),
+        (
+            vec![info(id, Epoch(0), PROTOCOL, i64::MAX)],
+            LaterConfiguration { id, has: i64::MAX, committed: 0 },
+        ),
+        (vec![good(), acks(Zxid(-2))], NegativeZxid(Zxid(-2))),
+        (vec![good(), acks(ahead)], Ahead { id, epoch: Epoch(9), last: ahead, leads_with }),
+    ] {
+        let (mut zab, mut out) = (new(), Outputs::default());
+        (zab.server.accepted, zab.server.current) = (Epoch(1), Epoch(1));
+        zab.server.restart_at(leads_with.1);
+        zab.lead(0, &mut out);
+        welcome(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+        zab.on_disk(0, DiskDone::AcceptedSaved(Epoch(2)), &mut out);
+        let link = LinkId(3);
+        zab.on_accepted(0, link, &mut out);
+        packets.into_iter().for_each(|packet| zab.on_learner_packet(0, link, packet, &mut out));
+        assert_eq!(closed(&out), [(link, CloseWhy::Misbehaved(wanted))]);
+    }
+}
+
+fn lost(out: &mut Outputs) -> Vec<LostWhy> {
     let told = std::mem::take(&mut out.events).into_iter();
     told.filter_map(|event| if let Event::Lost { why, .. } = event { Some(why) } else { None }).collect()
 }
@@ -647,7 +754,8 @@ fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
     lead(&mut zab, &mut out);
     welcome(&mut zab, LinkId(2), ServerId(3), Epoch(0), &mut out);
     zab.on_learner_packet(0, LinkId(2), history.clone(), &mut out);
-    assert_eq!(lost(&mut out).len(), 1);
+    let why = LostWhy::HistoryElsewhere { id: ServerId(3), last: Zxid(5) };
+    assert_eq!(lost(&mut out), [why]);
     zab.end_term(&mut out);
     assert_eq!(zab.server.history_epoch(), Epoch(0), "in the election, too");
 
@@ -657,12 +765,12 @@ fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
     zab.server.gives_way_at = 1;
     welcome(&mut zab, LinkId(2), ServerId(3), Epoch(0), &mut out);
     zab.on_learner_packet(0, LinkId(2), history.clone(), &mut out);
-    assert_eq!(lost(&mut out), [""; 0]);
+    assert_eq!(lost(&mut out), []);
     zab.server.gives_way_at = 0;
     zab.propose(entry(Zxid::new(Epoch(1), 1)), &mut out);
     welcome(&mut zab, LinkId(3), ServerId(3), Epoch(0), &mut out);
     zab.on_learner_packet(0, LinkId(3), history, &mut out);
-    assert_eq!(lost(&mut out), [""; 0]);
+    assert_eq!(lost(&mut out), []);
 }
 
 /// Two ensembles that count alike: a zxid that both gave stands for different transactions.
@@ -687,8 +795,8 @@ fn a_history_that_only_counts_like_the_leaders_is_not_mixed_with_it() {
             join(&mut zab, LinkId(2), ServerId(3), Epoch(2), &mut out);
             out.disk.clear();
             zab.on_leader_packet(0, LinkId(2), packet, &mut out);
-            let told = out.events.iter().any(|event| matches!(event, Event::Refused { .. }));
-            assert_eq!(told, refused, "{:?}", out.events);
+            let refusal = Event::Refused { leader: ServerId(3), what: Foreign::Transaction(own) };
+            assert_eq!(out.events.contains(&refusal), refused, "{:?}", out.events);
             assert!(!refused || out.disk.is_empty(), "nothing is changed: {:?}", out.disk);
         }
     }
@@ -705,9 +813,10 @@ fn a_history_that_begins_behind_what_was_committed_here_is_refused() {
         zab.on_leader_packet(0, link, FromLeader::Snap(Zxid::ZERO, None), &mut out);
         assert!(zab.on_snapshot(0, link, Zxid::ZERO, &mut out));
         zab.on_disk(0, DiskDone::Staged(Zxid::ZERO), &mut out);
-        zab.on_leader_packet(0, link, proposal(Zxid::new(Epoch(1), 1)), &mut out);
-        let told = out.events.iter().any(|event| matches!(event, Event::Refused { .. }));
-        assert_eq!(told, refused);
+        let first = Zxid::new(Epoch(1), 1);
+        zab.on_leader_packet(0, link, proposal(first), &mut out);
+        let what = Foreign::BeginsLater { first, committed };
+        assert_eq!(out.events.contains(&Event::Refused { leader: ServerId(3), what }), refused);
     }
 }
 
@@ -753,7 +862,7 @@ fn a_follower_with_another_tree_serves_nobody_and_asks_for_a_snapshot() {
     assert_eq!(sent, Some(FromLearner::Differs { zxid: live, digest: 7 }));
     out.events.clear();
     zab.on_tick(zab.server.settings.tick_ms, &mut out);
-    assert_eq!(lost(&mut out).len(), 1, "the leader leads on: it is this server's tree that is wrong");
+    assert_eq!(lost(&mut out), [LostWhy::TreeDiffers(ServerId(2))], "the leader leads on");
     zab.end_term(&mut out);
     out.packets.clear();
     join(&mut zab, LinkId(2), ServerId(2), Epoch(2), &mut out);
@@ -781,8 +890,8 @@ fn a_leader_steps_down_where_a_quorum_has_another_tree() {
     out.events.clear();
     zab.on_learner_packet(0, LINK, FromLearner::Differs { zxid, digest: 7 }, &mut out);
     zab.on_learner_packet(0, LinkId(2), FromLearner::Differs { zxid, digest: 8 }, &mut out);
-    assert_eq!(lost(&mut out), [""; 0], "those two differ as well");
+    assert_eq!(lost(&mut out), [], "those two differ as well");
     zab.on_learner_packet(0, LinkId(2), FromLearner::Differs { zxid, digest: 7 }, &mut out);
-    assert_eq!(lost(&mut out).len(), 1);
+    assert_eq!(lost(&mut out), [LostWhy::OutvotedTree(zxid)]);
     assert_eq!(zab.server.tree, Tree::Wrong);
 }

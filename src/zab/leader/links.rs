@@ -3,7 +3,7 @@
 use super::{Leader, Memory, Phase};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
-use crate::zab::{Event, Misbehaved, NO_DATA, Outputs, Server, Tree};
+use crate::zab::{CloseWhy, Event, LearnerMisbehaved, LostWhy, NO_DATA, Outputs, Server, Tree};
 use std::collections::{BTreeMap, VecDeque};
 
 /// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
@@ -15,8 +15,9 @@ const PATIENCE_TICKS: u64 = 2;
 /// Links that wait for that, of one server.
 const MAX_WAITING: usize = 4;
 
+/// What this leader is about with a learner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub enum Stage {
     /// Has not said who it is.
     Stranger,
     /// Says that it is a server whose link lives, as far as is known. That one has to answer a ping of a later round than this,
@@ -104,7 +105,7 @@ impl Leader {
         self.links.insert(link, stranger);
     }
 
-    pub(in crate::zab) fn drop_link(&mut self, link: LinkId, why: impl Into<String>, out: &mut Outputs) {
+    pub(in crate::zab) fn drop_link(&mut self, link: LinkId, why: CloseWhy, out: &mut Outputs) {
         if self.links.remove(&link).is_some() {
             out.close(link, why);
             out.events.push_back(Event::LinkGone(link));
@@ -132,12 +133,12 @@ impl Leader {
             let old = self.links.iter().find(|(_, link)| lives(link));
             match old.map(|(id, link)| (*id, link.heard, link.stage)) {
                 Some((_, heard, _)) if heard > round => {
-                    self.drop_link(id, format!("server {sid} is connected already, and answers"), out);
+                    self.drop_link(id, CloseWhy::IdTaken(sid), out);
                 }
                 // Before it is told that it is up to date it answers no ping.
                 Some((_, _, stage)) if now < deadline || stage == Stage::Ready => {}
                 Some((old, ..)) => {
-                    self.drop_link(old, "it does not answer, and its server has connected anew", out);
+                    self.drop_link(old, CloseWhy::Replaced(sid), out);
                     self.inform(now, id, server, out);
                 }
                 None => self.inform(now, id, server, out),
@@ -158,7 +159,7 @@ impl Leader {
         packet: FromLearner,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LearnerMisbehaved> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         link.alive_until = link.alive_until.max(now + server.settings.sync_ms());
         match packet {
@@ -194,16 +195,16 @@ impl Leader {
                 Ok(())
             }
             FromLearner::Unknown(kind) if link.stage == Stage::Stranger => {
-                Err(Misbehaved(format!("a packet of type {kind} before its introduction")))
+                Err(LearnerMisbehaved::NotIntroduced(kind))
             }
             FromLearner::Unknown(_) => Ok(()),
         }
     }
 
-    fn require_live(&self, id: LinkId, packet: &str) -> Result<(), Misbehaved> {
-        match self.links.get(&id).map(|link| link.stage) {
-            Some(Stage::Live) => Ok(()),
-            other => Err(Misbehaved(format!("{packet} in stage {other:?}"))),
+    fn require_live(&self, id: LinkId, packet: &'static str) -> Result<(), LearnerMisbehaved> {
+        match self.links[&id].stage {
+            Stage::Live => Ok(()),
+            stage => Err(LearnerMisbehaved::PacketOutOfStage { packet, stage }),
         }
     }
 
@@ -219,31 +220,27 @@ impl Leader {
         config_version: i64,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LearnerMisbehaved> {
         let committed = server.view.committed.version();
         let link = self.links.get_mut(&id).expect("the caller looked");
         if link.stage != Stage::Stranger {
-            return Err(Misbehaved("FOLLOWERINFO twice".into()));
+            let (packet, stage) = ("FOLLOWERINFO", link.stage);
+            return Err(LearnerMisbehaved::PacketOutOfStage { packet, stage });
         }
         if !server.admits(sid) {
-            return Err(Misbehaved(format!(
-                "server {sid} is in no configuration; learners.allow may name it"
-            )));
+            return Err(LearnerMisbehaved::NotAdmitted(sid));
         }
         if protocol < PROTOCOL {
-            return Err(Misbehaved(format!(
-                "server {sid} speaks protocol {protocol:#x}, older than ZAB 1.0"
-            )));
+            return Err(LearnerMisbehaved::OldProtocol { id: sid, protocol });
         }
         if !(Epoch(0)..Epoch::LAST).contains(&accepted) {
-            return Err(Misbehaved(format!("server {sid} accepted epoch {accepted}")));
+            return Err(LearnerMisbehaved::EpochOutOfRange { id: sid, accepted });
         }
         // Both come from files alone: some leader made the epoch its version, as this one will.
         let is_versioned = committed == 0 && Zxid(config_version).counter() == 0;
         if config_version > committed && !(is_versioned && Zxid(config_version).epoch() <= server.accepted) {
-            return Err(Misbehaved(format!(
-                "server {sid} has configuration {config_version:x}, later than {committed:x}"
-            )));
+            let has = config_version;
+            return Err(LearnerMisbehaved::LaterConfiguration { id: sid, has, committed });
         }
         link.sid = sid;
         link.observer = observer;
@@ -255,7 +252,7 @@ impl Leader {
             if let Some(oldest) = waiting.next()
                 && waiting.count() + 1 >= MAX_WAITING
             {
-                self.drop_link(oldest, "too many say that they are this server", out);
+                self.drop_link(oldest, CloseWhy::TooManyClaims(sid), out);
             }
             let round = self.round;
             let link = self.links.get_mut(&id).expect("the caller looked");
@@ -297,17 +294,18 @@ impl Leader {
         plea: Plea,
         server: &mut Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LearnerMisbehaved> {
         let link = self.links.get_mut(&id).expect("the caller looked");
         if link.stage != Stage::Informed {
-            return Err(Misbehaved(format!("ACKEPOCH in stage {:?}", link.stage)));
+            let (packet, stage) = ("ACKEPOCH", link.stage);
+            return Err(LearnerMisbehaved::PacketOutOfStage { packet, stage });
         }
         if last < NO_DATA {
-            return Err(Misbehaved(format!("ACKEPOCH with zxid {last}")));
+            return Err(LearnerMisbehaved::NegativeZxid(last));
         }
         let sid = link.sid;
         if last > Zxid::ZERO && server.view.is_voter(sid) && server.gives_way(now) {
-            self.give_up(format!("server {sid} has a history, up to {last}, and this leader has none"), out);
+            self.give_up(LostWhy::HistoryElsewhere { id: sid, last }, out);
             return Ok(());
         }
         link.wants_snapshot = plea.snapshot;
@@ -325,14 +323,11 @@ impl Leader {
         }
         // Without an epoch it has accepted this one before: it does not count twice.
         if let Some(current) = current {
-            let (epoch, zxid) = self.summary;
+            let leads_with = self.summary;
             // The last transaction tells the whole history: with the same one it is not ahead, whatever leader it had
             // that history from.
-            if (current, last) > self.summary && last != zxid {
-                return Err(Misbehaved(format!(
-                    "server {} is ahead: epoch {current}, zxid {last}, where this leader has {epoch}, {zxid}",
-                    link.sid
-                )));
+            if (current, last) > leads_with && last != leads_with.1 {
+                return Err(LearnerMisbehaved::Ahead { id: link.sid, epoch: current, last, leads_with });
             }
             let memory = match last {
                 _ if plea.forgetful => Memory::Unsure,
@@ -354,7 +349,7 @@ impl Leader {
         zxid: Zxid,
         server: &Server,
         out: &mut Outputs,
-    ) -> Result<(), Misbehaved> {
+    ) -> Result<(), LearnerMisbehaved> {
         let opens = zxid == Zxid::new(self.epoch, 0);
         let last = self.broadcast.last_proposed();
         let link = self.links.get_mut(&id).expect("the caller looked");
@@ -376,7 +371,7 @@ impl Leader {
                 Ok(())
             }
             Stage::Asked | Stage::Ready | Stage::Live if zxid > last && zxid.counter() != 0 => {
-                Err(Misbehaved(format!("an ACK of {zxid}, where {last} is the last proposal")))
+                Err(LearnerMisbehaved::AckOfNothing { zxid, last })
             }
             Stage::Asked => {
                 link.early_ack = link.early_ack.max(zxid);
@@ -390,7 +385,7 @@ impl Leader {
                 }
                 Ok(())
             }
-            other => Err(Misbehaved(format!("an ACK in stage {other:?}"))),
+            stage => Err(LearnerMisbehaved::PacketOutOfStage { packet: "ACK", stage }),
         }
     }
 
@@ -412,7 +407,7 @@ impl Leader {
         let same = |id: ServerId| differing.get(&id) == Some(&digest);
         if server.view.has_quorum(same) {
             server.tree = Tree::Wrong;
-            self.give_up(format!("a quorum has another tree than this leader after {zxid}"), out);
+            self.give_up(LostWhy::OutvotedTree(zxid), out);
         }
     }
 
@@ -428,11 +423,9 @@ impl Leader {
         for (id, link) in &mut self.links {
             let why = match link.stage {
                 Stage::Stranger | Stage::Informed | Stage::Asked if now >= link.deadline => {
-                    Some(format!("server {} is late in stage {:?}", link.sid, link.stage))
+                    Some(CloseWhy::Late { id: link.sid, stage: link.stage })
                 }
-                Stage::Ready | Stage::Live if now > link.alive_until => {
-                    Some(format!("server {} is silent", link.sid))
-                }
+                Stage::Ready | Stage::Live if now > link.alive_until => Some(CloseWhy::Silent(link.sid)),
                 Stage::Ready | Stage::Live if !link.observer => {
                     if self.broadcast.acked(link.sid) >= link.checkpoint.0 || link.checkpoint.0.counter() == 0
                     {
@@ -440,9 +433,8 @@ impl Leader {
                         None
                     } else {
                         let waited = now.saturating_sub(link.checkpoint.1);
-                        (waited > patience).then(|| {
-                            format!("server {} does not acknowledge {}", link.sid, link.checkpoint.0)
-                        })
+                        (waited > patience)
+                            .then_some(CloseWhy::NoAck { id: link.sid, zxid: link.checkpoint.0 })
                     }
                 }
                 _ => None,

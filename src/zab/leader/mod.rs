@@ -7,11 +7,11 @@ mod synchronization;
 mod syncs;
 
 use self::gathering::{Gathering, Memory};
-pub use self::links::MAX_EPOCHS_AHEAD;
-use self::links::{Link, Stage};
+use self::links::Link;
+pub use self::links::{MAX_EPOCHS_AHEAD, Stage};
 use self::syncs::Sync;
 use super::broadcast::Broadcast;
-use super::{DiskDone, DiskOp, Entry, Event, Next, Outputs, Server};
+use super::{CloseWhy, DiskDone, DiskOp, Entry, Event, LostWhy, Next, Outputs, Server};
 use crate::ensemble::Ensemble;
 use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
 use crate::wire::quorum::FromLeader;
@@ -271,7 +271,7 @@ impl Leader {
     fn establish(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
         self.phase = Phase::Broadcast;
         self.established_at = now;
-        server.is_proven(now, out);
+        server.settle_debt(now, out);
         self.next_beat = now;
         let config = server.view.last_seen.clone();
         let designated = if server.settings.reconfig_enabled {
@@ -289,7 +289,7 @@ impl Leader {
         self.synchronize_all(now, true, server, out);
         if designated != server.me() {
             self.commits = false;
-            self.give_up("the configuration gives the lead to somebody else".into(), out);
+            self.give_up(LostWhy::LeadElsewhere(designated), out);
         }
     }
 
@@ -366,7 +366,7 @@ impl Leader {
                 } else {
                     self.commits = false;
                     self.over = true;
-                    let why = format!("reconfiguration {zxid} gave the lead to server {leader}");
+                    let why = LostWhy::LeadGiven { zxid, leader };
                     out.events.push_back(Event::Lost { why, next: Next::Designated { leader, zxid } });
                 }
             }
@@ -394,7 +394,7 @@ impl Leader {
             // A long synchronization is no reason to begin it again.
             let waits = self.phase == Phase::Synchronization && self.links.values().any(busy);
             if now >= self.deadline && !waits {
-                let why = format!("no quorum for epoch {} in time: {}", self.epoch, self.phase_name());
+                let why = LostWhy::NoQuorumInTime { epoch: self.epoch, phase: self.phase_name() };
                 self.give_up(why, out);
             }
             self.next_beat = now + (server.settings.tick_ms / 2).max(1);
@@ -406,9 +406,9 @@ impl Leader {
         self.next_beat = now + (server.settings.tick_ms / 2).max(1);
         self.beats += 1;
         if self.beats.is_multiple_of(2) && self.lease(server) < now {
-            let alive: Vec<_> = self.links.values().filter(|link| link.alive_until >= now).collect();
-            let alive: Vec<String> = alive.iter().map(|link| link.sid.to_string()).collect();
-            return self.give_up(format!("no quorum follows any more, only [{}]", alive.join(", ")), out);
+            let alive = self.links.values().filter(|link| link.alive_until >= now);
+            let alive = alive.map(|link| link.sid).collect();
+            return self.give_up(LostWhy::NoQuorum(alive), out);
         }
         self.ping(|stage| matches!(stage, Stage::Ready | Stage::Live), out);
     }
@@ -417,7 +417,7 @@ impl Leader {
         self.next_beat
     }
 
-    fn give_up(&mut self, why: String, out: &mut Outputs) {
+    fn give_up(&mut self, why: LostWhy, out: &mut Outputs) {
         self.over = true;
         out.events.push_back(Event::Lost { why, next: Next::Election });
     }
@@ -426,26 +426,26 @@ impl Leader {
     pub(super) fn doubt(&mut self, zxid: Zxid, out: &mut Outputs) -> bool {
         let is_news = !self.over;
         if is_news {
-            self.give_up(format!("this server's tree is not what it proposed, after {zxid}"), out);
+            self.give_up(LostWhy::OwnTree(zxid), out);
         }
         is_news
     }
 
-    pub(super) fn abandon(&mut self, why: &str, out: &mut Outputs) {
+    pub(super) fn abandon(&mut self, why: LostWhy, out: &mut Outputs) {
         if self.phase != Phase::Broadcast && !self.over {
-            self.give_up(why.into(), out);
+            self.give_up(why, out);
         }
     }
 
     /// The epoch has no more zxids: another has to be opened.
     pub fn roll_over(&mut self, out: &mut Outputs) {
-        self.give_up(format!("epoch {} has no more zxids", self.epoch), out);
+        self.give_up(LostWhy::EpochUsedUp(self.epoch), out);
     }
 
     pub(super) fn end(self, server: &mut Server, out: &mut Outputs) {
         server.tail.extend(self.broadcast.into_outstanding());
         for id in self.links.into_keys() {
-            out.close(id, "the term is over");
+            out.close(id, CloseWhy::TermOver);
             out.events.push_back(Event::LinkGone(id));
         }
     }

@@ -3,7 +3,7 @@
 use super::{Leader, Phase, Stage};
 use crate::model::{LinkId, Zxid};
 use crate::wire::quorum::FromLeader;
-use crate::zab::{Feed, Located, NO_DATA, Outputs, Place, Server};
+use crate::zab::{CloseWhy, Feed, Located, NO_DATA, Outputs, Place, Server};
 
 impl Leader {
     /// Decides how the learner gets this leader's history, and begins.
@@ -20,7 +20,7 @@ impl Leader {
         self.broadcast.forget(sid);
         let old = self.links.iter().filter(|(other, link)| **other != id && link.sid == sid);
         for old in old.map(|(old, _)| *old).collect::<Vec<_>>() {
-            self.drop_link(old, "its server has connected anew", out);
+            self.drop_link(old, CloseWhy::Reconnected(sid), out);
         }
         let mark = server.history.mark(last);
         if server.settings.force_snapshot_sync || last == NO_DATA || self.links[&id].wants_snapshot {
@@ -97,7 +97,6 @@ impl Leader {
         &mut self,
         now: u64,
         id: LinkId,
-        why: String,
         server: &Server,
         out: &mut Outputs,
     ) {
@@ -106,7 +105,7 @@ impl Leader {
             // It has a part of it: it starts again from there, or from the beginning.
             Some(Stage::Feeding { snapshot }) => {
                 self.log_fails |= !snapshot;
-                self.drop_link(id, why, out);
+                self.drop_link(id, CloseWhy::FeedFailed, out);
             }
             _ => {}
         }

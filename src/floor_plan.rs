@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. Order: from the bottom up.
-const MAY_NAME: [(&str, &[&str]); 20] = [
+const MAY_NAME: [(&str, &[&str]); 21] = [
     ("jute", &[]),
     ("model", &[]),
     ("wire", &["jute", "model"]),
@@ -22,10 +22,8 @@ const MAY_NAME: [(&str, &[&str]); 20] = [
     ("figures", &["model", "replica"]),
     ("core", &["jute", "model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
     ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
-    (
-        "client_port",
-        &["jute", "model", "wire", "tree", "request", "sasl", "tls", "replica", "figures", "core"],
-    ),
+    ("conversation", &["jute", "model", "wire", "sasl", "tree", "request", "replica"]),
+    ("client_port", &["model", "tree", "request", "tls", "replica", "figures", "core", "conversation"]),
     (
         "server",
         &[
@@ -42,6 +40,7 @@ const MAY_NAME: [(&str, &[&str]); 20] = [
             "figures",
             "core",
             "peer",
+            "conversation",
             "client_port",
         ],
     ),

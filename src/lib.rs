@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod client_port;
 pub mod config;
+pub mod conversation;
 pub mod core;
 pub mod election;
 pub mod ensemble;

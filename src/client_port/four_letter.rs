@@ -20,25 +20,15 @@ pub struct Facts {
     pub trace_mask: AtomicI64,
 }
 
-const WORDS: [&[u8; 4]; 18] = [
-    b"conf", b"cons", b"crst", b"dirs", b"dump", b"envi", b"gtmk", b"ruok", b"stmk", b"srst", b"srvr",
-    b"stat", b"wchc", b"wchp", b"wchs", b"mntr", b"isro", b"hash",
-];
-/// What telnet sends when it is interrupted.
-const TELNET_BREAK: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
-
 /// The version that clients and scripts parse: the release whose behaviour is ours.
 pub const VERSION: &str =
     concat!("3.9.5-zabra-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-24 00:00 UTC");
 
-pub(super) fn is_word(head: &[u8; 4]) -> bool {
-    *head == TELNET_BREAK || WORDS.contains(&head)
-}
-
-pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Database) -> String {
-    let Ok(word) = std::str::from_utf8(word) else { return String::new() };
+/// `None`: more bytes are needed.
+pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Database) -> Option<String> {
+    let Ok(word) = std::str::from_utf8(word) else { return Some(String::new()) };
     if !(port.facts.allowed)(word) {
-        return format!("{word} is not executed because it is not in the whitelist.\n");
+        return Some(format!("{word} is not executed because it is not in the whitelist.\n"));
     }
     let mut out = String::new();
     let mode = port.core.with_status(|status| status.mode);
@@ -85,7 +75,7 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         "envi" => environment(&mut out),
         "gtmk" => out.push_str(&port.facts.trace_mask.load(Ordering::Relaxed).to_string()),
         "stmk" => {
-            let mask = behind.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+            let mask = i64::from_be_bytes(*behind.first_chunk()?);
             port.facts.trace_mask.store(mask, Ordering::Relaxed);
             out.push_str(&mask.to_string());
         }
@@ -117,7 +107,7 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         }
         _ => {}
     }
-    out
+    Some(out)
 }
 
 fn server(port: &ClientPort, db: &Database, with_clients: bool, out: &mut String) {

@@ -2,7 +2,6 @@
 
 mod connection;
 mod four_letter;
-pub mod frames;
 mod reactor;
 mod stream;
 
@@ -10,8 +9,9 @@ pub use four_letter::Facts;
 pub use reactor::run as run_reactor;
 pub use stream::Door;
 
+use crate::conversation::{Bounds, Limits, Logins};
 use crate::core::{Core, Descriptor, Descriptors};
-use crate::model::{Accounts, ConnId, SessionId};
+use crate::model::{ConnId, SessionId};
 use crate::request::Rules;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
@@ -21,32 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// What bounds a client.
+/// What bounds the connections of the port.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of one request (`jute.maxbuffer`).
-    pub max_frame: usize,
+pub struct PortLimits {
     /// Connections from one address; 0: any number.
     pub per_address: usize,
     /// Connections in all; 0: any number.
     pub connections: usize,
     /// How long a connection may take to open its session.
     pub sessionless: Duration,
-    /// Requests in flight in the whole server, beyond which connections that have some are not read
-    /// (`globalOutstandingLimit`, raised: a batch is cheap here).
-    pub outstanding: usize,
-    /// A client has to have authenticated with one of these schemes; empty: it need not.
-    pub enforced_schemes: Vec<String>,
-}
-
-/// Who may log in by SASL.
-#[derive(Debug, Clone)]
-pub struct Logins {
-    pub accounts: Accounts,
-    /// Names that may do everything.
-    pub super_users: Vec<String>,
-    /// Who fails to log in stays connected, as nobody.
-    pub keeps_failed: bool,
 }
 
 /// What all reactors share.
@@ -54,12 +37,15 @@ pub struct ClientPort {
     pub core: Arc<Core>,
     pub rules: Rules,
     pub limits: Limits,
+    pub port_limits: PortLimits,
     /// `None`: nobody can, and no client is told so: it goes on as nobody.
     pub logins: Option<Logins>,
     pub facts: Facts,
     descriptors: Arc<Descriptors>,
     connections: Mutex<Registry>,
     handover: Vec<Mutex<Vec<Arrival>>>,
+    /// Conversations count their time from here.
+    opened: Instant,
 }
 
 /// A connection on its way to its reactor.
@@ -120,23 +106,40 @@ impl ClientPort {
         core: Arc<Core>,
         rules: Rules,
         limits: Limits,
+        port_limits: PortLimits,
         logins: Option<Logins>,
         facts: Facts,
         descriptors: Arc<Descriptors>,
     ) -> Self {
         let handover = core.mailboxes.iter().map(|_| Mutex::default()).collect();
-        Self { core, rules, limits, logins, facts, descriptors, connections: Mutex::default(), handover }
+        Self {
+            core,
+            rules,
+            limits,
+            port_limits,
+            logins,
+            facts,
+            descriptors,
+            connections: Mutex::default(),
+            handover,
+            opened: Instant::now(),
+        }
+    }
+
+    /// What bounds conversations now.
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds { limits: &self.limits, outstanding: self.core.outstanding(), may_read: self.core.may_read() }
     }
 
     /// Counts a new connection in, unless a limit is reached.
     fn admit(&self, address: IpAddr) -> bool {
         let mut registry = self.connections.lock();
         let total: usize = registry.by_address.values().sum();
-        if self.limits.connections > 0 && total >= self.limits.connections {
+        if self.port_limits.connections > 0 && total >= self.port_limits.connections {
             return false;
         }
         let count = registry.by_address.entry(address).or_default();
-        if self.limits.per_address > 0 && *count >= self.limits.per_address {
+        if self.port_limits.per_address > 0 && *count >= self.port_limits.per_address {
             return false;
         }
         *count += 1;

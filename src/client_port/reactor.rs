@@ -1,13 +1,17 @@
 //! One reactor: a thread with its own poll and its own connections.
 
-use super::connection::{Connection, Context};
+use super::connection::Connection;
 use super::stream::Stream;
-use super::{Arrival, ClientPort, ConnInfo, Door};
+use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
+use crate::conversation::{End, Step, Tally, World};
 use crate::core::Mail;
 use crate::model::ConnId;
 use crate::replica::{ClientMessage, Input};
+use crate::tree::Database;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::rand::GetRandomFlags;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,7 +120,7 @@ impl Reactor {
                     Token(slot) => {
                         let hung_up = event.is_read_closed() || event.is_error();
                         if hung_up && let Some(Some(connection)) = self.slots.get_mut(slot) {
-                            connection.on_hang_up();
+                            connection.talk.hang_up();
                         }
                         if hung_up || event.is_readable() {
                             self.ready.push(slot);
@@ -148,9 +152,10 @@ impl Reactor {
             self.ready.extend(0..self.slots.len());
         }
         let mut ready = std::mem::take(&mut self.ready);
+        let bounds = self.port.bounds();
         for slot in &ready {
             if let Some(Some(connection)) = self.slots.get_mut(*slot) {
-                connection.fill(&mut self.scratch, &self.port, now);
+                connection.fill(&mut self.scratch, &self.port, bounds, now);
             }
         }
         // A wake-up alone brings mail.
@@ -189,7 +194,7 @@ impl Reactor {
         }
     }
 
-    fn take_mail(&mut self, port: &ClientPort, db: &crate::tree::Database, now: Instant) {
+    fn take_mail(&mut self, port: &ClientPort, db: &Database, now: Instant) {
         let mut mail = std::mem::take(&mut self.mail);
         port.core.mailboxes[self.index].take(&mut mail);
         let mut offset = 0;
@@ -206,9 +211,10 @@ impl Reactor {
                 }
                 continue;
             };
-            let mut cx = context(port, db, &mut self.inputs, now, self.index);
-            connection.on_mail(message.message, bytes, &mut cx);
-            count(port, connection, &cx);
+            let mut tally = Tally::default();
+            connection.talk.on_mail(message.message, bytes, &world(port, db, now), &mut tally);
+            connection.on_message(&message.message, now);
+            count(port, connection, &tally, self.index, now);
             if touched.last() != Some(&slot) {
                 touched.push(slot);
             }
@@ -222,12 +228,19 @@ impl Reactor {
         }
     }
 
-    fn advance(&mut self, slot: usize, port: &ClientPort, db: &crate::tree::Database, now: Instant) {
+    fn advance(&mut self, slot: usize, port: &ClientPort, db: &Database, now: Instant) {
         let Some(Some(connection)) = self.slots.get_mut(slot) else { return };
-        let mut cx = context(port, db, &mut self.inputs, now, self.index);
-        connection.advance(&mut cx);
-        count(port, connection, &cx);
-        self.waits_for_lease |= cx.waits_for_lease;
+        let mut tally = Tally::default();
+        match connection.talk.advance(&world(port, db, now), &mut self.inputs, &mut tally) {
+            Step::Wait => {}
+            Step::Word(word) => {
+                if let Some(text) = four_letter::answer(&word, connection.talk.unread(), port, db) {
+                    connection.talk.answer_word(&text);
+                }
+            }
+        }
+        count(port, connection, &tally, self.index, now);
+        self.waits_for_lease |= tally.waits_for_lease;
         self.dirty.push(slot);
     }
 
@@ -235,13 +248,14 @@ impl Reactor {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty.dedup();
+        let port = self.port.clone();
+        let bounds = port.bounds();
         for slot in dirty.drain(..) {
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
-            connection.end_if_done(&self.port);
-            if connection.broken.is_some() {
-                self.remove(slot);
-            } else if connection.has_work(&self.port) {
+            if let Some(why) = connection.talk.over(bounds).cloned() {
+                self.remove(slot, &why);
+            } else if connection.has_work(bounds) {
                 self.ready.push(slot);
             }
         }
@@ -339,30 +353,36 @@ impl Reactor {
         Ok(())
     }
 
-    fn remove(&mut self, slot: usize) {
+    fn remove(&mut self, slot: usize, why: &End) {
         let Some(mut connection) = self.slots[slot].take() else { return };
+        connection.end(why);
         self.free.push(slot);
         let _ = self.poll.registry().deregister(connection.socket());
-        self.port.unregister(connection.id);
+        let talk = &connection.talk;
+        self.port.unregister(talk.id());
         self.port.dismiss(connection.info.peer.ip());
-        self.port.core.db.read().watches.lock().remove_watcher(connection.id);
-        if connection.is_known() {
-            self.inputs.push(Input::Disconnected { conn: connection.id, session: connection.session });
+        self.port.core.db.read().watches.lock().remove_watcher(talk.id());
+        if talk.is_known() {
+            self.inputs.push(Input::Disconnected { conn: talk.id(), session: talk.session() });
         }
-        let why = connection.broken.unwrap_or("the server stops");
-        if why != "done" {
+        if !why.is_answered() {
             self.port.core.figures.connections_dropped.increment(1);
         }
-        tracing::debug!("closed {} (session {}): {why}", connection.info.peer, connection.session);
+        if let End::Tls(_) | End::TooManyIds(_) | End::LoginFailed(_) = why {
+            tracing::warn!("{}: refused: {why}", connection.info.peer);
+        }
+        tracing::debug!("closed {} (session {}): {why}", connection.info.peer, talk.session());
     }
 
     fn end_overdue(&mut self, now: Instant) {
         for slot in 0..self.slots.len() {
-            if let Some(connection) = &mut self.slots[slot]
-                && let Some(why) = connection.overdue(&self.port, now)
+            if let Some(connection) = &self.slots[slot]
+                && let Some(why) = connection.overdue(self.port.port_limits.sessionless, now)
             {
-                connection.broken = Some(why);
-                self.remove(slot);
+                if let End::NoSession(_) = why {
+                    self.port.core.figures.sessionless_expired.increment(1);
+                }
+                self.remove(slot, &why);
             }
         }
         let port = self.port.clone();
@@ -377,7 +397,7 @@ impl Reactor {
             let now = Instant::now();
             let mut left = false;
             for connection in self.slots.iter_mut().flatten() {
-                left |= !connection.flush(now) && connection.broken.is_none();
+                left |= !connection.flush(now) && connection.talk.over(self.port.bounds()).is_none();
             }
             if !left || now >= deadline || self.poll.poll(&mut events, Some(deadline - now)).is_err() {
                 return;
@@ -392,36 +412,68 @@ impl ClientPort {
     }
 }
 
-fn context<'a>(
-    port: &'a ClientPort,
-    db: &'a crate::tree::Database,
-    inputs: &'a mut Vec<Input>,
-    now: Instant,
-    reactor: usize,
-) -> Context<'a> {
-    let may_read = port.core.may_read();
-    let (answered, received, reads) = (0, 0, 0);
-    Context { port, db, inputs, now, reactor, answered, received, reads, may_read, waits_for_lease: false }
+fn world<'a>(port: &'a ClientPort, db: &'a Database, now: Instant) -> World<'a> {
+    World {
+        db,
+        bounds: port.bounds(),
+        rules: &port.rules,
+        logins: port.logins.as_ref(),
+        now: now.duration_since(port.opened),
+        touch_round: port.core.touch_round.load(Ordering::Relaxed),
+        nonce,
+    }
 }
 
-/// Puts the work of one turn into the figures, once for all its requests.
-fn count(port: &ClientPort, connection: &Connection, cx: &Context<'_>) {
+/// Passes on what one call has done, and puts it into the figures, once for all its requests.
+fn count(port: &ClientPort, connection: &mut Connection, tally: &Tally, reactor: usize, now: Instant) {
     let figures = &port.core.figures;
-    if cx.received > 0 {
-        figures.packets_received.increment(cx.received as u64);
-        connection.info.received.fetch_add(cx.received as u64, Ordering::Relaxed);
-        connection.info.last_heard.store(cx.now.elapsed().as_millis() as u64, Ordering::Relaxed);
+    let (talk, info) = (&connection.talk, &connection.info);
+    if tally.touched {
+        port.core.mailboxes[reactor].touch(talk.session());
     }
-    if cx.answered > 0 {
-        figures.packets_sent.increment(cx.answered as u64);
-        connection.info.sent.fetch_add(cx.answered as u64, Ordering::Relaxed);
+    if tally.received > 0 {
+        figures.packets_received.increment(tally.received as u64);
+        info.received.fetch_add(tally.received as u64, Ordering::Relaxed);
+        info.last_heard.store(now.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
-    if cx.reads > 0 {
-        let ms = (cx.now.elapsed().as_secs_f64() * 1000.0).floor();
-        figures.latency.record_many(ms, cx.reads);
-        figures.read_latency.record_many(ms, cx.reads);
+    if tally.answered > 0 {
+        figures.packets_sent.increment(tally.answered as u64);
+        info.sent.fetch_add(tally.answered as u64, Ordering::Relaxed);
+        let last = talk.last();
+        info.last_cxid.store(i64::from(last.cxid), Ordering::Relaxed);
+        info.last_op.store(last.op.map_or(0, |op| i64::from(op.code())), Ordering::Relaxed);
+        info.last_zxid.store(last.zxid, Ordering::Relaxed);
     }
-    connection.info.outstanding.store(connection.in_flight() as u64, Ordering::Relaxed);
+    if tally.reads > 0 {
+        let ms = (now.elapsed().as_secs_f64() * 1000.0).floor();
+        figures.latency.record_many(ms, tally.reads);
+        figures.read_latency.record_many(ms, tally.reads);
+    }
+    if let Some(waited) = tally.waited {
+        let ms = (waited.as_secs_f64() * 1000.0).floor();
+        figures.latency.record(ms);
+        figures.update_latency.record(ms);
+    }
+    if tally.auth_failed > 0 {
+        figures.auth_failed.increment(tally.auth_failed);
+    }
+    let [skipped, passed, failed] = tally.ensemble;
+    if skipped + passed + failed > 0 {
+        figures.ensemble_auth_skipped.increment(skipped);
+        figures.ensemble_auth_passed.increment(passed);
+        figures.ensemble_auth_failed.increment(failed);
+    }
+    if let Some(refusal) = &tally.login_failed {
+        tracing::warn!("{}: SASL: {refusal}", info.peer);
+    }
+    info.outstanding.store(talk.unanswered() as u64, Ordering::Relaxed);
+}
+
+/// What a SASL challenge has to hold: 40 characters that nobody can guess.
+fn nonce() -> Option<String> {
+    let mut bytes = [0; 30];
+    let filled = rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    (filled == bytes.len()).then(|| STANDARD.encode(bytes))
 }
 
 fn slot_of(conn: ConnId) -> usize {
@@ -429,5 +481,5 @@ fn slot_of(conn: ConnId) -> usize {
 }
 
 fn is_at(found: &Option<Connection>, conn: ConnId) -> bool {
-    found.as_ref().is_some_and(|connection| connection.id == conn)
+    found.as_ref().is_some_and(|connection| connection.talk.id() == conn)
 }

@@ -48,6 +48,16 @@ pub fn ip_id(address: IpAddr) -> Id<Bytes> {
     Id { scheme: Bytes::from_static(b"ip"), id: text.into_bytes().into() }
 }
 
+/// Whether the auth packet's `scheme` is there.
+pub fn knows(scheme: &[u8], rules: &Rules) -> bool {
+    match scheme {
+        b"ip" => true,
+        b"digest" => rules.digest_auth.is_some(),
+        b"key" => rules.key_auth,
+        _ => false,
+    }
+}
+
 /// The ids that `scheme` with `data` proves; `None`: refused.
 pub fn ids_for(
     scheme: &[u8],

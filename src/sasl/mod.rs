@@ -49,7 +49,7 @@ pub enum Answer {
 }
 
 /// Why a client is refused.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum Refusal {
     #[error("a token of {0} bytes, where {MAX_TOKEN} are the most")]
     TooLong(usize),

@@ -136,6 +136,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         core.clone(),
         rules,
         settings::limits(config),
+        settings::port_limits(config),
         settings::logins(config),
         facts,
         descriptors.clone(),

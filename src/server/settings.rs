@@ -1,8 +1,9 @@
 //! What each part of a server is told of the configuration.
 
 use super::Tuning;
-use crate::client_port::{Facts, Limits, Logins};
+use crate::client_port::{Facts, PortLimits};
 use crate::config::{Config, LearnersAllow};
+use crate::conversation::{Limits, Logins};
 use crate::core::{Descriptors, Files, Opening, RollRules, Setup};
 use crate::election::Pace;
 use crate::model::ServerId;
@@ -113,11 +114,16 @@ fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
 pub(super) fn limits(config: &Config) -> Limits {
     Limits {
         max_frame: config.max_buffer,
+        outstanding: config.global_outstanding_limit.saturating_mul(OUTSTANDING_FACTOR),
+        enforced_schemes: config.enforced_schemes(),
+    }
+}
+
+pub(super) fn port_limits(config: &Config) -> PortLimits {
+    PortLimits {
         per_address: config.max_client_cnxns,
         connections: config.max_cnxns,
         sessionless: Duration::from_millis(config.sessionless_timeout_ms),
-        outstanding: config.global_outstanding_limit.saturating_mul(OUTSTANDING_FACTOR),
-        enforced_schemes: config.enforced_schemes(),
     }
 }
 

@@ -1,13 +1,19 @@
-//! Cuts a connection's bytes into frames: a length, then so many bytes.
+//! Cuts a connection's bytes into frames: a length, then that many bytes.
 
-use super::four_letter;
+/// The four-letter words: questions in plain text (`server/command/FourLetterCommands`).
+const WORDS: [&[u8; 4]; 18] = [
+    b"conf", b"cons", b"crst", b"dirs", b"dump", b"envi", b"gtmk", b"ruok", b"stmk", b"srst", b"srvr",
+    b"stat", b"wchc", b"wchp", b"wchs", b"mntr", b"isro", b"hash",
+];
+/// What telnet sends when it is interrupted.
+const TELNET_BREAK: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
-/// What stands at the front of the bytes.
+/// What the bytes begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front {
     /// More bytes are needed.
     Incomplete,
-    /// A frame of so many bytes behind its length.
+    /// A frame of this many bytes, after the four of its length.
     Frame(usize),
     /// A four-letter word, on a connection that has not said anything yet.
     Word([u8; 4]),
@@ -19,7 +25,7 @@ pub enum Front {
 #[inline]
 pub fn front(bytes: &[u8], words: bool, max_frame: usize) -> Front {
     let Some(head) = bytes.first_chunk::<4>() else { return Front::Incomplete };
-    if words && four_letter::is_word(head) {
+    if words && (*head == TELNET_BREAK || WORDS.contains(&head)) {
         return Front::Word(*head);
     }
     match i32::from_be_bytes(*head) {

@@ -1,0 +1,26 @@
+//! What bounds a conversation, and who may log in.
+
+use crate::model::Accounts;
+
+/// What a client may ask for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one request (`jute.maxbuffer`).
+    pub max_frame: usize,
+    /// Requests in flight in the whole server. Beyond that, a connection that has some is not read
+    /// (`globalOutstandingLimit`, raised: a batch is cheap here).
+    pub outstanding: usize,
+    /// A client has to have authenticated with one of these schemes. Empty: it need not.
+    pub enforced_schemes: Vec<String>,
+}
+
+/// Who may log in by SASL.
+#[derive(Debug, Clone)]
+pub struct Logins {
+    /// Names and passwords.
+    pub accounts: Accounts,
+    /// Names that may do everything.
+    pub super_users: Vec<String>,
+    /// A client that fails to log in stays connected, as nobody.
+    pub keeps_failed: bool,
+}

@@ -1,0 +1,659 @@
+//! One client's conversation as a value: bytes and mail in; answers, inputs for the core and an end out. The rules of order
+//! live here: a session's requests are answered in the order in which they came, a read sees the session's own writes, and
+//! the end of what a client says never overtakes what it said before.
+
+mod end;
+pub mod frames;
+mod limits;
+mod login;
+#[cfg(test)]
+mod tests;
+
+pub use end::End;
+pub use limits::{Limits, Logins};
+
+use crate::jute::records::{Id, ReplyHeader, RequestHeader};
+use crate::jute::{Reader, Source};
+use crate::model::{ConnId, ErrorCode, Op, SessionId};
+use crate::replica::{ClientMessage, CloseReason, Input};
+use crate::request::{ReadContext, Request, Rules, auth, is_read, serve_read, write_reply};
+use crate::sasl::{self, Login};
+use crate::tree::Database;
+use crate::wire::connect::Connect;
+use crate::wire::quorum::id_len;
+use bytes::{Buf, Bytes, BytesMut};
+use frames::{Front, front};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes that wait for the client before no more of its requests are served.
+const HIGH_WATER: usize = 1 << 20;
+/// Bytes that wait for a slow reader before it is cut off: events arrive without being asked for.
+const OVERFLOW: usize = 64 << 20;
+/// Requests of one connection that may wait for the log.
+const MAX_IN_FLIGHT: usize = 4096;
+/// Bytes of such requests.
+const MAX_HELD: usize = 8 << 20;
+/// Bytes beyond one whole frame that may lie in the input.
+const READ_AHEAD: usize = 256 << 10;
+
+/// What bounds a conversation at this moment.
+#[derive(Clone, Copy)]
+pub struct Bounds<'a> {
+    /// What a client may ask for.
+    pub limits: &'a Limits,
+    /// Requests in flight in the whole server.
+    pub outstanding: usize,
+    /// Reads may be answered: see `Core::may_read`.
+    pub may_read: bool,
+}
+
+/// What a conversation looks at while it works.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// The server's database. The driver has emptied its mailbox since it took the lock.
+    pub db: &'a Database,
+    /// What bounds the conversation.
+    pub bounds: Bounds<'a>,
+    /// How requests are checked.
+    pub rules: &'a Rules,
+    /// `None`: nobody can log in, and no client is told so. It goes on as nobody.
+    pub logins: Option<&'a Logins>,
+    /// Time since some moment of the driver's choice.
+    pub now: Duration,
+    /// Goes up whenever touches were collected: a session is reported once a round.
+    pub touch_round: u32,
+    /// Draws what a SASL challenge has to hold: characters that nobody can guess.
+    pub nonce: fn() -> Option<String>,
+}
+
+/// What a call has done, for the driver to count and to pass on.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Frames that were taken from the input.
+    pub received: usize,
+    /// Answers and events that were added to the output.
+    pub answered: usize,
+    /// Reads among the answers.
+    pub reads: usize,
+    /// How long the request waited that the core has answered.
+    pub waited: Option<Duration>,
+    /// A read waits for the lease: call [`Conversation::advance`] once reads may be answered.
+    pub waits_for_lease: bool,
+    /// The session was heard from, for the first time in this round of touches.
+    pub touched: bool,
+    /// Attempts to authenticate that failed.
+    pub auth_failed: u64,
+    /// Checks of the ensemble's name: skipped, passed, failed.
+    pub ensemble: [u64; 3],
+    /// A login failed, and the client may go on as nobody.
+    pub login_failed: Option<sasl::Refusal>,
+}
+
+/// What the driver has to do before the conversation can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing but to send the output, and to bring more bytes and mail.
+    Wait,
+    /// To answer this four-letter word by [`Conversation::answer_word`]. What came after it is in [`Conversation::unread`].
+    Word([u8; 4]),
+}
+
+/// The last answer, as the word `cons` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Last {
+    /// The request's xid. The negative ones of pings and the like leave it as it is.
+    pub cxid: i32,
+    /// `None`: there was no answer yet.
+    pub op: Option<Op>,
+    /// The zxid in the answer.
+    pub zxid: i64,
+}
+
+impl Default for Last {
+    fn default() -> Self {
+        Self { cxid: -1, op: None, zxid: -1 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// The first four bytes decide: a four-letter word or the length of a connect request.
+    New,
+    /// The core was asked for the session; no frame is taken meanwhile.
+    Connecting {
+        session: SessionId,
+        last_zxid_seen: i64,
+    },
+    Open,
+    /// What is in the output goes out, then the conversation is over. Nothing is taken any more.
+    Ending(End),
+}
+
+/// A request that the core has.
+#[derive(Debug)]
+struct InFlight {
+    /// When it was handed in.
+    at: Duration,
+    /// Its bytes.
+    len: usize,
+    op: Op,
+}
+
+/// A conversation with one client. It has no socket, no lock, no clock; a driver has those. Its methods are of four kinds:
+///
+/// - **What the client says**: [`Self::take`] for bytes, as long as [`Self::has_space`]; [`Self::hang_up`] once the end is
+///   seen from afar; [`Self::end_of_input`] when it is reached.
+/// - **What the core says**: [`Self::on_mail`] for each message of the mailbox, in its order.
+/// - **Work**: [`Self::advance`] after any of those, and once reads may be answered again. All mail that is there comes first,
+///   under one lock of the database: no read may overtake an event.
+/// - **What goes out**: [`Self::output`] is to be sent, [`Self::sent`] says how much of it was, [`Self::flushed`] that nothing
+///   is left on the way. Then [`Self::over`] may say that, and how, the conversation ends.
+#[derive(Debug)]
+pub struct Conversation {
+    id: ConnId,
+    /// Where the client calls from.
+    address: IpAddr,
+    state: State,
+    session: SessionId,
+    timeout_ms: i32,
+    auth: Arc<[Id<Bytes>]>,
+    /// Bytes of these ids: each request that is handed in has them with it.
+    auth_len: usize,
+    login: Login,
+    input: Vec<u8>,
+    input_at: usize,
+    output: BytesMut,
+    /// Requests that the core has, oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// Requests that came after one that has to wait for a write of this session, and that one.
+    pending: VecDeque<Bytes>,
+    /// Bytes of all requests that wait here or in the core.
+    held: usize,
+    touched_in: u32,
+    last: Last,
+    /// The client has gone, or half of it. What it said before may still come, and counts; nobody has to be answered.
+    hung_up: bool,
+    /// No answer leaves any more: one was left out, or could not be sent.
+    muted: bool,
+    /// Why nothing more is said. It comes in its turn: all that was said before is worked off first.
+    ended: Option<End>,
+    /// Why the conversation is over now, whatever is left.
+    over: Option<End>,
+}
+
+impl Conversation {
+    /// A client has connected from this address.
+    pub fn new(id: ConnId, address: IpAddr) -> Self {
+        let auth: Arc<[_]> = Arc::new([auth::ip_id(address)]);
+        Self {
+            id,
+            address,
+            state: State::New,
+            session: SessionId::NONE,
+            timeout_ms: 0,
+            auth_len: auth.iter().map(id_len).sum(),
+            auth,
+            login: Login::default(),
+            input: Vec::new(),
+            input_at: 0,
+            output: BytesMut::new(),
+            in_flight: VecDeque::new(),
+            pending: VecDeque::new(),
+            held: 0,
+            touched_in: 0,
+            last: Last::default(),
+            hung_up: false,
+            muted: false,
+            ended: None,
+            over: None,
+        }
+    }
+
+    // What it is.
+
+    /// The connection's id.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The session; none before it is open.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// What was negotiated, in milliseconds; 0 before the session is open.
+    pub fn timeout_ms(&self) -> i32 {
+        self.timeout_ms
+    }
+
+    /// The client has not said anything yet.
+    pub fn is_fresh(&self) -> bool {
+        self.state == State::New && self.input.is_empty()
+    }
+
+    /// No session was asked for and answered yet.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.state, State::New | State::Connecting { .. })
+    }
+
+    /// Only the last answer is left to be sent.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending(_))
+    }
+
+    /// The core has heard of it, and has to hear of its end.
+    pub fn is_known(&self) -> bool {
+        self.session != SessionId::NONE || matches!(self.state, State::Connecting { .. })
+    }
+
+    /// Requests without an answer.
+    pub fn unanswered(&self) -> usize {
+        self.in_flight.len() + self.pending.len()
+    }
+
+    /// The last answer.
+    pub fn last(&self) -> Last {
+        self.last
+    }
+
+    // What the client says.
+
+    /// Whether more bytes may come. One frame may lie in the input while no request is taken; the rest waits outside.
+    pub fn has_space(&self, bounds: Bounds<'_>) -> bool {
+        let unread = self.input.len() - self.input_at;
+        unread <= bounds.limits.max_frame + 4 + READ_AHEAD && (unread == 0 || self.takes_requests(bounds))
+    }
+
+    /// The client has said this.
+    pub fn take(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// The end of what the client says has been seen, after bytes that are still to come.
+    pub fn hang_up(&mut self) {
+        self.hung_up = true;
+    }
+
+    /// Nothing more comes, for this reason. The conversation is over once all that came before is worked off.
+    pub fn end_of_input(&mut self, why: End) {
+        self.ended = Some(why);
+        self.hung_up = true;
+    }
+
+    /// Whether the end of the input was reached.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// The client has gone.
+    pub fn is_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// Answers don't leave any more.
+    pub fn is_muted(&self) -> bool {
+        self.muted
+    }
+
+    // Work.
+
+    /// Whether requests are taken from the input now.
+    pub fn takes_requests(&self, bounds: Bounds<'_>) -> bool {
+        let crowded = !self.in_flight.is_empty() && bounds.outstanding > bounds.limits.outstanding;
+        matches!(self.state, State::New | State::Open)
+            && self.has_room()
+            && self.in_flight.len() < MAX_IN_FLIGHT
+            && self.pending.len() < MAX_IN_FLIGHT
+            && self.held < MAX_HELD
+            && !crowded
+    }
+
+    /// Whether answers may be added to those that wait. A client that has gone holds nothing up.
+    fn has_room(&self) -> bool {
+        self.hung_up || self.output.len() < HIGH_WATER
+    }
+
+    /// Works off what was said as far as that may be.
+    pub fn advance(&mut self, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) -> Step {
+        self.serve_pending(world, inputs, tally);
+        let input = std::mem::take(&mut self.input);
+        let mut step = Step::Wait;
+        while self.over.is_none() && self.takes_requests(world.bounds) {
+            let max_frame = world.bounds.limits.max_frame;
+            let rest = &input[self.input_at..];
+            let is_first = self.state == State::New;
+            let len = match front(rest, is_first, max_frame) {
+                Front::Incomplete => break,
+                Front::Frame(len) => len,
+                Front::Word(word) => {
+                    step = Step::Word(word);
+                    break;
+                }
+                Front::Refused(len) => {
+                    self.input_at = input.len();
+                    self.end_of_input(End::BadFrame { len, limit: max_frame, first: is_first });
+                    break;
+                }
+            };
+            let frame = &rest[4..4 + len];
+            self.input_at += 4 + len;
+            tally.received += 1;
+            if is_first {
+                self.on_connect(frame, inputs);
+            } else {
+                self.on_frame(frame, world, inputs, tally);
+            }
+        }
+        self.input = input;
+        self.compact();
+        step
+    }
+
+    /// Whether there is something to work on without a new event.
+    pub fn has_work(&self, bounds: Bounds<'_>) -> bool {
+        let whole = matches!(self.front(bounds), Front::Frame(_) | Front::Refused(_));
+        let unblocked = !self.pending.is_empty() && self.in_flight.is_empty() && bounds.may_read;
+        (whole || unblocked) && self.takes_requests(bounds)
+    }
+
+    fn front(&self, bounds: Bounds<'_>) -> Front {
+        front(&self.input[self.input_at..], self.state == State::New, bounds.limits.max_frame)
+    }
+
+    /// Drops what was worked off; an idle connection keeps no buffer.
+    fn compact(&mut self) {
+        if self.input_at == self.input.len() {
+            self.input_at = 0;
+            if self.input.capacity() > 4096 && self.in_flight.is_empty() {
+                self.input = Vec::new();
+            } else {
+                self.input.clear();
+            }
+        } else if self.input_at > READ_AHEAD {
+            self.input.drain(..self.input_at);
+            self.input_at = 0;
+        }
+    }
+
+    /// What came after a four-letter word.
+    pub fn unread(&self) -> &[u8] {
+        self.input.get(self.input_at + 4..).unwrap_or_default()
+    }
+
+    /// Answers a four-letter word. Nothing else is said on its connection.
+    pub fn answer_word(&mut self, text: &str) {
+        self.output.extend_from_slice(text.as_bytes());
+        self.state = State::Ending(End::Done);
+    }
+
+    fn on_connect(&mut self, frame: &[u8], inputs: &mut Vec<Input>) {
+        match Connect::decode(frame) {
+            Ok(connect) => {
+                let Connect { session, last_zxid_seen, .. } = connect;
+                self.state = State::Connecting { session, last_zxid_seen };
+                inputs.push(Input::Connect { conn: self.id, connect });
+            }
+            Err(_) => self.over = Some(End::BadConnect),
+        }
+    }
+
+    fn on_frame(&mut self, frame: &[u8], world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) {
+        if self.touched_in != world.touch_round {
+            self.touched_in = world.touch_round;
+            tally.touched = true;
+        }
+        if !self.pending.is_empty() || !self.execute(frame, world, inputs, tally) {
+            self.held += frame.len();
+            self.pending.push_back(Bytes::copy_from_slice(frame));
+        }
+    }
+
+    fn serve_pending(&mut self, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) {
+        while self.over.is_none()
+            && self.state == State::Open
+            && self.has_room()
+            && let Some(frame) = self.pending.pop_front()
+        {
+            if !self.execute(&frame, world, inputs, tally) {
+                return self.pending.push_front(frame);
+            }
+            self.held -= frame.len();
+        }
+    }
+
+    /// Answers a request or hands it in. False: it has to wait.
+    fn execute(
+        &mut self,
+        frame: &[u8],
+        world: &World<'_>,
+        inputs: &mut Vec<Input>,
+        tally: &mut Tally,
+    ) -> bool {
+        let mut from = Reader::new(frame);
+        let Ok(header) = RequestHeader::decode(&mut from) else {
+            self.over = Some(End::BadRequest);
+            return true;
+        };
+        let xid = header.xid;
+        let body = &frame[frame.len() - from.remaining()..];
+        match Op::from_code(header.op) {
+            Some(Op::Auth) => {
+                self.on_auth(body, xid, world, tally);
+                true
+            }
+            Some(Op::Sasl) => {
+                if self.waits_for_writes() {
+                    return false;
+                }
+                self.on_sasl(body, xid, world, tally);
+                true
+            }
+            Some(_) if !self.may_enter(world.bounds.limits) => {
+                if self.waits_for_writes() {
+                    return false;
+                }
+                self.refuse(xid, 0, ErrorCode::SessionClosedRequireSaslAuth, End::NotAuthenticated);
+                true
+            }
+            Some(op) if is_read(op) => self.read(op, xid, body, world, tally),
+            Some(
+                op @ (Op::Create
+                | Op::Create2
+                | Op::CreateContainer
+                | Op::CreateTtl
+                | Op::Delete
+                | Op::SetData
+                | Op::SetAcl
+                | Op::Multi
+                | Op::Reconfig
+                | Op::Sync
+                | Op::CloseSession),
+            ) => {
+                let request = Request {
+                    session: self.session,
+                    cxid: xid,
+                    op,
+                    body: Bytes::copy_from_slice(body),
+                    auth: self.auth.clone(),
+                };
+                let len = body.len() + self.auth_len;
+                self.held += len;
+                self.in_flight.push_back(InFlight { at: world.now, len, op });
+                inputs.push(Input::Request { conn: self.id, request });
+                true
+            }
+            // deleteContainer and createSession are the server's own; check is a part of multis only.
+            _ => {
+                if self.waits_for_writes() {
+                    return false;
+                }
+                self.refuse(xid, -1, ErrorCode::Unimplemented, End::UnknownOperation(header.op));
+                true
+            }
+        }
+    }
+
+    fn read(&mut self, op: Op, xid: i32, body: &[u8], world: &World<'_>, tally: &mut Tally) -> bool {
+        let may_read = world.bounds.may_read;
+        let is_next = self.in_flight.is_empty() && may_read && self.output.len() < HIGH_WATER;
+        if self.hung_up && (self.muted || !is_next) {
+            // Nobody waits for the answer, and a read changes nothing.
+            self.muted = true;
+            return true;
+        }
+        if self.waits_for_writes() {
+            return false;
+        }
+        if !may_read {
+            tally.waits_for_lease = true;
+            return false;
+        }
+        // Java answers a ping with its own xid whatever the request's was.
+        let xid = if op == Op::Ping { -2 } else { xid };
+        let reader =
+            ReadContext { conn: self.id, session: self.session, auth: &self.auth, rules: world.rules };
+        serve_read(world.db, reader, xid, op, body, &mut self.output);
+        self.answered(xid, op, world.db.last_zxid.0);
+        tally.answered += 1;
+        tally.reads += 1;
+        true
+    }
+
+    /// Whether an answer of now would overtake those to the session's own writes.
+    fn waits_for_writes(&self) -> bool {
+        !self.in_flight.is_empty() && !self.hung_up
+    }
+
+    fn answered(&mut self, xid: i32, op: Op, zxid: i64) {
+        let cxid = if xid >= 0 { xid } else { self.last.cxid };
+        self.last = Last { cxid, op: Some(op), zxid };
+    }
+
+    /// Answers with an error, the last that is said.
+    fn refuse(&mut self, xid: i32, zxid: i64, code: ErrorCode, why: End) {
+        write_reply(&mut self.output, xid, zxid, Err::<fn(&mut BytesMut), _>(code));
+        self.state = State::Ending(why);
+    }
+
+    // What the core says.
+
+    /// A message of the core with the bytes for the client. [`Self::advance`] has to be called afterwards.
+    pub fn on_mail(&mut self, message: ClientMessage, bytes: &[u8], world: &World<'_>, tally: &mut Tally) {
+        if self.is_ending() {
+            return;
+        }
+        if !self.muted {
+            self.output.extend_from_slice(bytes);
+        }
+        match message {
+            ClientMessage::Established { session, timeout_ms } => {
+                self.state = State::Open;
+                self.session = session;
+                self.timeout_ms = timeout_ms.max(0);
+                self.answered(0, Op::CreateSession, world.db.last_zxid.0);
+                tally.answered += 1;
+            }
+            ClientMessage::Reply => self.on_reply(bytes, world.now, tally),
+            ClientMessage::LastReply => {
+                self.on_reply(bytes, world.now, tally);
+                self.state = State::Ending(End::Done);
+            }
+            ClientMessage::Event => tally.answered += 1,
+            ClientMessage::Close(reason) => self.state = State::Ending(self.closed(reason, world.db)),
+        }
+        if self.output.len() > OVERFLOW {
+            self.muted = true;
+            self.end_of_input(End::TooSlow { waiting: self.output.len(), idle_ms: 0 });
+        }
+    }
+
+    fn on_reply(&mut self, bytes: &[u8], now: Duration, tally: &mut Tally) {
+        tally.answered += 1;
+        let Some(InFlight { at, len, op }) = self.in_flight.pop_front() else { return };
+        self.held -= len;
+        tally.waited = Some(now.saturating_sub(at));
+        if let Some(header) =
+            bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok())
+        {
+            self.answered(header.xid, op, header.zxid);
+        }
+    }
+
+    /// Why the core ends the conversation, with what is known of it here.
+    fn closed(&self, reason: CloseReason, db: &Database) -> End {
+        let (asked, seen) = match self.state {
+            State::Connecting { session, last_zxid_seen } => (session, last_zxid_seen),
+            State::New | State::Open | State::Ending(_) => (self.session, 0),
+        };
+        match reason {
+            CloseReason::InvalidSession => End::NoSuchSession(asked),
+            CloseReason::ClientIsAhead => End::ClientIsAhead { seen, here: db.last_zxid.0 },
+            CloseReason::SessionTakenOver => End::SessionTakenOver,
+            CloseReason::SessionEnded => End::SessionEnded { timeout_ms: self.timeout_ms },
+            CloseReason::SessionMoved => End::SessionMoved,
+            CloseReason::NotServing => End::NotServing,
+        }
+    }
+
+    // What goes out.
+
+    /// What is to be sent.
+    pub fn output(&self) -> &[u8] {
+        if self.muted { &[] } else { &self.output }
+    }
+
+    /// This much of the output was sent.
+    pub fn sent(&mut self, count: usize) {
+        if self.muted || count == self.output.len() {
+            // An idle connection keeps no large buffer.
+            if self.output.capacity() > 1 << 18 {
+                self.output = BytesMut::new();
+            } else {
+                self.output.clear();
+            }
+        } else {
+            self.output.advance(count);
+        }
+    }
+
+    /// All output has left. With the last answer, the conversation is over.
+    pub fn flushed(&mut self) {
+        if self.over.is_none()
+            && let State::Ending(why) = &self.state
+        {
+            self.over = Some(why.clone());
+        }
+    }
+
+    /// The client takes nothing any more. What it said before it went still counts.
+    pub fn on_write_failed(&mut self, why: End) {
+        self.output.clear();
+        self.muted = true;
+        self.hung_up = true;
+        if self.is_ending() {
+            self.over = Some(why);
+        }
+    }
+
+    /// Ends the conversation now, whatever is left.
+    pub fn cut(&mut self, why: End) {
+        self.over.get_or_insert(why);
+    }
+
+    /// How the conversation has ended, if it has. One with a client that has gone ends once all that it had said is handed in;
+    /// no answer is waited for.
+    pub fn over(&mut self, bounds: Bounds<'_>) -> Option<&End> {
+        if self.over.is_none()
+            && self.ended.is_some()
+            && !self.is_ending()
+            && self.pending.is_empty()
+            && !matches!(self.front(bounds), Front::Frame(_))
+        {
+            self.over = self.ended.take();
+        }
+        self.over.as_ref()
+    }
+}

@@ -1,0 +1,260 @@
+use super::*;
+use crate::jute::records::ConnectRequest;
+use crate::model::owner::OwnerRules;
+use bytes::BufMut;
+
+const SESSION: SessionId = SessionId(7);
+const CREATE: i32 = 1;
+const GET: i32 = 4;
+const PING: i32 = 11;
+const CLOSE: i32 = -11;
+const UNKNOWN: i32 = 20;
+
+/// A conversation and what surrounds it.
+struct Talk {
+    it: Conversation,
+    db: Database,
+    rules: Rules,
+    limits: Limits,
+    may_read: bool,
+    touch_round: u32,
+    inputs: Vec<Input>,
+    tally: Tally,
+}
+
+impl Talk {
+    fn new() -> Self {
+        Self {
+            it: Conversation::new(ConnId(1), "127.0.0.1".parse().unwrap()),
+            db: Database::new(OwnerRules { extended_types: true, emulate_353: false }),
+            rules: Rules { skip_acl: true, ..Rules::default() },
+            limits: Limits { max_frame: 1000, outstanding: 1000, enforced_schemes: Vec::new() },
+            may_read: true,
+            touch_round: 1,
+            inputs: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// With a session.
+    fn open() -> Self {
+        let mut talk = Self::new();
+        talk.says(&connect());
+        talk.core_says(ClientMessage::Established { session: SESSION, timeout_ms: 10_000 }, b"");
+        talk.inputs.clear();
+        talk
+    }
+
+    fn says(&mut self, bytes: &[u8]) -> Step {
+        self.it.take(bytes);
+        self.advance()
+    }
+
+    fn core_says(&mut self, message: ClientMessage, bytes: &[u8]) -> Step {
+        self.call(|it, world, _, tally| it.on_mail(message, bytes, world, tally));
+        self.advance()
+    }
+
+    /// The core answers the oldest request that it has.
+    fn core_answers(&mut self, xid: i32) {
+        let mut bytes = BytesMut::new();
+        write_reply(&mut bytes, xid, 3, Ok(|_: &mut BytesMut| ()));
+        self.core_says(ClientMessage::Reply, &bytes);
+    }
+
+    fn advance(&mut self) -> Step {
+        self.call(|it, world, inputs, tally| it.advance(world, inputs, tally))
+    }
+
+    fn call<T>(
+        &mut self,
+        f: impl FnOnce(&mut Conversation, &World<'_>, &mut Vec<Input>, &mut Tally) -> T,
+    ) -> T {
+        let bounds = Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read };
+        let world = World {
+            db: &self.db,
+            bounds,
+            rules: &self.rules,
+            logins: None,
+            now: Duration::ZERO,
+            touch_round: self.touch_round,
+            nonce: || None,
+        };
+        f(&mut self.it, &world, &mut self.inputs, &mut self.tally)
+    }
+
+    /// The xids of the answers that are there; they leave.
+    fn answers(&mut self) -> Vec<i32> {
+        let mut xids = Vec::new();
+        let mut rest = self.it.output();
+        while let Some(len) = rest.first_chunk().map(|len| i32::from_be_bytes(*len) as usize) {
+            xids.push(i32::from_be_bytes(rest[4..8].try_into().unwrap()));
+            rest = &rest[4 + len..];
+        }
+        self.it.sent(self.it.output().len());
+        self.it.flushed();
+        xids
+    }
+
+    /// The operations that the core was asked for.
+    fn asked(&mut self) -> Vec<Op> {
+        let op = |input| if let Input::Request { request, .. } = input { Some(request.op) } else { None };
+        self.inputs.drain(..).filter_map(op).collect()
+    }
+
+    fn over(&mut self) -> Option<End> {
+        let bounds = Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read };
+        self.it.over(bounds).cloned()
+    }
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.put_i32(body.len() as i32);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn connect() -> Vec<u8> {
+    let request = ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: 5,
+        timeout: 10_000,
+        session_id: 0,
+        passwd: Some(&[0; 16][..]),
+    };
+    let mut body = BytesMut::new();
+    request.encode(&mut body);
+    frame(&body)
+}
+
+fn request(xid: i32, op: i32) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_i32(xid);
+    body.put_i32(op);
+    if op == GET {
+        body.put_i32(1);
+        body.put_slice(b"/\0");
+    }
+    frame(&body)
+}
+
+#[test]
+fn a_read_waits_for_the_writes_of_its_session_and_all_after_it_wait_too() {
+    let mut talk = Talk::open();
+    talk.says(&[request(1, CREATE), request(2, GET), request(3, CREATE)].concat());
+    assert_eq!(talk.asked(), [Op::Create], "the second write would be answered before the read");
+    assert_eq!(talk.answers(), [0; 0]);
+    talk.core_answers(1);
+    assert_eq!(talk.answers(), [1, 2]);
+    assert_eq!(talk.asked(), [Op::Create]);
+}
+
+#[test]
+fn a_read_waits_until_reads_may_be_answered() {
+    let mut talk = Talk::open();
+    talk.may_read = false;
+    talk.says(&request(1, GET));
+    assert!(talk.tally.waits_for_lease);
+    assert_eq!(talk.answers(), [0; 0]);
+    talk.may_read = true;
+    talk.advance();
+    assert_eq!(talk.answers(), [1]);
+}
+
+#[test]
+fn a_refusal_comes_in_its_turn_and_nothing_comes_after_it() {
+    let mut talk = Talk::open();
+    talk.says(&[request(1, CREATE), request(2, UNKNOWN), request(3, GET)].concat());
+    assert_eq!(talk.answers(), [0; 0]);
+    talk.core_answers(1);
+    assert_eq!(talk.answers(), [1, 2]);
+    assert_eq!(talk.over(), Some(End::UnknownOperation(UNKNOWN)));
+}
+
+#[test]
+fn what_a_client_said_before_it_went_is_handed_in() {
+    let mut talk = Talk::open();
+    talk.it.take(&[request(1, CREATE), request(2, GET), request(3, CREATE), request(4, CLOSE)].concat());
+    talk.it.end_of_input(End::ClientClosed);
+    assert_eq!(talk.over(), None, "nothing of it was worked off");
+    talk.advance();
+    assert_eq!(talk.asked(), [Op::Create, Op::Create, Op::CloseSession]);
+    assert_eq!(talk.over(), Some(End::ClientClosed));
+}
+
+#[test]
+fn the_end_waits_for_the_session_that_was_asked_for() {
+    let mut talk = Talk::new();
+    talk.it.take(&[connect(), request(1, CLOSE)].concat());
+    talk.it.end_of_input(End::ClientClosed);
+    talk.advance();
+    assert_eq!(talk.over(), None);
+    talk.core_says(ClientMessage::Established { session: SESSION, timeout_ms: 10_000 }, b"");
+    assert_eq!(talk.asked(), [Op::CloseSession]);
+    assert_eq!(talk.over(), Some(End::ClientClosed));
+}
+
+#[test]
+fn a_frame_of_a_wrong_length_ends_the_conversation_after_what_came_before() {
+    let mut talk = Talk::open();
+    let bad = 1001_i32.to_be_bytes();
+    talk.says(&[&request(1, CREATE)[..], &request(2, GET), &bad].concat());
+    talk.core_answers(1);
+    assert_eq!(talk.over(), Some(End::BadFrame { len: 1001, limit: 1000, first: false }));
+
+    let mut talk = Talk::new();
+    talk.says(b"GET / HTTP/1.1\r\n\r\n");
+    let why = talk.over().unwrap().to_string();
+    assert!(why.ends_with("the client speaks HTTP, and this port does not"), "{why}");
+    let mut talk = Talk::new();
+    talk.says(&[0x16, 0x03, 0x01, 0x02, 0x00]);
+    let why = talk.over().unwrap().to_string();
+    assert!(why.ends_with("the client speaks TLS, and this port does not"), "{why}");
+}
+
+#[test]
+fn a_session_is_touched_once_a_round_by_whatever_its_client_says() {
+    let mut talk = Talk::open();
+    for (round, xid) in [(1, 1), (2, 2)] {
+        talk.touch_round = round;
+        talk.says(&request(xid, PING));
+        assert!(std::mem::take(&mut talk.tally.touched), "in round {round}");
+        talk.says(&request(xid, GET));
+        assert!(!talk.tally.touched, "again in round {round}");
+    }
+}
+
+#[test]
+fn the_last_answer_is_told_with_the_last_xid_that_is_one() {
+    let mut talk = Talk::open();
+    assert_eq!(talk.it.last(), Last { cxid: 0, op: Some(Op::CreateSession), zxid: 0 });
+    talk.says(&request(5, CREATE));
+    talk.core_answers(5);
+    assert_eq!(talk.it.last(), Last { cxid: 5, op: Some(Op::Create), zxid: 3 });
+    talk.says(&request(-2, PING));
+    assert_eq!(talk.it.last(), Last { cxid: 5, op: Some(Op::Ping), zxid: 0 });
+}
+
+#[test]
+fn a_word_is_answered_once_and_ends_the_conversation() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.says(b"stmk\0\0"), Step::Word(*b"stmk"));
+    assert_eq!(talk.it.unread(), b"\0\0");
+    assert_eq!(talk.says(b"\0\0"), Step::Word(*b"stmk"), "asked again with more bytes");
+    talk.it.answer_word("0");
+    assert_eq!(talk.advance(), Step::Wait);
+    assert_eq!(talk.it.output(), b"0");
+    talk.it.sent(1);
+    talk.it.flushed();
+    assert_eq!(talk.over(), Some(End::Done));
+}
+
+#[test]
+fn a_session_that_is_refused_ends_with_its_number() {
+    let mut talk = Talk::new();
+    talk.says(&connect());
+    talk.core_says(ClientMessage::Close(CloseReason::ClientIsAhead), b"");
+    talk.answers();
+    assert_eq!(talk.over(), Some(End::ClientIsAhead { seen: 5, here: 0 }));
+}

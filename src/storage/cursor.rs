@@ -2,7 +2,7 @@
 
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
-use super::recovery::follows;
+use super::record::follows;
 use super::{Dirs, Disk, StorageError};
 use bytes::Bytes;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The file `zabra.debt`: what this server may have acknowledged and does not have any more. Java knows no such file,
 //! and does not look at it.
 
-use super::install::write_whole;
+use super::small_file::write_whole;
 use super::{Disk, StorageError};
 use std::path::Path;
 

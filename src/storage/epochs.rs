@@ -1,6 +1,6 @@
 //! The files `acceptedEpoch` and `currentEpoch`: decimal text, replaced as a whole.
 
-use super::install::write_whole;
+use super::small_file::write_whole;
 use super::{Disk, StorageError};
 use std::path::Path;
 

@@ -7,63 +7,10 @@
 
 use super::kept::{Keeper, Kept, Part};
 use super::log_reader::LogReader;
-use super::names::{files, log_zxid, snapshot_zxid};
-use super::snapshot_writer::TEMPORARY;
-use super::txn_log::dir_of;
+use super::names::{ENTERING, INSTALLING, STAGED, files, log_zxid, snapshot_zxid};
+use super::small_file::rename;
 use super::{Dirs, Disk, StorageError, snapshot_name};
 use std::path::{Path, PathBuf};
-
-/// Before the name of a received snapshot, and of the logs behind it. A start removes them, unless they were being
-/// installed.
-pub(super) const STAGED: &str = "staged.";
-/// Before the snapshot's name: what is staged is what counts from here on, and what else there is goes.
-const INSTALLING: &str = "install.";
-/// Likewise: nothing else is left, and the staged logs get their own names. Then the snapshot does.
-const ENTERING: &str = "enter.";
-
-/// The name of a snapshot that arrives over a link. A start removes it.
-pub fn received_name(link: u64, zxid: i64) -> String {
-    format!("{TEMPORARY}received.{link}.{}", snapshot_name(zxid))
-}
-
-/// Replaces a small file as a whole, durably.
-pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = dir_of(path).join(format!("{TEMPORARY}{name}"));
-    let mut file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
-    file.write_all(bytes).map_err(StorageError::io("write", &temporary))?;
-    file.sync().map_err(StorageError::io("sync", &temporary))?;
-    drop(file);
-    rename(disk, &temporary, path)
-}
-
-pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StorageError> {
-    let mut file = disk.open(path).map_err(StorageError::io("open", path))?;
-    let mut bytes = vec![0; file.len() as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match file.read_at(at as u64, &mut bytes[at..]).map_err(StorageError::io("read", path))? {
-            0 => break,
-            count => at += count,
-        }
-    }
-    bytes.truncate(at);
-    Ok(bytes)
-}
-
-pub fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
-    match disk.remove(path) {
-        Err(error) if is_missing(&error) => Ok(()),
-        // A file system that can only be read does not say that there is nothing to remove.
-        Err(_) if disk.open(path).is_err_and(|error| is_missing(&error)) => Ok(()),
-        Err(error) => Err(StorageError::io("remove", path)(error)),
-        Ok(()) => disk.sync_dir(dir_of(path)).map_err(StorageError::io("sync", dir_of(path))),
-    }
-}
-
-fn is_missing(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound
-}
 
 /// What became of a log that was to be cut.
 #[derive(Debug, PartialEq, Eq)]
@@ -184,11 +131,6 @@ fn marked(
 /// Durably puts one mark in the place of another.
 fn mark(disk: &dyn Disk, dir: &Path, name: &str, old: &str, new: &str) -> Result<(), StorageError> {
     rename(disk, &dir.join(format!("{old}{name}")), &dir.join(format!("{new}{name}")))
-}
-
-fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StorageError> {
-    disk.rename(from, to).map_err(StorageError::io("rename", from))?;
-    disk.sync_dir(dir_of(to)).map_err(StorageError::io("sync", dir_of(to)))
 }
 
 /// Takes away all logs and snapshots.

@@ -2,10 +2,10 @@
 //! page that says what it is and how to go back to it. The leader may have been elected by servers that had lost
 //! everything, and then this is the only copy.
 
-use super::install::write_whole;
 use super::log_reader::LogReader;
 use super::names::log_name;
-use super::txn_log::{HEADER_LEN, dir_of};
+use super::record::HEADER_LEN;
+use super::small_file::{dir_of, write_whole};
 use super::{Dirs, Disk, Epochs, StorageError};
 use std::path::{Path, PathBuf};
 

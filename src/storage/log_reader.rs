@@ -1,7 +1,7 @@
 //! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
 
-use super::txn_log::{
-    END_OF_RECORD, FINISHED_PADDING, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, is_header, zxid_of,
+use super::record::{
+    END_OF_RECORD, FINISHED_PADDING, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, MIN_BODY, is_header, zxid_of,
 };
 use super::{Disk, ReadFile, StorageError};
 use bytes::Bytes;
@@ -12,8 +12,6 @@ static ZEROS_OF_A_CHUNK: [u8; CHUNK] = [0; CHUNK];
 /// What the disk writes as a whole.
 const SECTOR: u64 = 512;
 const VALID_HEADER: [u8; HEADER_LEN as usize] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
-/// A transaction header.
-const MIN_BODY: u64 = 32;
 /// A checksum has 32 bits in a field of 64: what a record begins with is zero, written or not.
 const ZEROS: u64 = 4;
 

@@ -10,9 +10,12 @@ mod kept;
 mod lock;
 mod log_reader;
 mod names;
+mod real_disk;
+mod record;
 mod recovery;
 mod retention;
 mod segment;
+mod small_file;
 mod snapshot_reader;
 mod snapshot_writer;
 #[cfg(test)]
@@ -21,20 +24,21 @@ mod txn_log;
 
 pub use cursor::{LogCursor, Place, newest_snapshots};
 pub use debt::{read_debt, remove_debt, write_debt};
-pub use disk::{Disk, ReadFile, RealDisk, SegmentFile, WriteFile};
+pub use disk::{Disk, ReadFile, SegmentFile, WriteFile};
 pub use epochs::Epochs;
-pub use install::{
-    Cut, install, read_whole, received_name, remove_if_there, stage, truncate, unstage, wipe, write_whole,
-};
+pub use install::{Cut, install, stage, truncate, unstage, wipe};
 pub use kept::Kept;
 pub use lock::DirLock;
 pub use log_reader::{LogEnd, LogReader, LogRecord, Lost};
-pub use names::{Dirs, log_name, snapshot_name};
+pub use names::{Dirs, log_name, received_name, snapshot_name};
+pub use real_disk::RealDisk;
+pub use record::{MAX_UNSYNCED, RECORD_FRAME};
 pub use recovery::{Note, Progress, Recovered, Restore, recover, reread};
 pub use retention::purge;
+pub use small_file::{read_whole, remove_if_there, write_whole};
 pub use snapshot_reader::{SnapshotReader, SnapshotSeal};
 pub use snapshot_writer::SnapshotWriter;
-pub use txn_log::{LogOptions, MAX_UNSYNCED, RECORD_FRAME, TxnLog};
+pub use txn_log::{LogOptions, TxnLog};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Names of files and directories.
+//! Names of files and directories, and the marks before them.
 
 use super::{Disk, StorageError};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,27 @@ impl Dirs {
     }
 }
 
+/// No server reads a name that begins like this.
+pub(super) const TEMPORARY: &str = "tmp.";
+/// Before the name of a received snapshot, and of the logs behind it. A start removes them, unless they were being
+/// installed.
+pub(super) const STAGED: &str = "staged.";
+/// Before the snapshot's name: what is staged is what counts from here on, and what else there is goes.
+pub(super) const INSTALLING: &str = "install.";
+/// Likewise: nothing else is left, and the staged logs get their own names. Then the snapshot does.
+pub(super) const ENTERING: &str = "enter.";
+
 pub fn log_name(zxid: i64) -> String {
     format!("log.{zxid:x}")
 }
 
 pub fn snapshot_name(zxid: i64) -> String {
     format!("snapshot.{zxid:x}")
+}
+
+/// The name of a snapshot that arrives over a link. A start removes it.
+pub fn received_name(link: u64, zxid: i64) -> String {
+    format!("{TEMPORARY}received.{link}.{}", snapshot_name(zxid))
 }
 
 /// The zxid in `log.<hex>`.

@@ -4,13 +4,13 @@
 //! is cut off is kept beside. Damage before good records, or a gap between them, does not start: the error names
 //! file and offset, and nothing is changed.
 
-use super::install::{STAGED, finish_install};
+use super::install::finish_install;
 use super::kept::Kept;
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord, Lost};
-use super::names::{Shown, files, log_zxid, snapshot_zxid};
+use super::names::{STAGED, Shown, TEMPORARY, files, log_zxid, snapshot_zxid};
+use super::record::{HEADER_LEN, finished_len, follows, is_error, is_finished_len};
+use super::small_file::dir_of;
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
-use super::snapshot_writer::TEMPORARY;
-use super::txn_log::{HEADER_LEN, dir_of, finished_len, is_finished_len};
 use super::{Dirs, Disk, RECORD_FRAME, StorageError};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -449,18 +449,6 @@ impl Recovery<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a transaction may come right behind another: the next of its epoch, or the first of a later one. A new
-/// server's history begins with epoch 0 (alone) or 1.
-pub(super) fn follows(last: i64, zxid: i64) -> bool {
-    let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
-    Some(zxid) == last.checked_add(1) || opens_epoch
-}
-
-/// Whether a transaction's type is −1.
-fn is_error(body: &[u8]) -> bool {
-    body.get(28..32) == Some(&[0xff; 4])
 }
 
 /// With two directories, a snapshot among the logs or a log among the snapshots says that they were swapped.

@@ -1,6 +1,7 @@
 //! Writes a snapshot: temporary name, body, seals, sync, rename (`server/persistence/FileSnap`).
 
-use super::txn_log::dir_of;
+use super::names::TEMPORARY;
+use super::small_file::dir_of;
 use super::{Disk, StorageError, WriteFile, snapshot_name};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +10,6 @@ pub(super) const MAGIC: [u8; 4] = *b"ZKSN";
 pub(super) const SEAL: [u8; 5] = [0, 0, 0, 1, b'/'];
 pub(super) const DIGEST_VERSION: i32 = 2;
 pub(super) const HEADER_LEN: u64 = 16;
-/// No server reads a name that begins like this.
-pub(super) const TEMPORARY: &str = "tmp.";
 /// Synced piece by piece, so that no giant flush stands in the way of the log.
 const SYNC_EVERY: u64 = 8 << 20;
 

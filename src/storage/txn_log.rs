@@ -1,23 +1,11 @@
 //! The writer of the transaction log: segments `log.<zxid>`, allocated ahead, one sync for everything that waits.
 
-use super::install::STAGED;
+use super::names::STAGED;
+use super::record::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, MAGIC, VERSION, finished_len};
 use super::{Disk, SegmentFile, StorageError, log_name};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) const MAGIC: [u8; 4] = *b"ZKLG";
-pub(super) const VERSION: i32 = 2;
-pub(super) const HEADER_LEN: u64 = 16;
-/// Checksum and length.
-pub(super) const FRAME_LEN: u64 = 12;
-pub(super) const END_OF_RECORD: u8 = b'B';
-/// What a record costs beside its body.
-pub const RECORD_FRAME: u64 = FRAME_LEN + 1;
-/// Whoever appends syncs before more bytes wait than this, or after a single record of more: recovery counts on it when
-/// it tells a write that was cut short from damage.
-pub const MAX_UNSYNCED: u64 = 4 << 20;
-/// The unit in which disks give out room.
-const BLOCK: u64 = 4096;
 /// The smallest allocation that is tried on a disk that is almost full.
 const MIN_ALLOCATION: u64 = 64 << 10;
 
@@ -199,21 +187,6 @@ impl TxnLog {
     }
 }
 
-/// A finished file has fewer bytes of padding.
-pub(super) const FINISHED_PADDING: u64 = BLOCK + FRAME_LEN;
-
-/// How long a log file is whose last record ends at `end`, once nothing is appended any more: whole blocks, in which as
-/// ever a zero length follows that record. So a finished file ends as one does that is written on, and what tells a
-/// clean end from a damaged record knows one kind of end.
-pub(super) fn finished_len(end: u64) -> u64 {
-    (end + FRAME_LEN).next_multiple_of(BLOCK)
-}
-
-/// Whether a file of this length may be a finished one.
-pub(super) fn is_finished_len(len: u64) -> bool {
-    len.is_multiple_of(BLOCK)
-}
-
 /// Allocates up to a multiple of `step` behind `from`, at least to `needed`. Where the disk has less, half the step is
 /// tried, and again: so that the last blocks are used before the server has to stop.
 fn allocate(
@@ -234,17 +207,4 @@ fn allocate(
             other => return other,
         }
     }
-}
-
-/// Reads the fixed part of a body: its zxid.
-pub(super) fn zxid_of(body: &[u8]) -> Option<i64> {
-    Some(i64::from_be_bytes(body.get(12..20)?.try_into().ok()?))
-}
-
-pub(super) fn is_header(bytes: &[u8]) -> bool {
-    bytes.len() >= HEADER_LEN as usize && bytes[..4] == MAGIC
-}
-
-pub(super) fn dir_of(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
 }

@@ -1,0 +1,53 @@
+//! How a log file is laid out: header, records, padding; and which record may follow which (`FileTxnLog`).
+
+pub(super) const MAGIC: [u8; 4] = *b"ZKLG";
+pub(super) const VERSION: i32 = 2;
+pub(super) const HEADER_LEN: u64 = 16;
+/// Checksum and length.
+pub(super) const FRAME_LEN: u64 = 12;
+pub(super) const END_OF_RECORD: u8 = b'B';
+/// What a record costs beside its body.
+pub const RECORD_FRAME: u64 = FRAME_LEN + 1;
+/// Whoever appends syncs before more bytes wait than this, or after a single record of more: recovery counts on it when
+/// it tells a write that was cut short from damage.
+pub const MAX_UNSYNCED: u64 = 4 << 20;
+/// The unit in which disks give out room.
+const BLOCK: u64 = 4096;
+/// A transaction header.
+pub(super) const MIN_BODY: u64 = 32;
+
+/// A finished file has fewer bytes of padding.
+pub(super) const FINISHED_PADDING: u64 = BLOCK + FRAME_LEN;
+
+/// How long a log file is whose last record ends at `end`, once nothing is appended any more: whole blocks, in which as
+/// ever a zero length follows that record. So a finished file ends as one does that is written on, and what tells a
+/// clean end from a damaged record knows one kind of end.
+pub(super) fn finished_len(end: u64) -> u64 {
+    (end + FRAME_LEN).next_multiple_of(BLOCK)
+}
+
+/// Whether a file of this length may be a finished one.
+pub(super) fn is_finished_len(len: u64) -> bool {
+    len.is_multiple_of(BLOCK)
+}
+
+/// Reads the fixed part of a body: its zxid.
+pub(super) fn zxid_of(body: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(body.get(12..20)?.try_into().ok()?))
+}
+
+pub(super) fn is_header(bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_LEN as usize && bytes[..4] == MAGIC
+}
+
+/// Whether a transaction's type is −1.
+pub(super) fn is_error(body: &[u8]) -> bool {
+    body.get(28..32) == Some(&[0xff; 4])
+}
+
+/// Whether a transaction may come right behind another: the next of its epoch, or the first of a later one. A new
+/// server's history begins with epoch 0 (alone) or 1.
+pub(super) fn follows(last: i64, zxid: i64) -> bool {
+    let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
+    Some(zxid) == last.checked_add(1) || opens_epoch
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zabra::jute::records::{CreateRequest, CreateTxn, SetDataTxn, TxnHeader};
 use zabra::jute::{Reader, SharedReader};
 use zabra::model::owner::OwnerRules;
-use zabra::model::{ConnId, Op, SessionId};
+use zabra::model::{ConnId, Op, SessionId, Zxid};
 use zabra::request::{ReadContext, Rules, serve_read};
 use zabra::storage::{LogOptions, RealDisk, TxnLog};
 use zabra::tree::{Database, open_entry};
@@ -107,7 +107,7 @@ fn tree(c: &mut Criterion) {
 fn log(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = LogOptions { prealloc_bytes: 64 << 20, force_sync: true };
-    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path().to_path_buf(), options, 0);
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path().to_path_buf(), options, Zxid::ZERO);
     let mut encoded = BytesMut::new();
     txn(1, set("/some/path".into())).encode(&mut encoded);
     let mut zxid = 0;
@@ -118,7 +118,7 @@ fn log(c: &mut Criterion) {
             b.iter(|| {
                 for _ in 0..batch {
                     zxid += 1;
-                    log.append(zxid, &encoded).expect("the disk takes it");
+                    log.append(Zxid(zxid), &encoded).expect("the disk takes it");
                 }
                 log.sync().expect("the disk takes it");
             });

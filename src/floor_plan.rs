@@ -17,7 +17,7 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
     ("request", &["jute", "model", "wire", "ensemble", "tree"]),
     ("zab", &["jute", "model", "wire", "ensemble"]),
     ("election", &["model", "wire", "ensemble"]),
-    ("storage", &[]),
+    ("storage", &["model"]),
     ("replica", &["jute", "model", "wire", "ensemble", "session", "tree", "request", "zab", "election"]),
     ("figures", &["model", "replica"]),
     ("core", &["jute", "model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),

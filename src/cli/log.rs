@@ -52,7 +52,7 @@ fn dump(file: &Path, args: &LogArgs, out: &mut impl Write) -> Result<bool, Faile
             Ok(txn) if args.json => writeln!(out, "{}", as_json(&record, &txn, args.data))?,
             Ok(txn) => writeln!(out, "{}", as_line(&txn, args.data))?,
             Err(error) => {
-                writeln!(out, "{:#x} offset {}: does not decode: {error}", record.zxid, record.offset)?
+                writeln!(out, "{} offset {}: does not decode: {error}", record.zxid, record.offset)?
             }
         }
     }

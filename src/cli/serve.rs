@@ -107,7 +107,7 @@ impl Watch for Told {
         let snapshot =
             found.snapshot.as_ref().map_or("no snapshot".into(), |path| path.display().to_string());
         tracing::info!(
-            "recovered up to zxid {:#x}: {snapshot}, {} transactions from the log",
+            "recovered up to zxid {}: {snapshot}, {} transactions from the log",
             found.last_zxid,
             found.txns
         );

@@ -3,9 +3,9 @@
 
 use crate::jute::put_bytes;
 use crate::model::owner::OwnerRules;
-use crate::model::{TxnMark, Zxid};
+use crate::model::{Place, TxnMark, Zxid};
 use crate::replica::{Feed, Located};
-use crate::storage::{Dirs, Disk, LogCursor, Place, SnapshotReader, newest_snapshots};
+use crate::storage::{Dirs, Disk, LogCursor, SnapshotReader, newest_snapshots};
 use crate::tree::Loader;
 use crate::wire::quorum::{FromLeader, SIGNATURE};
 use bytes::{BufMut, BytesMut};
@@ -67,7 +67,7 @@ impl Feeder {
             Work::Locate(zxid) => self.locate(zxid).map(Fed::Located),
             Work::OpenLog { after, upto } => {
                 let Files { disk, dirs, .. } = &self.files;
-                let (cursor, place) = LogCursor::seek(disk.clone(), dirs, after.0).map_err(told)?;
+                let (cursor, place) = LogCursor::seek(disk.clone(), dirs, after).map_err(told)?;
                 if place != Place::Within {
                     return Err(format!("the log has no transaction {after} any more"));
                 }
@@ -83,19 +83,13 @@ impl Feeder {
 
     fn locate(&self, zxid: Zxid) -> Result<Located, String> {
         let Files { disk, dirs, size_factor, .. } = &self.files;
-        let (cursor, place) = LogCursor::seek(disk.clone(), dirs, zxid.0).map_err(told)?;
+        let (cursor, place) = LogCursor::seek(disk.clone(), dirs, zxid).map_err(told)?;
         let mark = cursor.sought().and_then(TxnMark::of);
         let ahead = cursor.bytes_ahead().map_err(told)?;
         let newest = newest_snapshots(&**disk, dirs).map_err(told)?;
         let snapshot = newest.first().and_then(|(_, path)| disk.open(path).ok()).map_or(0, |file| file.len());
-        if ahead > ALWAYS_DIFF && ahead as f64 > snapshot as f64 * size_factor {
-            return Ok(if place == Place::Within { Located::Far(mark) } else { Located::Unusable });
-        }
-        Ok(match place {
-            Place::Within => Located::Within(mark),
-            Place::Behind(before) => Located::Behind(Zxid(before), mark),
-            Place::Unknown => Located::Unusable,
-        })
+        let is_far = ahead > ALWAYS_DIFF && ahead as f64 > snapshot as f64 * size_factor;
+        Ok(Located { place, mark, is_far })
     }
 
     fn log(
@@ -112,7 +106,7 @@ impl Feeder {
                 // behind: what others have committed is not in the file yet.
                 return Ok(Fed::Upto(if upto.counter() == 0 { upto } else { sent }));
             };
-            let zxid = Zxid(record.zxid);
+            let zxid = record.zxid;
             if zxid > upto {
                 return Ok(Fed::Upto(upto));
             }
@@ -133,7 +127,6 @@ impl Feeder {
         for (zxid, path) in newest_snapshots(&**disk, dirs).map_err(told)? {
             match SnapshotReader::open(&**disk, &path) {
                 Ok(reader) => {
-                    let zxid = Zxid(zxid);
                     FromLeader::Snap(zxid, mark).encode(out);
                     let end = Box::new(Loader::dry(*owners));
                     self.work = Work::Snapshot { reader: Box::new(reader), end, zxid };

@@ -4,8 +4,8 @@
 use super::write_snapshot_of;
 use crate::config;
 use crate::model::owner::OwnerRules;
-use crate::model::{ServerId, Zxid};
-use crate::replica::{ConfigFile, Debt, DiskDone, DiskOp, Input};
+use crate::model::{Debt, ServerId, Zxid};
+use crate::replica::{ConfigFile, DiskDone, DiskOp, Input};
 use crate::storage::{
     self, Cut, Dirs, Disk, Epochs, Kept, LogOptions, MAX_UNSYNCED, Recovered, StorageError, TxnLog,
     write_whole,
@@ -86,7 +86,7 @@ pub struct Journal {
 impl Journal {
     /// Appends go behind `last`. `random` spreads the snapshots of an ensemble's servers.
     pub fn new(setup: Setup, last: Zxid, mut random: Box<dyn FnMut() -> u64 + Send>) -> Self {
-        let log = TxnLog::new(setup.disk.clone(), setup.dirs.log.clone(), setup.log, last.0);
+        let log = TxnLog::new(setup.disk.clone(), setup.dirs.log.clone(), setup.log, last);
         let due = Due::new(setup.roll, &mut *random);
         Self { setup, log, due, random }
     }
@@ -103,7 +103,7 @@ impl Journal {
                 if appended > 0 && bytes + framed > MAX_UNSYNCED {
                     self.sync(std::mem::take(&mut appended), std::mem::take(&mut bytes), &mut performed)?;
                 }
-                self.log.append(entry.zxid.0, &entry.body)?;
+                self.log.append(entry.zxid, &entry.body)?;
                 appended += 1;
                 bytes += framed;
                 if bytes < MAX_UNSYNCED / 2 {
@@ -130,7 +130,7 @@ impl Journal {
         let started = Instant::now();
         self.log.sync()?;
         performed.syncs.push((txns, started.elapsed()));
-        let last = Zxid(self.log.last_zxid());
+        let last = self.log.last_zxid();
         performed.done.push(Input::Disk(DiskDone::Logged(last), None));
         self.due.count(txns as u64, bytes);
         let roll = self.setup.roll;
@@ -150,11 +150,11 @@ impl Journal {
         let done = match op {
             DiskOp::Append(_) => return Ok(()),
             DiskOp::SaveAccepted(epoch) => {
-                Epochs::write_accepted(disk, &dirs.data, epoch.0)?;
+                Epochs::write_accepted(disk, &dirs.data, epoch)?;
                 DiskDone::AcceptedSaved(epoch)
             }
             DiskOp::SaveCurrent(epoch) => {
-                Epochs::write_current(disk, &dirs.data, epoch.0)?;
+                Epochs::write_current(disk, &dirs.data, epoch)?;
                 DiskDone::CurrentSaved(epoch)
             }
             DiskOp::SaveDebt(debt) => {
@@ -163,8 +163,8 @@ impl Journal {
             }
             DiskOp::Truncate { to, reload } => {
                 let last = self.log.last_zxid();
-                self.log.restart(to.0);
-                let done = match storage::truncate(disk, &dirs, to.0, last)? {
+                self.log.restart(to);
+                let done = match storage::truncate(disk, &dirs, to, last)? {
                     Cut::Done(kept) => {
                         warn_of(kept);
                         true
@@ -180,9 +180,9 @@ impl Journal {
                 }
             }
             DiskOp::Stage { link, zxid } => {
-                self.log.restart_staged(zxid.0);
-                let received = dirs.data.join(storage::received_name(link.0, zxid.0));
-                storage::stage(disk, &dirs, &received, zxid.0)?;
+                self.log.restart_staged(zxid);
+                let received = dirs.data.join(storage::received_name(link, zxid));
+                storage::stage(disk, &dirs, &received, zxid)?;
                 DiskDone::Staged(zxid)
             }
             DiskOp::Install { contained } => {
@@ -192,7 +192,7 @@ impl Journal {
             }
             DiskOp::Unstage { to } => {
                 tracing::info!("the leader's history is not complete: going back to {to}");
-                self.log.restart(to.0);
+                self.log.restart(to);
                 storage::unstage(disk, &dirs)?;
                 let reread = self.reread(to)?;
                 let (data, log) = (dirs.data.display(), dirs.log.display());
@@ -206,7 +206,7 @@ impl Journal {
             }
             DiskOp::Wipe { debt } => {
                 self.save_debt(debt)?;
-                self.log.restart(0);
+                self.log.restart(Zxid::ZERO);
                 warn_of(storage::wipe(disk, &dirs)?);
                 let mut empty = Database::new(self.setup.owners);
                 write_snapshot_of(&mut empty, &self.setup.disk, &dirs)?;
@@ -225,19 +225,14 @@ impl Journal {
     }
 
     fn save_debt(&self, debt: Debt) -> Result<(), StorageError> {
-        let (disk, dir) = (&*self.setup.disk, &self.setup.dirs.data);
-        match debt {
-            Debt::None => storage::remove_debt(disk, dir),
-            Debt::Unknown => storage::write_debt(disk, dir, None),
-            Debt::AtLeast(epoch, zxid) => storage::write_debt(disk, dir, Some((epoch.0, zxid.0))),
-        }
+        storage::write_debt(&*self.setup.disk, &self.setup.dirs.data, debt)
     }
 
     /// The database as the files have it now; none where they do not lead to `to`.
     fn reread(&self, to: Zxid) -> Result<Option<Box<Database>>, StorageError> {
         let mut state = super::RestoredDatabase::new(self.setup.owners);
         match storage::reread(&*self.setup.disk, &self.setup.dirs, &mut state) {
-            Ok(found) if found.last_zxid == to.0 && state.shows() <= to => {
+            Ok(found) if found.last_zxid == to && state.shows() <= to => {
                 Ok(Some(Box::new(state.into_database())))
             }
             Ok(_) | Err(StorageError::Damaged { .. }) => Ok(None),

@@ -3,8 +3,8 @@
 use super::{RestoredDatabase, write_snapshot_of};
 use crate::ensemble::{Ensemble, View};
 use crate::model::owner::OwnerRules;
-use crate::model::{Epoch, Zxid};
-use crate::replica::{Debt, Position, is_in_log};
+use crate::model::{Debt, Epoch, Zxid};
+use crate::replica::{Position, is_in_log};
 use crate::storage::{
     Dirs, Disk, Epochs, Lost, Progress, Recovered, StorageError, read_debt, recover, remove_if_there,
     write_debt,
@@ -37,11 +37,7 @@ pub fn open(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Opened, StorageError> {
     let epochs = Epochs::read(&**disk, &dirs.data)?;
-    let mut debt = match read_debt(&**disk, &dirs.data)? {
-        None => Debt::None,
-        Some(None) => Debt::Unknown,
-        Some(Some((epoch, zxid))) => Debt::AtLeast(Epoch(epoch), Zxid(zxid)),
-    };
+    let mut debt = read_debt(&**disk, &dirs.data)?;
     let mut state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
     // What a damaged end may have held is remembered before it is cut off.
     let mut remember = |found: &Recovered| {
@@ -49,21 +45,16 @@ pub fn open(
             None | Some(Lost::Nothing) => return Ok(()),
             Some(Lost::Unknown) => Debt::Unknown,
             Some(Lost::UpTo(zxid)) => {
-                let epoch = epochs.current.unwrap_or(0).max(zxid >> 32);
-                Debt::AtLeast(Epoch(epoch), Zxid(zxid))
+                Debt::AtLeast(epochs.current.unwrap_or_default().max(zxid.epoch()), zxid)
             }
         };
         debt = debt.and(lost);
-        match debt {
-            Debt::None => Ok(()),
-            Debt::Unknown => write_debt(&**disk, &dirs.data, None),
-            Debt::AtLeast(epoch, zxid) => write_debt(&**disk, &dirs.data, Some((epoch.0, zxid.0))),
-        }
+        write_debt(&**disk, &dirs.data, debt)
     };
     let found = recover(&**disk, dirs, &mut state, &mut remember, progress)?;
     let recent = state.take_recent();
     let mut db = state.into_database();
-    db.last_txn = db.last_txn.max(Zxid(found.last_zxid));
+    db.last_txn = db.last_txn.max(found.last_zxid);
     db.last_zxid = db.last_zxid.max(db.last_txn);
     let last = db.last_zxid;
     let is_empty = found.snapshot.is_none() && last == Zxid::ZERO;
@@ -74,11 +65,11 @@ pub fn open(
     }
     // A log holds a transaction of an epoch only behind that epoch's whole history. What a crash kept from being
     // written down is made up for.
-    let current = Epoch(epochs.current.unwrap_or(0)).max(last.epoch());
-    let accepted = Epoch(epochs.accepted.unwrap_or(0)).max(current);
+    let current = epochs.current.unwrap_or_default().max(last.epoch());
+    let accepted = epochs.accepted.unwrap_or_default().max(current);
     // A server that served alone has committed all it has; snapshots are written of what was committed.
     let served_alone = last.epoch() == Epoch(0);
-    let committed = if served_alone { last } else { Zxid(found.snapshot_zxid) };
+    let committed = if served_alone { last } else { found.snapshot_zxid };
     let position = Position { accepted, current, last, recent, debt, abstains, committed };
     Ok(Opened { db, found, position })
 }

@@ -35,7 +35,7 @@ impl Receiver {
         link: LinkId,
         zxid: Zxid,
     ) -> Result<Self, StorageError> {
-        let file = dirs.data.join(received_name(link.0, zxid.0));
+        let file = dirs.data.join(received_name(link, zxid));
         let writer = SnapshotWriter::create_received(disk, file)?;
         Ok(Self { zxid, loader: Some(Loader::new(owners)), writer: Some(writer), bytes: 0 })
     }
@@ -81,7 +81,7 @@ impl Receiver {
         input.advance(4 + SIGNATURE.len());
         let loader = self.loader.take().expect("looked at above");
         let writer = self.writer.take().expect("open until the end");
-        writer.finish(self.zxid.0, None)?;
+        writer.finish(self.zxid, None)?;
         Ok(Some(Box::new(Database::from_snapshot(loader, self.zxid))))
     }
 }

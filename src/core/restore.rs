@@ -85,10 +85,10 @@ impl Restore for RestoredDatabase {
         self.loader.as_ref().is_some_and(Loader::is_done)
     }
 
-    fn loaded(&mut self, zxid: i64, seal: &SnapshotSeal) {
+    fn loaded(&mut self, zxid: Zxid, seal: &SnapshotSeal) {
         let loader = self.loader.take().expect("reset() came first");
-        self.db = Some(Database::from_snapshot(loader, Zxid(zxid)));
-        self.shows = Zxid(seal.digest.map_or(zxid, |(zxid, _)| zxid));
+        self.db = Some(Database::from_snapshot(loader, zxid));
+        self.shows = seal.digest.map_or(zxid, |(zxid, _)| zxid);
     }
 
     fn replay(&mut self, body: Bytes) -> Result<(), String> {

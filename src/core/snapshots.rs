@@ -25,7 +25,7 @@ impl SnapshotJob {
     /// Of the tree as it is now.
     pub fn begin(db: &mut Database, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<Self, StorageError> {
         let (zxid, digest) = (db.last_txn, db.tree.digest());
-        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid.0)?;
+        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid)?;
         db.begin_snapshot();
         Ok(Self { writer, zxid, digest })
     }
@@ -51,7 +51,7 @@ impl SnapshotJob {
     }
 
     pub fn finish(self) -> Result<PathBuf, StorageError> {
-        self.writer.finish(self.zxid.0, Some(self.digest)).map(|(path, _)| path)
+        self.writer.finish(self.zxid, Some(self.digest)).map(|(path, _)| path)
     }
 }
 

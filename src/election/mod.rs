@@ -18,8 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What a server without a vote proposes.
 const NOBODY: i64 = i64::MIN;
 const NO_CANDIDATE: Candidate = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
-/// "My data is missing": such a vote counts for nobody.
-pub const NO_DATA: Zxid = Zxid(-1);
 /// Nobody proves that a round has come so far. Up to [`FAR_ROUND`] a vote takes this server along, as it must: another server
 /// may have looked for a leader very often. Beyond that, so many rounds at a time; and whoever is not there yet, as it has
 /// started anew, brings the others back. So no vote leads to where the rounds end, and none leaves a server behind for ever.
@@ -184,7 +182,7 @@ impl Search {
 
     fn own_vote(&self, view: &View) -> Candidate {
         if self.silent {
-            Candidate { zxid: NO_DATA, ..self.own }
+            Candidate { zxid: Zxid::NO_DATA, ..self.own }
         } else if self.old_only && !view.committed.is_voter(self.own.id) {
             NO_CANDIDATE
         } else {
@@ -246,7 +244,7 @@ impl Election {
         let nobody = ServerId(NOBODY);
         let own = match standing {
             Standing::Observer => NO_CANDIDATE,
-            Standing::Abstaining | Standing::AtLeast(..) => Candidate { zxid: NO_DATA, ..own },
+            Standing::Abstaining | Standing::AtLeast(..) => Candidate { zxid: Zxid::NO_DATA, ..own },
             Standing::Voter | Standing::New | Standing::Forgetful => own,
         };
         // A voter of the pending configuration alone may have most of all: then nobody else can lead.
@@ -319,7 +317,7 @@ impl Election {
 
     /// Whether others take notice of this server's vote. They do not where it has no data, or names nobody.
     fn offers_something(&self, view: &View) -> bool {
-        self.vote.zxid != NO_DATA && view.is_voter(self.vote.id)
+        self.vote.zxid != Zxid::NO_DATA && view.is_voter(self.vote.id)
     }
 
     /// Whether a server that looks for a leader has to be told this server's vote.
@@ -517,7 +515,7 @@ impl Election {
         if !search.may_win(heard.leader, view) {
             return;
         }
-        if heard.zxid == NO_DATA {
+        if heard.zxid == Zxid::NO_DATA {
             // What it voted for before does not count any more: it has lost its data since.
             search.received.remove(&from);
         }
@@ -525,7 +523,7 @@ impl Election {
         // By less the other one follows: if both moved, each into the other's round, they would never meet.
         let returns = self.round > FAR_ROUND && self.round - heard.round > MAX_ROUNDS_AHEAD;
         let behind = heard.round < self.round && offers && !returns;
-        if search.standing == Standing::Abstaining || heard.zxid == NO_DATA || behind {
+        if search.standing == Standing::Abstaining || heard.zxid == Zxid::NO_DATA || behind {
             return;
         }
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
@@ -645,7 +643,7 @@ impl Election {
 
     fn propose(&mut self, candidate: Candidate, view: &View, out: &mut Vec<Output>) {
         self.vote = candidate;
-        let counts = view.is_voter(self.me) && view.is_voter(candidate.id) && candidate.zxid != NO_DATA;
+        let counts = view.is_voter(self.me) && view.is_voter(candidate.id) && candidate.zxid != Zxid::NO_DATA;
         let search = self.search.as_mut().expect("proposals are made while looking");
         search.finalize_at = None;
         search.received.remove(&self.me);

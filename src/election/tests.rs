@@ -230,7 +230,7 @@ fn a_learner_whose_leader_goes_another_way_looks_again() {
     assert_eq!(overtaken(&out), []);
     // It lost its disk at that moment.
     let mut election = elected_3(&mut out);
-    let empty = Notification { zxid: NO_DATA, peer_epoch: Epoch(0), ..told(PeerState::Looking, 3) };
+    let empty = Notification { zxid: Zxid::NO_DATA, peer_epoch: Epoch(0), ..told(PeerState::Looking, 3) };
     election.on_notification(210, ServerId(3), &empty, &view, &mut out);
     election.on_tick(260, &view, &mut out);
     assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);

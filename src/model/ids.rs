@@ -8,6 +8,8 @@ pub struct Zxid(pub i64);
 
 impl Zxid {
     pub const ZERO: Zxid = Zxid(0);
+    /// "My data is missing": in a vote, and in ACKEPOCH. Such a voter counts for nobody, such a learner gets everything.
+    pub const NO_DATA: Zxid = Zxid(-1);
 
     pub fn new(epoch: Epoch, counter: u32) -> Self {
         Zxid((epoch.0 << 32) | i64::from(counter))

@@ -1,6 +1,7 @@
 //! The words every room shares: ids, zxids, error codes, paths, ACL bits, owners.
 
 mod accounts;
+mod debt;
 mod digest_algorithm;
 pub mod distinguished_name;
 mod error_code;
@@ -8,14 +9,17 @@ mod ids;
 mod op;
 pub mod owner;
 pub mod path;
+mod place;
 pub mod text;
 mod txn_mark;
 
 pub use accounts::Accounts;
+pub use debt::Debt;
 pub use digest_algorithm::DigestAlgorithm;
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
 pub use op::Op;
+pub use place::Place;
 pub use txn_mark::TxnMark;
 
 /// Permission bits of an ACL entry (`ZooDefs.Perms`). Unknown bits are stored and returned unchanged.

@@ -20,7 +20,7 @@ pub use status::{Mode, Standing, Status};
 use crate::election::{Election, ElectionConn, Links, Pace};
 use crate::ensemble::{Ensemble, PeerAddress, View};
 use crate::jute::records::Id;
-use crate::model::{ConnId, Epoch, ErrorCode, LinkId, ServerId, SessionId, Zxid, perms};
+use crate::model::{ConnId, Debt, Epoch, ErrorCode, LinkId, ServerId, SessionId, Zxid, perms};
 use crate::request::{Request, Rules, acl, write_event, write_reply};
 use crate::session::SessionIds;
 use crate::tree::{AclList, Applied, Database, WatchEvent};
@@ -38,7 +38,7 @@ use std::sync::Arc;
 use term::Between;
 
 pub use crate::zab::{
-    CloseWhy, ConfigFile, Debt, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LinkAction, Located, LogEntry,
+    CloseWhy, ConfigFile, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LinkAction, Located, LogEntry,
     LostWhy, Position, Strangers, is_in_log,
 };
 

@@ -6,11 +6,11 @@ use super::{
 };
 use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Overtaken, Standing};
 use crate::ensemble::{Ensemble, Member, PeerAddress};
-use crate::model::{Epoch, LinkId, ServerId, Zxid};
+use crate::model::{Debt, Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::FromLearner;
-use crate::zab::{DESIGNATED, Debt, Foreign, LostWhy, MAX_EPOCHS_AHEAD, Next, Tree};
+use crate::zab::{DESIGNATED, Foreign, LostWhy, MAX_EPOCHS_AHEAD, Next, Tree};
 use std::collections::BTreeMap;
 
 /// Learners that may wait for this server to be elected, at the most.

@@ -577,7 +577,7 @@ fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
         current: Epoch(0),
         last: Zxid::ZERO,
         recent: Vec::new(),
-        debt: crate::zab::Debt::None,
+        debt: crate::model::Debt::None,
         abstains: false,
     };
     let now = Now { mono_ms: 1000, wall_ms: 0 };

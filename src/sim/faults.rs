@@ -5,8 +5,8 @@ use super::network::Port;
 use super::world::World;
 use super::{DiskFaults, Random, SimDisk};
 use crate::ensemble::{Ensemble, Role};
-use crate::model::ServerId;
-use crate::replica::{Debt, Mode, Replica};
+use crate::model::{Debt, ServerId};
+use crate::replica::{Mode, Replica};
 use crate::storage::Disk;
 use std::path::Path;
 

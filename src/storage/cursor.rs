@@ -4,29 +4,19 @@ use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::record::follows;
 use super::{Dirs, Disk, StorageError};
+use crate::model::{Place, Zxid};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Where a zxid stands in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// It is there, or opens an epoch within what is there.
-    Within,
-    /// It is not; the transaction before it is this one.
-    Behind(i64),
-    /// The log does not reach back so far.
-    Unknown,
-}
 
 /// Reads records in order, over the borders of files.
 pub struct LogCursor {
     disk: Arc<dyn Disk>,
     /// Files that come next, the nearest last.
-    files: Vec<(i64, PathBuf)>,
+    files: Vec<(Zxid, PathBuf)>,
     reader: Option<LogReader>,
     /// The last record that was passed.
-    last: i64,
+    last: Option<Zxid>,
     /// Its body, where it was sought.
     sought: Option<Bytes>,
     doubt: Option<Doubt>,
@@ -39,7 +29,7 @@ pub struct LogCursor {
 
 impl LogCursor {
     /// Goes to the place behind `zxid`, and tells what is there.
-    pub fn seek(disk: Arc<dyn Disk>, dirs: &Dirs, zxid: i64) -> Result<(Self, Place), StorageError> {
+    pub fn seek(disk: Arc<dyn Disk>, dirs: &Dirs, zxid: Zxid) -> Result<(Self, Place), StorageError> {
         let logs = files(&*disk, &dirs.log, log_zxid)?;
         let first = logs.iter().rposition(|(start, _)| *start <= zxid).unwrap_or(0);
         let shown = Shown::new(&files(&*disk, &dirs.data, snapshot_zxid)?);
@@ -48,7 +38,7 @@ impl LogCursor {
             disk,
             files,
             reader: None,
-            last: i64::MIN,
+            last: None,
             sought: None,
             doubt: None,
             shown,
@@ -58,11 +48,11 @@ impl LogCursor {
         let place = loop {
             match cursor.read()? {
                 Some(record) if record.zxid < zxid => {
-                    cursor.last = record.zxid;
+                    cursor.last = Some(record.zxid);
                     cursor.sought = Some(record.body);
                 }
                 Some(record) if record.zxid == zxid => {
-                    cursor.last = zxid;
+                    cursor.last = Some(zxid);
                     cursor.sought = Some(record.body);
                     break Place::Within;
                 }
@@ -76,19 +66,18 @@ impl LogCursor {
     }
 
     /// Where `zxid` stands, which is no record's: those before it were passed, the one ahead is behind it.
-    fn place_before(&mut self, zxid: i64) -> Place {
+    fn place_before(&mut self, zxid: Zxid) -> Place {
         let next = self.ahead.as_ref().map(|record| record.zxid);
         let goes_on = next.is_none_or(|next| follows(zxid, next));
-        let next = next.unwrap_or(i64::MAX);
         if self.shown.has(zxid) && goes_on && !self.shown.is_between(zxid, next) {
-            (self.last, self.sought) = (zxid, None);
+            (self.last, self.sought) = (Some(zxid), None);
             return Place::Within;
         }
         match self.last {
-            i64::MIN => Place::Unknown,
-            before if self.shown.is_between(before, next) => Place::Unknown,
-            _ if zxid as u32 == 0 => Place::Within,
-            before => Place::Behind(before),
+            None => Place::Older,
+            Some(before) if self.shown.is_between(before, next) => Place::Older,
+            Some(_) if zxid.counter() == 0 => Place::Within,
+            Some(before) => Place::Behind(before),
         }
     }
 
@@ -104,16 +93,17 @@ impl LogCursor {
                 },
             };
             // A Java server of 3.9 repeats the last zxid for a request that did not decode.
-            if record.zxid <= self.last {
+            let zxid = record.zxid;
+            if Some(zxid) <= self.last {
                 continue;
             }
-            let is_next = follows(self.last, record.zxid) && !self.shown.is_between(self.last, record.zxid);
-            if self.last != i64::MIN && !is_next {
+            let is_gap = |last| !follows(last, zxid) || self.shown.is_between(last, Some(zxid));
+            if let Some(last) = self.last.filter(|last| is_gap(*last)) {
                 let path = self.reader.as_ref().map(|reader| reader.path().to_path_buf()).unwrap_or_default();
-                let what = format!("transaction {:#x} follows {:#x}", record.zxid, self.last);
+                let what = format!("transaction {zxid} follows {last}");
                 return Err(StorageError::damaged(&path, record.offset, what));
             }
-            self.last = record.zxid;
+            self.last = Some(zxid);
             return Ok(Some(record));
         }
     }
@@ -143,11 +133,6 @@ impl LogCursor {
         self.sought.as_deref()
     }
 
-    /// The last zxid that was passed.
-    pub fn last(&self) -> i64 {
-        self.last
-    }
-
     /// Bytes that were read.
     pub fn bytes_read(&self) -> u64 {
         self.bytes
@@ -164,7 +149,7 @@ impl LogCursor {
 }
 
 /// Snapshot files, the newest first, with their zxids.
-pub fn newest_snapshots(disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<(i64, PathBuf)>, StorageError> {
+pub fn newest_snapshots(disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<(Zxid, PathBuf)>, StorageError> {
     let mut found = files(disk, &dirs.data, snapshot_zxid)?;
     found.reverse();
     Ok(found)

@@ -3,45 +3,44 @@
 
 use super::small_file::write_whole;
 use super::{Disk, StorageError};
+use crate::model::{Debt, Epoch, Zxid};
 use std::path::Path;
 
 const NAME: &str = "zabra.debt";
 
-/// None without a file; otherwise an epoch and a zxid, or `Some(None)` for "unknown".
-pub fn read_debt(disk: &dyn Disk, dir: &Path) -> Result<Option<Option<(i64, i64)>>, StorageError> {
+/// Without a file there is none. An error if the file says neither "unknown" nor an epoch and a zxid.
+pub fn read_debt(disk: &dyn Disk, dir: &Path) -> Result<Debt, StorageError> {
     let path = dir.join(NAME);
     let names = disk.list(dir).map_err(StorageError::io("list", dir))?;
     if !names.iter().any(|(name, _)| name == NAME) {
-        return Ok(None);
+        return Ok(Debt::None);
     }
     let mut file = disk.open(&path).map_err(StorageError::io("open", &path))?;
     let mut text = [0; 64];
     let len = file.read_at(0, &mut text).map_err(StorageError::io("read", &path))?;
     let text = String::from_utf8_lossy(&text[..len]).into_owned();
     if text.trim() == "unknown" {
-        return Ok(Some(None));
+        return Ok(Debt::Unknown);
     }
     let known = text.trim().split_once(' ').and_then(|(epoch, zxid)| {
         let zxid = i64::from_str_radix(zxid.strip_prefix("0x")?, 16).ok()?;
-        Some((epoch.parse().ok()?, zxid))
+        Some(Debt::AtLeast(Epoch(epoch.parse().ok()?), Zxid(zxid)))
     });
     match known {
-        Some(known) => Ok(Some(Some(known))),
+        Some(known) => Ok(known),
         None => Err(StorageError::damaged(&path, 0, format!("no epoch and zxid: {text:?}"))),
     }
 }
 
-/// `None` stands for "unknown".
-pub fn write_debt(disk: &dyn Disk, dir: &Path, debt: Option<(i64, i64)>) -> Result<(), StorageError> {
-    let text = match debt {
-        Some((epoch, zxid)) => format!("{epoch} {zxid:#x}\n"),
-        None => "unknown\n".into(),
-    };
-    write_whole(disk, &dir.join(NAME), text.as_bytes())
-}
-
-pub fn remove_debt(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+/// Puts the file in the place of an older one, or takes it away where there is no debt. Durable, either way.
+pub fn write_debt(disk: &dyn Disk, dir: &Path, debt: Debt) -> Result<(), StorageError> {
     let path = dir.join(NAME);
-    disk.remove(&path).map_err(StorageError::io("remove", &path))?;
-    disk.sync_dir(dir).map_err(StorageError::io("sync", dir))
+    match debt {
+        Debt::None => {
+            disk.remove(&path).map_err(StorageError::io("remove", &path))?;
+            disk.sync_dir(dir).map_err(StorageError::io("sync", dir))
+        }
+        Debt::Unknown => write_whole(disk, &path, b"unknown\n"),
+        Debt::AtLeast(epoch, zxid) => write_whole(disk, &path, format!("{epoch} {zxid}\n").as_bytes()),
+    }
 }

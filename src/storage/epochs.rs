@@ -2,13 +2,14 @@
 
 use super::small_file::write_whole;
 use super::{Disk, StorageError};
+use crate::model::Epoch;
 use std::path::Path;
 
 /// What the files say; a missing one is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epochs {
-    pub accepted: Option<i64>,
-    pub current: Option<i64>,
+    pub accepted: Option<Epoch>,
+    pub current: Option<Epoch>,
 }
 
 const ACCEPTED: &str = "acceptedEpoch";
@@ -19,16 +20,16 @@ impl Epochs {
         Ok(Self { accepted: read(disk, dir, ACCEPTED)?, current: read(disk, dir, CURRENT)? })
     }
 
-    pub fn write_accepted(disk: &dyn Disk, dir: &Path, epoch: i64) -> Result<(), StorageError> {
+    pub fn write_accepted(disk: &dyn Disk, dir: &Path, epoch: Epoch) -> Result<(), StorageError> {
         write(disk, dir, ACCEPTED, epoch)
     }
 
-    pub fn write_current(disk: &dyn Disk, dir: &Path, epoch: i64) -> Result<(), StorageError> {
+    pub fn write_current(disk: &dyn Disk, dir: &Path, epoch: Epoch) -> Result<(), StorageError> {
         write(disk, dir, CURRENT, epoch)
     }
 }
 
-fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<i64>, StorageError> {
+fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<Epoch>, StorageError> {
     let path = dir.join(name);
     let there = disk.list(dir).map_err(StorageError::io("list", dir))?.iter().any(|(found, _)| found == name);
     if !there {
@@ -40,12 +41,11 @@ fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<i64>, StorageE
     let text = String::from_utf8_lossy(&text[..len]).into_owned();
     let line = text.lines().next().unwrap_or_default().trim();
     match line.parse::<i64>() {
-        // An epoch is the high half of a zxid.
-        Ok(epoch) if (0..=i64::from(i32::MAX)).contains(&epoch) => Ok(Some(epoch)),
+        Ok(epoch) if (0..=Epoch::LAST.0).contains(&epoch) => Ok(Some(Epoch(epoch))),
         _ => Err(StorageError::damaged(&path, 0, format!("not an epoch: {line:?}"))),
     }
 }
 
-fn write(disk: &dyn Disk, dir: &Path, name: &str, epoch: i64) -> Result<(), StorageError> {
+fn write(disk: &dyn Disk, dir: &Path, name: &str, epoch: Epoch) -> Result<(), StorageError> {
     write_whole(disk, &dir.join(name), epoch.to_string().as_bytes())
 }

@@ -10,6 +10,7 @@ use super::log_reader::LogReader;
 use super::names::{ENTERING, INSTALLING, STAGED, files, log_zxid, snapshot_zxid};
 use super::small_file::rename;
 use super::{Dirs, Disk, StorageError, snapshot_name};
+use crate::model::Zxid;
 use std::path::{Path, PathBuf};
 
 /// What became of a log that was to be cut.
@@ -22,14 +23,14 @@ pub enum Cut {
 }
 
 /// Cuts the log behind `to`, and takes away snapshots that show more. `last` is the log's last transaction.
-pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: i64, last: i64) -> Result<Cut, StorageError> {
+pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: Zxid, last: Zxid) -> Result<Cut, StorageError> {
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     if !snapshots.iter().any(|(zxid, _)| *zxid <= to) {
         return Ok(Cut::Unmendable);
     }
     // Snapshots first: with the log still whole, what a crash leaves is what was there before. Then the log from its
     // end, so that it never has a hole.
-    let newer = |(zxid, path): &(i64, PathBuf)| (*zxid > to).then(|| path.clone());
+    let newer = |(zxid, path): &(Zxid, PathBuf)| (*zxid > to).then(|| path.clone());
     let newer_snapshots: Vec<PathBuf> = snapshots.iter().rev().filter_map(newer).collect();
     let logs = files(disk, &dirs.log, log_zxid)?;
     let newer_logs: Vec<PathBuf> = logs.iter().rev().filter_map(newer).collect();
@@ -52,7 +53,7 @@ pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: i64, last: i64) -> Result<Cut,
 }
 
 /// Where the first record behind `to` begins in a log, and its zxid.
-fn first_behind(disk: &dyn Disk, log: &Path, to: i64) -> Result<Option<(u64, i64)>, StorageError> {
+fn first_behind(disk: &dyn Disk, log: &Path, to: Zxid) -> Result<Option<(u64, Zxid)>, StorageError> {
     let mut log = LogReader::open_growing(disk, log)?;
     while let Some(record) = log.next()? {
         if record.zxid > to {
@@ -63,7 +64,7 @@ fn first_behind(disk: &dyn Disk, log: &Path, to: i64) -> Result<Option<(u64, i64
 }
 
 /// Keeps the snapshot `received` beside everything else, as that behind which the leader's log comes.
-pub fn stage(disk: &dyn Disk, dirs: &Dirs, received: &Path, zxid: i64) -> Result<(), StorageError> {
+pub fn stage(disk: &dyn Disk, dirs: &Dirs, received: &Path, zxid: Zxid) -> Result<(), StorageError> {
     unstage(disk, dirs)?;
     rename(disk, received, &dirs.data.join(format!("{STAGED}{}", snapshot_name(zxid))))
 }
@@ -121,7 +122,7 @@ fn marked(
     disk: &dyn Disk,
     dir: &Path,
     mark: &str,
-    zxid_of: fn(&str) -> Option<i64>,
+    zxid_of: fn(&str) -> Option<Zxid>,
 ) -> Result<Vec<String>, StorageError> {
     let names = disk.list(dir).map_err(StorageError::io("list", dir))?;
     let own = names.iter().filter_map(|(name, _)| name.strip_prefix(mark));
@@ -145,11 +146,11 @@ fn clear(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, Stora
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     let last_of_log = match logs.last() {
         Some((_, newest)) => last_of(disk, newest)?,
-        None => 0,
+        None => Zxid::ZERO,
     };
-    let last = snapshots.last().map_or(0, |(zxid, _)| *zxid).max(last_of_log);
+    let last = snapshots.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid).max(last_of_log);
     let all = logs.iter().rev().chain(snapshots.iter().rev()).map(|(_, path)| path);
-    if last == 0 || !keep {
+    if last == Zxid::ZERO || !keep {
         let (logs, snapshots) = (logs.iter().rev(), snapshots.iter().rev());
         remove(disk, &dirs.log, logs.map(|(_, path)| path.clone()).collect())?;
         remove(disk, &dirs.data, snapshots.map(|(_, path)| path.clone()).collect())?;
@@ -161,8 +162,8 @@ fn clear(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, Stora
 }
 
 /// The last transaction of a log, or what it was made for.
-fn last_of(disk: &dyn Disk, log: &Path) -> Result<i64, StorageError> {
-    let mut last = log.file_name().and_then(|name| log_zxid(&name.to_string_lossy())).unwrap_or(0);
+fn last_of(disk: &dyn Disk, log: &Path) -> Result<Zxid, StorageError> {
+    let mut last = log.file_name().and_then(|name| log_zxid(&name.to_string_lossy())).unwrap_or(Zxid::ZERO);
     let mut records = LogReader::open_growing(disk, log)?;
     while let Some(record) = records.next()? {
         last = record.zxid;

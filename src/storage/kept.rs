@@ -7,6 +7,7 @@ use super::names::log_name;
 use super::record::HEADER_LEN;
 use super::small_file::{dir_of, write_whole};
 use super::{Dirs, Disk, Epochs, StorageError};
+use crate::model::Zxid;
 use std::path::{Path, PathBuf};
 
 const KEPT: &str = "kept.";
@@ -21,7 +22,7 @@ pub struct Kept {
     pub dirs: Vec<PathBuf>,
     pub files: usize,
     /// The last transaction that this server had.
-    pub last: i64,
+    pub last: Zxid,
 }
 
 impl std::fmt::Display for Kept {
@@ -30,7 +31,7 @@ impl std::fmt::Display for Kept {
         let page = self.dirs[0].join(PAGE);
         write!(
             f,
-            "the leader's history took the place of this server's. What this server had up to transaction {:#x} is kept \
+            "the leader's history took the place of this server's. What this server had up to transaction {} is kept \
              ({} files) in {}; {} says how to go back to it",
             self.last,
             self.files,
@@ -46,7 +47,7 @@ pub(super) enum Part {
     /// They are a history of their own.
     Whole,
     /// They are what came after this transaction.
-    After(i64),
+    After(Zxid),
 }
 
 /// Fills one directory.
@@ -94,7 +95,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Durably copies a log's records from this offset on, the first of which is `zxid`, to a log of their own.
-    pub fn copy_tail(&mut self, log: &Path, offset: u64, zxid: i64) -> Result<(), StorageError> {
+    pub fn copy_tail(&mut self, log: &Path, offset: u64, zxid: Zxid) -> Result<(), StorageError> {
         let mut records = LogReader::open_growing(self.disk, log)?;
         while records.next()?.is_some() {}
         let end = records.position();
@@ -120,7 +121,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Everything is there: the page tells about it. `last` is the last transaction that this server had.
-    pub fn finish(self, part: Part, last: i64) -> Result<Kept, StorageError> {
+    pub fn finish(self, part: Part, last: Zxid) -> Result<Kept, StorageError> {
         let dirs = places(self.dirs, self.number);
         let home = self.dirs.data.display();
         if let Part::Whole = part {
@@ -134,7 +135,7 @@ impl<'a> Keeper<'a> {
         }
         let what = match part {
             Part::Whole => format!(
-                "These files are the whole history that this server had, up to transaction {last:#x}, before its leader's took \
+                "These files are the whole history that this server had, up to transaction {last}, before its leader's took \
                  its place.\nThe leader may not have all of it.\n\n\
                  To read it: zabra log log.*\n\n\
                  To go back to it, and give up what the ensemble has written since:\n\
@@ -144,11 +145,11 @@ impl<'a> Keeper<'a> {
                  4. Start all servers. The empty ones take this server's history.\n"
             ),
             Part::After(to) => format!(
-                "These files are what this server had after transaction {to:#x}, up to {last:#x}. Its leader did not have it, \
+                "These files are what this server had after transaction {to}, up to {last}. Its leader did not have it, \
                  which is usual for what was never acknowledged to a client.\n\n\
                  To read it: zabra log log.*\n\n\
                  To go back to it, and give up what the ensemble has written since, where nothing was written to {home} \
-                 after transaction {to:#x}:\n\
+                 after transaction {to}:\n\
                  1. Stop all servers.\n\
                  2. Here, move the files of this directory (not this page) to {home}.\n\
                  3. On all other servers, move the directory version-2 out of dataDir and dataLogDir.\n\

@@ -4,6 +4,7 @@ use super::record::{
     END_OF_RECORD, FINISHED_PADDING, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, MIN_BODY, is_header, zxid_of,
 };
 use super::{Disk, ReadFile, StorageError};
+use crate::model::Zxid;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ const ZEROS: u64 = 4;
 pub struct LogRecord {
     pub offset: u64,
     pub checksum: u32,
-    pub zxid: i64,
+    pub zxid: Zxid,
     /// Header, record, digest.
     pub body: Bytes,
 }
@@ -41,7 +42,7 @@ pub enum Lost {
     /// Nothing: a part of it was never written, as the zeros of the allocated file show, so its sync never came back.
     Nothing,
     /// It is all there, and wrong: the disk changed it, or the write was cut within a sector. It names this zxid.
-    UpTo(i64),
+    UpTo(Zxid),
     /// The same, and it names nothing that could follow.
     Unknown,
 }
@@ -51,14 +52,15 @@ pub enum Lost {
 #[derive(Debug)]
 pub(super) struct Doubt {
     damage: StorageError,
-    missing: i64,
+    /// None where nothing stands before it: then nothing proves that this was the end.
+    missing: Option<Zxid>,
 }
 
 impl Doubt {
     /// `next`: the first transaction behind the file, where there is one.
-    pub fn settle(doubt: &mut Option<Self>, next: i64) -> Result<(), StorageError> {
+    pub fn settle(doubt: &mut Option<Self>, next: Zxid) -> Result<(), StorageError> {
         match doubt.take() {
-            Some(Self { damage, missing }) if next != missing => Err(damage),
+            Some(Self { damage, missing }) if Some(next) != missing => Err(damage),
             _ => Ok(()),
         }
     }
@@ -71,7 +73,8 @@ pub struct LogReader {
     buf: Vec<u8>,
     buf_at: u64,
     position: u64,
-    last_zxid: i64,
+    /// The largest one so far.
+    last_zxid: Option<Zxid>,
     end: Option<LogEnd>,
     /// The file is still being written: what is no record yet is its end.
     growing: bool,
@@ -81,10 +84,9 @@ impl LogReader {
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
         let file = disk.open(path).map_err(StorageError::io("open", path))?;
         let len = file.len();
-        let last_zxid = i64::MIN;
         let path = path.to_path_buf();
         let (buf, buf_at, position) = (Vec::new(), 0, 0);
-        Ok(Self { file, path, len, buf, buf_at, position, last_zxid, end: None, growing: false })
+        Ok(Self { file, path, len, buf, buf_at, position, last_zxid: None, end: None, growing: false })
     }
 
     /// For a log that may still be written: it ends where the next record is not there as a whole.
@@ -102,12 +104,12 @@ impl LogReader {
     }
 
     /// Whether this end leaves a doubt, where `last` is the last transaction up to here and another file follows.
-    pub(super) fn doubt(&self, last: i64) -> Option<Doubt> {
+    pub(super) fn doubt(&self, last: Option<Zxid>) -> Option<Doubt> {
         match &self.end {
             Some(LogEnd::Torn { offset, what, lost }) if *lost != Lost::Nothing => {
                 let what = format!("{what}, and a later log follows");
                 let damage = StorageError::damaged(&self.path, *offset, what);
-                Some(Doubt { damage, missing: last.saturating_add(1) })
+                Some(Doubt { damage, missing: last.map(|last| Zxid(last.0.saturating_add(1))) })
             }
             _ => None,
         }
@@ -160,7 +162,7 @@ impl LogReader {
         };
         match self.record_at(at, &head)? {
             Ok(record) => {
-                self.last_zxid = self.last_zxid.max(record.zxid);
+                self.last_zxid = self.last_zxid.max(Some(record.zxid));
                 self.position = at + FRAME_LEN + record.body.len() as u64 + 1;
                 Ok(Some(record))
             }
@@ -326,11 +328,11 @@ impl LogReader {
     /// The zxid in the header of a record that is wrong elsewhere. Only the next one of the epoch can be believed: another
     /// that might follow, the first of a later epoch, may be what is wrong.
     fn named_at(&mut self, offset: u64) -> Result<Lost, StorageError> {
-        let last = self.last_zxid;
+        let next = self.last_zxid.and_then(|last| last.0.checked_add(1)).map(Zxid);
         let head = self.bytes(offset + FRAME_LEN, MIN_BODY)?;
         Ok(match zxid_of(head) {
-            Some(zxid) if last != i64::MIN && Some(zxid) == last.checked_add(1) => Lost::UpTo(zxid),
-            _ => Lost::Unknown,
+            Some(zxid) if Some(zxid) == next => Lost::UpTo(zxid),
+            Some(_) | None => Lost::Unknown,
         })
     }
 
@@ -379,7 +381,7 @@ impl LogReader {
         }
         let before = self.last_zxid;
         let header = self.bytes(at + FRAME_LEN, MIN_BODY)?;
-        let is_later = zxid_of(header).is_some_and(|zxid| zxid > before);
+        let is_later = zxid_of(header).is_some_and(|zxid| Some(zxid) > before);
         // Types of transactions are small numbers.
         let op = header.get(28..32).map(|op| i32::from_be_bytes(op.try_into().expect("4 bytes")));
         if !is_later || !op.is_some_and(|op| (-128..128).contains(&op)) {

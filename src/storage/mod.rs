@@ -22,8 +22,8 @@ mod snapshot_writer;
 mod tests;
 mod txn_log;
 
-pub use cursor::{LogCursor, Place, newest_snapshots};
-pub use debt::{read_debt, remove_debt, write_debt};
+pub use cursor::{LogCursor, newest_snapshots};
+pub use debt::{read_debt, write_debt};
 pub use disk::{Disk, ReadFile, SegmentFile, WriteFile};
 pub use epochs::Epochs;
 pub use install::{Cut, install, stage, truncate, unstage, wipe};

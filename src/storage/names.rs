@@ -1,6 +1,7 @@
 //! Names of files and directories, and the marks before them.
 
 use super::{Disk, StorageError};
+use crate::model::{LinkId, Zxid};
 use std::path::{Path, PathBuf};
 
 /// Where a server's files are: the `version-2` directories.
@@ -28,40 +29,40 @@ pub(super) const INSTALLING: &str = "install.";
 /// Likewise: nothing else is left, and the staged logs get their own names. Then the snapshot does.
 pub(super) const ENTERING: &str = "enter.";
 
-pub fn log_name(zxid: i64) -> String {
-    format!("log.{zxid:x}")
+pub fn log_name(zxid: Zxid) -> String {
+    format!("log.{:x}", zxid.0)
 }
 
-pub fn snapshot_name(zxid: i64) -> String {
-    format!("snapshot.{zxid:x}")
+pub fn snapshot_name(zxid: Zxid) -> String {
+    format!("snapshot.{:x}", zxid.0)
 }
 
 /// The name of a snapshot that arrives over a link. A start removes it.
-pub fn received_name(link: u64, zxid: i64) -> String {
-    format!("{TEMPORARY}received.{link}.{}", snapshot_name(zxid))
+pub fn received_name(link: LinkId, zxid: Zxid) -> String {
+    format!("{TEMPORARY}received.{}.{}", link.0, snapshot_name(zxid))
 }
 
 /// The zxid in `log.<hex>`.
-pub(super) fn log_zxid(name: &str) -> Option<i64> {
+pub(super) fn log_zxid(name: &str) -> Option<Zxid> {
     hex(name.strip_prefix("log.")?)
 }
 
 /// The zxid in `snapshot.<hex>`, `snapshot.<hex>.gz` or `.snappy`.
-pub(super) fn snapshot_zxid(name: &str) -> Option<i64> {
+pub(super) fn snapshot_zxid(name: &str) -> Option<Zxid> {
     let rest = name.strip_prefix("snapshot.")?;
     hex(rest.strip_suffix(".gz").or_else(|| rest.strip_suffix(".snappy")).unwrap_or(rest))
 }
 
-fn hex(text: &str) -> Option<i64> {
-    if text.starts_with(['+', '-']) { None } else { i64::from_str_radix(text, 16).ok() }
+fn hex(text: &str) -> Option<Zxid> {
+    if text.starts_with(['+', '-']) { None } else { i64::from_str_radix(text, 16).ok().map(Zxid) }
 }
 
 /// The files of one kind, by rising zxid.
 pub(super) fn files(
     disk: &dyn Disk,
     dir: &Path,
-    zxid_of: fn(&str) -> Option<i64>,
-) -> Result<Vec<(i64, PathBuf)>, StorageError> {
+    zxid_of: fn(&str) -> Option<Zxid>,
+) -> Result<Vec<(Zxid, PathBuf)>, StorageError> {
     let names = disk.list(dir).map_err(StorageError::io("list", dir))?;
     let mut found: Vec<_> =
         names.into_iter().filter_map(|(name, _)| Some((zxid_of(&name)?, dir.join(name)))).collect();
@@ -71,29 +72,30 @@ pub(super) fn files(
 
 /// What the names of snapshots say: that a history went through there, whatever the logs hold.
 #[derive(Debug)]
-pub(super) struct Shown(Vec<i64>);
+pub(super) struct Shown(Vec<Zxid>);
 
 impl Shown {
-    pub fn new(snapshots: &[(i64, PathBuf)]) -> Self {
+    pub fn new(snapshots: &[(Zxid, PathBuf)]) -> Self {
         Self(snapshots.iter().map(|(zxid, _)| *zxid).collect())
     }
 
-    pub fn has(&self, zxid: i64) -> bool {
+    pub fn has(&self, zxid: Zxid) -> bool {
         self.0.contains(&zxid)
     }
 
-    fn between(&self, last: i64, next: i64) -> impl Iterator<Item = i64> {
-        self.0.iter().copied().filter(move |zxid| last < *zxid && *zxid < next)
+    fn between(&self, last: Zxid, next: Option<Zxid>) -> impl Iterator<Item = Zxid> {
+        let is_before = move |zxid| next.is_none_or(|next| zxid < next);
+        self.0.iter().copied().filter(move |zxid| last < *zxid && is_before(*zxid))
     }
 
-    /// Whether a history went on between these two.
-    pub fn is_between(&self, last: i64, next: i64) -> bool {
+    /// Whether a history went on between these two; behind the first one, where there is no second.
+    pub fn is_between(&self, last: Zxid, next: Option<Zxid>) -> bool {
         self.between(last, next).next().is_some()
     }
 
     /// Whether there was a transaction between these two, for sure. A Java server names snapshots by what opens an epoch
     /// too, which is none.
-    pub fn proves_one_between(&self, last: i64, next: i64) -> bool {
-        self.between(last, next).any(|zxid| zxid as u32 != 0)
+    pub fn proves_one_between(&self, last: Zxid, next: Zxid) -> bool {
+        self.between(last, Some(next)).any(|zxid| zxid.counter() != 0)
     }
 }

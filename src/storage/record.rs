@@ -1,5 +1,7 @@
 //! How a log file is laid out: header, records, padding; and which record may follow which (`FileTxnLog`).
 
+use crate::model::Zxid;
+
 pub(super) const MAGIC: [u8; 4] = *b"ZKLG";
 pub(super) const VERSION: i32 = 2;
 pub(super) const HEADER_LEN: u64 = 16;
@@ -32,8 +34,8 @@ pub(super) fn is_finished_len(len: u64) -> bool {
 }
 
 /// Reads the fixed part of a body: its zxid.
-pub(super) fn zxid_of(body: &[u8]) -> Option<i64> {
-    Some(i64::from_be_bytes(body.get(12..20)?.try_into().ok()?))
+pub(super) fn zxid_of(body: &[u8]) -> Option<Zxid> {
+    Some(Zxid(i64::from_be_bytes(body.get(12..20)?.try_into().ok()?)))
 }
 
 pub(super) fn is_header(bytes: &[u8]) -> bool {
@@ -47,7 +49,7 @@ pub(super) fn is_error(body: &[u8]) -> bool {
 
 /// Whether a transaction may come right behind another: the next of its epoch, or the first of a later one. A new
 /// server's history begins with epoch 0 (alone) or 1.
-pub(super) fn follows(last: i64, zxid: i64) -> bool {
-    let opens_epoch = zxid >> 32 > last >> 32 && zxid as u32 <= 1;
-    Some(zxid) == last.checked_add(1) || opens_epoch
+pub(super) fn follows(last: Zxid, zxid: Zxid) -> bool {
+    let opens_epoch = zxid.epoch() > last.epoch() && zxid.counter() <= 1;
+    Some(zxid.0) == last.0.checked_add(1) || opens_epoch
 }

@@ -12,6 +12,7 @@ use super::record::{HEADER_LEN, finished_len, follows, is_error, is_finished_len
 use super::small_file::dir_of;
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
 use super::{Dirs, Disk, RECORD_FRAME, StorageError};
+use crate::model::{Epoch, Zxid};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ pub trait Restore {
     /// The body's end marker was taken.
     fn is_fed(&self) -> bool;
     /// The seals are right: the state is that of `zxid` (or fuzzily newer, from a Java server).
-    fn loaded(&mut self, zxid: i64, seal: &SnapshotSeal);
+    fn loaded(&mut self, zxid: Zxid, seal: &SnapshotSeal);
     /// Applies one transaction, which the state may hold already in part.
     fn replay(&mut self, body: Bytes) -> Result<(), String>;
 }
@@ -74,10 +75,10 @@ impl std::fmt::Display for Note {
 
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
-    pub last_zxid: i64,
+    pub last_zxid: Zxid,
     pub snapshot: Option<PathBuf>,
-    /// 0 without one.
-    pub snapshot_zxid: i64,
+    /// [`Zxid::ZERO`] without one.
+    pub snapshot_zxid: Zxid,
     /// Transactions behind the snapshot, their bytes, and the logs that hold them.
     pub txns: u64,
     pub bytes: u64,
@@ -129,7 +130,7 @@ pub fn reread(disk: &dyn Disk, dirs: &Dirs, state: &mut dyn Restore) -> Result<R
     }
 }
 
-type Files = Vec<(i64, PathBuf)>;
+type Files = Vec<(Zxid, PathBuf)>;
 
 fn read<'a>(
     disk: &'a dyn Disk,
@@ -149,7 +150,7 @@ fn read<'a>(
         doubt: None,
         shown: Shown::new(&snapshots),
         proven: None,
-        previous: i64::MIN,
+        previous: None,
     };
     let logs = files(disk, &dirs.log, log_zxid)?;
     recovery.load_newest(&snapshots)?;
@@ -173,13 +174,13 @@ struct Recovery<'a> {
     doubt: Option<Doubt>,
     shown: Shown,
     /// The largest zxid that the name of a damaged snapshot proves, and that snapshot.
-    proven: Option<(i64, PathBuf)>,
+    proven: Option<(Zxid, PathBuf)>,
     /// The last zxid read from a log.
-    previous: i64,
+    previous: Option<Zxid>,
 }
 
 impl Recovery<'_> {
-    fn load_newest(&mut self, snapshots: &[(i64, PathBuf)]) -> Result<(), StorageError> {
+    fn load_newest(&mut self, snapshots: &[(Zxid, PathBuf)]) -> Result<(), StorageError> {
         for (zxid, path) in snapshots.iter().rev() {
             self.state.reset();
             match self.load(*zxid, path) {
@@ -200,7 +201,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn load(&mut self, zxid: i64, path: &Path) -> Result<(), StorageError> {
+    fn load(&mut self, zxid: Zxid, path: &Path) -> Result<(), StorageError> {
         let mut reader = SnapshotReader::open(self.disk, path)?;
         let total = reader.file_len();
         let mut told = 0;
@@ -229,8 +230,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn replay_all(&mut self, logs: &[(i64, PathBuf)], had_snapshots: bool) -> Result<(), StorageError> {
-        let next = self.found.last_zxid.saturating_add(1);
+    fn replay_all(&mut self, logs: &[(Zxid, PathBuf)], had_snapshots: bool) -> Result<(), StorageError> {
+        let next = Zxid(self.found.last_zxid.0.saturating_add(1));
         let first = logs.iter().rposition(|(zxid, _)| *zxid <= next).unwrap_or(0);
         self.unread = logs[..first].iter().map(|(_, path)| path.clone()).collect();
         for (at, (_, path)) in logs.iter().enumerate().skip(first) {
@@ -246,13 +247,13 @@ impl Recovery<'_> {
         let before = self.found.txns;
         while let Some(record) = log.next()? {
             // A Java server of 3.9 repeats the last zxid for a request that did not decode.
-            let previous = self.previous;
-            let repeated = record.zxid == previous && is_error(&record.body);
-            if record.zxid <= previous && !repeated {
-                let what = format!("transaction {:#x} follows {previous:#x}", record.zxid);
+            let zxid = record.zxid;
+            let goes_back = |previous| zxid < previous || (zxid == previous && !is_error(&record.body));
+            if let Some(previous) = self.previous.filter(|previous| goes_back(*previous)) {
+                let what = format!("transaction {zxid} follows {previous}");
                 return Err(StorageError::damaged(path, record.offset, what));
             }
-            self.previous = record.zxid;
+            self.previous = Some(zxid);
             if record.zxid <= self.found.last_zxid {
                 continue;
             }
@@ -290,7 +291,7 @@ impl Recovery<'_> {
                 self.without_records(path, "a header alone".into())
             }
             LogEnd::Torn { .. } | LogEnd::Clean { .. } => {
-                self.doubt = log.doubt(self.found.last_zxid).or(self.doubt.take());
+                self.doubt = log.doubt(Some(self.found.last_zxid)).or(self.doubt.take());
                 Ok(())
             }
         }
@@ -305,7 +306,7 @@ impl Recovery<'_> {
         Doubt::settle(&mut self.doubt, made_for)?;
         if !self.may_follow(made_for) {
             let what = format!(
-                "{what}, and it was made for transaction {made_for:#x}, where the last one found is {last:#x}"
+                "{what}, and it was made for transaction {made_for}, where the last one found is {last}"
             );
             return Err(StorageError::damaged(path, 0, what));
         }
@@ -319,8 +320,7 @@ impl Recovery<'_> {
             Some((zxid, file)) if *zxid > self.found.last_zxid => {
                 let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();
                 let last = self.found.last_zxid;
-                let what =
-                    format!("and without it there is nothing behind {last:#x}; {}", skipped.join("; "));
+                let what = format!("and without it there is nothing behind {last}; {}", skipped.join("; "));
                 Err(StorageError::damaged(file, 0, what))
             }
             _ => Ok(()),
@@ -329,10 +329,10 @@ impl Recovery<'_> {
 
     /// Whether this may be the next transaction. Without a snapshot only that of the first epoch may be the first of all:
     /// a snapshot of nothing says that epochs before were empty.
-    fn may_follow(&self, zxid: i64) -> bool {
+    fn may_follow(&self, zxid: Zxid) -> bool {
         let last = self.found.last_zxid;
         let is_next = follows(last, zxid) && !self.shown.proves_one_between(last, zxid);
-        is_next && (last != 0 || self.found.snapshot.is_some() || zxid >> 32 <= 1)
+        is_next && (last != Zxid::ZERO || self.found.snapshot.is_some() || zxid.epoch() <= Epoch(1))
     }
 
     /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.
@@ -348,12 +348,12 @@ impl Recovery<'_> {
             return Ok(());
         }
         let missing = if self.found.snapshot.is_some() || self.found.txns > 0 {
-            format!("transaction {zxid:#x} follows {last:#x}: what lies between is missing")
+            format!("transaction {zxid} follows {last}: what lies between is missing")
         } else if had_snapshots {
             let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();
-            format!("no snapshot is good and the log begins at {zxid:#x}; {}", skipped.join("; "))
+            format!("no snapshot is good and the log begins at {zxid}; {}", skipped.join("; "))
         } else {
-            format!("there is no snapshot and the log begins at {zxid:#x}: what came before is missing")
+            format!("there is no snapshot and the log begins at {zxid}: what came before is missing")
         };
         Err(StorageError::damaged(path, record.offset, missing))
     }

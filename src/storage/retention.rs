@@ -3,6 +3,7 @@
 use super::kept::purge_kept;
 use super::names::{files, log_zxid, snapshot_zxid};
 use super::{Dirs, Disk, LoadCheck, StorageError};
+use crate::model::Zxid;
 use std::path::PathBuf;
 
 /// Keeps the newest `keep` snapshots that `is_good` vouches for, and every log that one of them needs, and the newest
@@ -16,7 +17,7 @@ pub fn purge(
     let mut removed = purge_kept(disk, dirs, keep)?;
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     let good = snapshots.iter().rev().filter(|(_, path)| is_good(path)).take(keep);
-    let good: Vec<i64> = good.map(|(zxid, _)| *zxid).collect();
+    let good: Vec<Zxid> = good.map(|(zxid, _)| *zxid).collect();
     let (Some(oldest), true) = (good.last().copied(), good.len() == keep) else { return Ok(removed) };
     let logs = files(disk, &dirs.log, log_zxid)?;
     // The newest log that starts at or before the oldest kept snapshot may hold what follows that snapshot.

@@ -2,6 +2,7 @@
 
 use super::snapshot_writer::{HEADER_LEN, MAGIC, SEAL};
 use super::{Disk, ReadFile, StorageError};
+use crate::model::Zxid;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,8 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SnapshotSeal {
     /// zxid and digest (version 2) of the tree when writing ended.
-    pub digest: Option<(i64, u64)>,
-    pub last_zxid: Option<i64>,
+    pub digest: Option<(Zxid, u64)>,
+    pub last_zxid: Option<Zxid>,
 }
 
 pub struct SnapshotReader {
@@ -123,16 +124,16 @@ impl SnapshotReader {
             return Err(self.damaged(at, format!("{left} bytes behind the first seal")));
         }
         if left >= 33 {
-            let zxid = i64::from_be_bytes(self.array()?);
+            let zxid = Zxid(i64::from_be_bytes(self.array()?));
             let version = i32::from_be_bytes(self.array()?);
             let digest = u64::from_be_bytes(self.array()?);
             self.check_seal()?;
-            if version == super::snapshot_writer::DIGEST_VERSION && zxid != 0 {
+            if version == super::snapshot_writer::DIGEST_VERSION && zxid != Zxid::ZERO {
                 seal.digest = Some((zxid, digest));
             }
         }
         if self.window.len() > self.start {
-            seal.last_zxid = Some(i64::from_be_bytes(self.array()?));
+            seal.last_zxid = Some(Zxid(i64::from_be_bytes(self.array()?)));
             self.check_seal()?;
         }
         Ok(seal)

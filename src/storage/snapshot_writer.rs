@@ -3,6 +3,7 @@
 use super::names::TEMPORARY;
 use super::small_file::dir_of;
 use super::{Disk, StorageError, WriteFile, snapshot_name};
+use crate::model::Zxid;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub struct SnapshotWriter {
 
 impl SnapshotWriter {
     /// `zxid`: the point that the snapshot shows.
-    pub fn create(disk: Arc<dyn Disk>, dir: &Path, zxid: i64) -> Result<Self, StorageError> {
+    pub fn create(disk: Arc<dyn Disk>, dir: &Path, zxid: Zxid) -> Result<Self, StorageError> {
         let temporary = dir.join(format!("{TEMPORARY}{}", snapshot_name(zxid)));
         Self::start(disk, temporary, dir.join(snapshot_name(zxid)))
     }
@@ -61,14 +62,14 @@ impl SnapshotWriter {
     }
 
     /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point, where it is known.
-    pub fn finish(mut self, zxid: i64, tree_digest: Option<u64>) -> Result<(PathBuf, u64), StorageError> {
+    pub fn finish(mut self, zxid: Zxid, tree_digest: Option<u64>) -> Result<(PathBuf, u64), StorageError> {
         self.seal()?;
         // Without a digest: a zxid of 0 says so.
-        self.write(&tree_digest.map_or(0, |_| zxid).to_be_bytes())?;
+        self.write(&tree_digest.map_or(Zxid::ZERO, |_| zxid).0.to_be_bytes())?;
         self.write(&DIGEST_VERSION.to_be_bytes())?;
         self.write(&tree_digest.unwrap_or(0).to_be_bytes())?;
         self.seal()?;
-        self.write(&zxid.to_be_bytes())?;
+        self.write(&zxid.0.to_be_bytes())?;
         self.seal()?;
         let mut file = self.file.take().expect("open until finish()");
         file.sync().map_err(StorageError::io("sync", &self.temporary))?;

@@ -1,6 +1,7 @@
 //! Logs and snapshots on a real disk and on one that fails: golden bytes, every cut, every flip.
 
 use super::*;
+use crate::model::{Epoch, LinkId, Place, Zxid};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::fs;
@@ -37,19 +38,19 @@ impl Dir {
 
     fn write_log(&self, disk: Arc<dyn Disk>, zxids: std::ops::RangeInclusive<i64>) -> PathBuf {
         let first = *zxids.start();
-        let mut log = TxnLog::new(disk, self.path(), OPTIONS, first - 1);
+        let mut log = TxnLog::new(disk, self.path(), OPTIONS, Zxid(first - 1));
         for zxid in zxids {
-            log.append(zxid, &body(zxid, 20)).unwrap();
+            log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
         }
         log.sync().unwrap();
-        self.path().join(log_name(first))
+        self.path().join(log_name(Zxid(first)))
     }
 
     fn write_snapshot(&self, zxid: i64) -> PathBuf {
-        let mut writer = SnapshotWriter::create(Arc::new(RealDisk), &self.path(), zxid).unwrap();
+        let mut writer = SnapshotWriter::create(Arc::new(RealDisk), &self.path(), Zxid(zxid)).unwrap();
         writer.write(&zxid.to_be_bytes()).unwrap();
         writer.write(b"\0\0\0\x01/").unwrap();
-        writer.finish(zxid, Some(7)).unwrap().0
+        writer.finish(Zxid(zxid), Some(7)).unwrap().0
     }
 }
 
@@ -77,7 +78,7 @@ impl Restore for Zxids {
         self.fed
     }
 
-    fn loaded(&mut self, _: i64, _: &SnapshotSeal) {}
+    fn loaded(&mut self, _: Zxid, _: &SnapshotSeal) {}
 
     fn replay(&mut self, body: Bytes) -> Result<(), String> {
         self.replayed.push(i64::from_be_bytes(body[12..20].try_into().unwrap()));
@@ -95,8 +96,8 @@ fn read_all(path: &std::path::Path) -> (Vec<i64>, LogEnd) {
     let mut log = LogReader::open(&RealDisk, path).unwrap();
     let mut zxids = Vec::new();
     while let Some(record) = log.next().unwrap() {
-        assert_eq!(record.body, body(record.zxid, record.body.len() - 32));
-        zxids.push(record.zxid);
+        assert_eq!(record.body, body(record.zxid.0, record.body.len() - 32));
+        zxids.push(record.zxid.0);
     }
     (zxids, log.end().unwrap().clone())
 }
@@ -109,8 +110,8 @@ fn the_bytes_are_those_of_a_java_server() {
     let golden: Vec<u8> = (0..golden.len() / 2)
         .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
         .collect();
-    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
-    log.append(1, &golden).unwrap();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
+    log.append(Zxid(1), &golden).unwrap();
     log.sync().unwrap();
     let bytes = fs::read(dir.path().join("log.1")).unwrap();
     assert_eq!(bytes.len(), 65_552, "header and padding as Java has them");
@@ -129,8 +130,8 @@ fn allocated(dir: &Dir) -> Vec<u64> {
 #[test]
 fn a_log_that_is_finished_gives_back_what_was_allocated_ahead() {
     let dir = Dir::new();
-    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
-    let append = |log: &mut TxnLog, zxid: i64, len| log.append(zxid, &body(zxid, len)).unwrap();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
+    let append = |log: &mut TxnLog, zxid: i64, len| log.append(Zxid(zxid), &body(zxid, len)).unwrap();
     // Rolled behind a sync and before one; cut for a leader; closed.
     append(&mut log, 1, 20);
     log.sync().unwrap();
@@ -140,12 +141,12 @@ fn a_log_that_is_finished_gives_back_what_was_allocated_ahead() {
     log.roll();
     append(&mut log, 3, 20);
     log.sync().unwrap();
-    log.restart(3);
+    log.restart(Zxid(3));
     append(&mut log, 4, 4096 - 16 - 32 - 13);
     log.close().unwrap();
     assert_eq!(allocated(&dir), [4096, 8192, 4096, 8192], "a zero length follows the last record");
     for zxid in 1..=4 {
-        let (zxids, end) = read_all(&dir.path().join(log_name(zxid)));
+        let (zxids, end) = read_all(&dir.path().join(log_name(Zxid(zxid))));
         assert!(zxids == [zxid] && matches!(end, LogEnd::Clean { .. }), "{end:?}");
     }
     let (state, found) = recovered(&dir).unwrap();
@@ -198,12 +199,12 @@ fn a_finished_log_does_not_hide_that_its_last_record_is_damaged() {
 #[test]
 fn a_log_that_is_cut_while_it_is_read_ends_there() {
     let dir = Dir::new();
-    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
-    log.append(1, &body(1, 20)).unwrap();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
+    log.append(Zxid(1), &body(1, 20)).unwrap();
     log.sync().unwrap();
     let mut reader = LogReader::open(&RealDisk, &dir.path().join("log.1")).unwrap();
     log.close().unwrap();
-    assert_eq!(reader.next().unwrap().map(|record| record.zxid), Some(1));
+    assert_eq!(reader.next().unwrap().map(|record| record.zxid), Some(Zxid(1)));
     assert_eq!(reader.next().unwrap(), None);
     assert_eq!(reader.end(), Some(&LogEnd::Clean { offset: 16 + 65 }));
 }
@@ -315,12 +316,12 @@ fn a_negative_length_at_the_end_may_have_been_acknowledged() {
 fn values_that_look_like_records_cost_nothing() {
     let dir = Dir::new();
     let like = [&[0, 0, 0, 0, 0, 0, 0, 6][..], &i32::to_be_bytes(16 << 20), &[7; 20]].concat();
-    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
     let value = [body(1, 0), like.repeat(1 << 20)].concat();
     for zxid in 1..=2 {
         let mut value = value.clone();
         value[12..20].copy_from_slice(&i64::to_be_bytes(zxid));
-        log.append(zxid, &value).unwrap();
+        log.append(Zxid(zxid), &value).unwrap();
     }
     log.sync().unwrap();
     let path = dir.path().join("log.1");
@@ -336,11 +337,11 @@ fn a_transaction_whose_length_no_record_can_tell_is_refused() {
     // Its pages are never touched: all are the same zeros.
     let body = vec![0; 1 << 31];
     let dir = Dir::new();
-    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
-    let error = log.append(1, &body).unwrap_err().to_string();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
+    let error = log.append(Zxid(1), &body).unwrap_err().to_string();
     assert!(error.contains("2147483648 bytes"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was begun");
-    assert!(log.append(1, &body[..32]).is_err(), "the log is over");
+    assert!(log.append(Zxid(1), &body[..32]).is_err(), "the log is over");
 }
 
 /// Found by the simulator: where no more than the zeros of a checksum's high half stand before a sector's end, they were
@@ -384,15 +385,15 @@ fn a_flip_in_the_last_record_is_a_torn_tail() {
 fn of_a_damaged_end_only_the_next_zxid_is_believed() {
     for (next, named) in [(3, true), (0x1_0000_0001, false)] {
         let dir = Dir::new();
-        let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, 0);
+        let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
         for zxid in [1, 2, next] {
-            log.append(zxid, &body(zxid, 20)).unwrap();
+            log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
         }
         log.sync().unwrap();
         let path = dir.path().join("log.1");
         let whole = fs::read(&path).unwrap();
         let zxid = 16 + 2 * 65 + 12 + 12;
-        for (place, expected) in [(zxid + 1, Lost::Unknown), (zxid + 20, Lost::UpTo(next))] {
+        for (place, expected) in [(zxid + 1, Lost::Unknown), (zxid + 20, Lost::UpTo(Zxid(next)))] {
             let mut bytes = whole.clone();
             bytes[place] ^= 0x20;
             fs::write(&path, &bytes).unwrap();
@@ -416,17 +417,17 @@ fn a_flip_in_the_last_record_before_a_new_epoch_is_damage() {
         fs::write(&path, &bytes).unwrap();
         let error = recovered(&dir).err().unwrap_or_else(|| panic!("flip at {place} starts")).to_string();
         assert!(error.contains(&path.display().to_string()) && error.contains("offset 146"), "{error}");
-        let (mut cursor, place) = LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), 1).unwrap();
+        let (mut cursor, place) = LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), Zxid(1)).unwrap();
         assert_eq!(place, Place::Within);
-        assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(2));
+        assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(Zxid(2)));
         assert!(cursor.next().is_err(), "no learner is sent what has a hole");
     }
     // A file without a record in between settles nothing.
-    let empty = dir.path().join(log_name(4));
+    let empty = dir.path().join(log_name(Zxid(4)));
     fs::write(&empty, &whole[..16]).unwrap();
     assert!(recovered(&dir).is_err());
-    let (mut cursor, _) = LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), 1).unwrap();
-    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(2));
+    let (mut cursor, _) = LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), Zxid(1)).unwrap();
+    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(Zxid(2)));
     assert!(cursor.next().is_err());
     fs::remove_file(empty).unwrap();
     // A write that was cut short lost nothing, and what was written anew leaves no doubt.
@@ -451,24 +452,24 @@ fn a_hole_that_a_snapshot_covers_is_never_passed_over() {
     flip(&log, 16 + 3 * 65 + 40);
     let snapshot = dir.write_snapshot(4);
     let (state, found) = recovered(&dir).unwrap();
-    assert_eq!((state.from_snapshot, found.last_zxid), (4, 4));
+    assert_eq!((state.from_snapshot, found.last_zxid), (4, Zxid(4)));
     assert_eq!(read_all(&log).0, [1, 2, 3], "the torn end is cut off");
     dir.write_log(Arc::new(RealDisk), 0x1_0000_0001..=0x1_0000_0002);
-    let seek = |zxid| LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), zxid).unwrap();
+    let seek = |zxid| LogCursor::seek(Arc::new(RealDisk), &dir.dirs(), Zxid(zxid)).unwrap();
 
     let (mut cursor, place) = seek(2);
     assert_eq!(place, Place::Within);
-    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(3));
+    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(Zxid(3)));
     assert!(cursor.next().is_err(), "a learner would be sent what has a hole");
     let (mut cursor, place) = seek(4);
     assert_eq!(place, Place::Within, "a learner would be told to cut off what is committed");
-    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(0x1_0000_0001));
-    assert_eq!(seek(5).1, Place::Unknown, "whether 4 or 5 was the last of the epoch is in no file");
-    assert_eq!(seek(0x1_0000_0003).1, Place::Behind(0x1_0000_0002));
+    assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(Zxid(0x1_0000_0001)));
+    assert_eq!(seek(5).1, Place::Older, "whether 4 or 5 was the last of the epoch is in no file");
+    assert_eq!(seek(0x1_0000_0003).1, Place::Behind(Zxid(0x1_0000_0002)));
 
     // A Java server's snapshot does not tell what was the last one before.
     let of_java = dir.write_snapshot(0x1_0000_0000);
-    assert_eq!(seek(4).1, Place::Unknown);
+    assert_eq!(seek(4).1, Place::Older);
     fs::remove_file(of_java).unwrap();
 
     // Without the snapshot the log can't be trusted any more, but it proves what is missing by its name.
@@ -617,10 +618,10 @@ fn swapped_directories_are_refused() {
 fn epochs_are_replaced_as_a_whole_and_garbage_is_damage() {
     let dir = Dir::new();
     assert_eq!(Epochs::read(&RealDisk, &dir.path()).unwrap(), Epochs::default());
-    Epochs::write_accepted(&RealDisk, &dir.path(), 5).unwrap();
-    Epochs::write_current(&RealDisk, &dir.path(), 4).unwrap();
+    Epochs::write_accepted(&RealDisk, &dir.path(), Epoch(5)).unwrap();
+    Epochs::write_current(&RealDisk, &dir.path(), Epoch(4)).unwrap();
     let read = Epochs::read(&RealDisk, &dir.path()).unwrap();
-    assert_eq!(read, Epochs { accepted: Some(5), current: Some(4) });
+    assert_eq!(read, Epochs { accepted: Some(Epoch(5)), current: Some(Epoch(4)) });
     assert_eq!(fs::read(dir.path().join("acceptedEpoch")).unwrap(), b"5");
     fs::write(dir.path().join("currentEpoch"), "4x").unwrap();
     assert!(matches!(Epochs::read(&RealDisk, &dir.path()), Err(StorageError::Damaged { .. })));
@@ -771,49 +772,50 @@ fn a_file_that_goes_while_its_directory_is_listed_is_none() {
 #[test]
 fn after_a_failed_sync_nothing_is_tried_again() {
     let dir = Dir::new();
-    let mut log = TxnLog::new(FaultyDisk::new(1 << 30, 1), dir.path(), OPTIONS, 0);
-    log.append(1, &body(1, 10)).unwrap();
+    let mut log = TxnLog::new(FaultyDisk::new(1 << 30, 1), dir.path(), OPTIONS, Zxid(0));
+    log.append(Zxid(1), &body(1, 10)).unwrap();
     log.sync().unwrap();
-    log.append(2, &body(2, 10)).unwrap();
+    log.append(Zxid(2), &body(2, 10)).unwrap();
     assert!(log.sync().unwrap_err().to_string().contains("log.1"));
     assert!(log.sync().unwrap_err().to_string().contains("failed before"));
-    assert!(log.append(3, &body(3, 10)).is_err());
+    assert!(log.append(Zxid(3), &body(3, 10)).is_err());
 }
 
 #[test]
 fn a_full_disk_is_an_error_that_names_the_file() {
     let dir = Dir::new();
-    let mut log = TxnLog::new(FaultyDisk::new(1000, 9), dir.path(), OPTIONS, 0);
-    let error = log.append(1, &body(1, 10)).unwrap_err().to_string();
+    let mut log = TxnLog::new(FaultyDisk::new(1000, 9), dir.path(), OPTIONS, Zxid(0));
+    let error = log.append(Zxid(1), &body(1, 10)).unwrap_err().to_string();
     assert!(error.contains("log.1") && error.contains("No space left"), "{error}");
     assert!(!dir.path().join("log.1").exists());
     // Less room than a whole step, but enough for the record: it is used.
     let options = LogOptions { prealloc_bytes: 1 << 30, ..OPTIONS };
-    let mut log = TxnLog::new(FaultyDisk::new(200_000, 9), dir.path(), options, 0);
-    log.append(1, &body(1, 10)).unwrap();
+    let mut log = TxnLog::new(FaultyDisk::new(200_000, 9), dir.path(), options, Zxid(0));
+    log.append(Zxid(1), &body(1, 10)).unwrap();
     log.sync().unwrap();
-    let error = (2..9999).find_map(|zxid| log.append(zxid, &body(zxid, 1000)).err()).unwrap().to_string();
+    let error =
+        (2..9999).find_map(|zxid| log.append(Zxid(zxid), &body(zxid, 1000)).err()).unwrap().to_string();
     assert!(error.contains("log.1") && error.contains("No space left"), "{error}");
 }
 
 /// A leader's history, snapshot and log, comes and is installed. The old one reaches further than the snapshot.
 fn take_history(dir: &Dir, disk: Arc<FaultyDisk>) -> Result<(), StorageError> {
-    let received = dir.path().join(received_name(1, 2));
+    let received = dir.path().join(received_name(LinkId(1), Zxid(2)));
     let mut writer = SnapshotWriter::create_received(disk.clone(), received.clone())?;
     writer.write(&2_i64.to_be_bytes())?;
     writer.write(b"\0\0\0\x01/")?;
-    writer.finish(2, None)?;
-    stage(&*disk, &dir.dirs(), &received, 2)?;
-    let mut log = TxnLog::new(disk.clone(), dir.path(), OPTIONS, 5);
-    log.restart_staged(2);
+    writer.finish(Zxid(2), None)?;
+    stage(&*disk, &dir.dirs(), &received, Zxid(2))?;
+    let mut log = TxnLog::new(disk.clone(), dir.path(), OPTIONS, Zxid(5));
+    log.restart_staged(Zxid(2));
     for zxid in 3..=9 {
-        log.append(zxid, &body(zxid, 20))?;
+        log.append(Zxid(zxid), &body(zxid, 20))?;
         if zxid == 6 {
             log.roll();
         }
     }
     log.sync()?;
-    log.restart(9);
+    log.restart(Zxid(9));
     install(&*disk, &dir.dirs(), true).map(drop)
 }
 
@@ -833,7 +835,7 @@ fn a_leaders_history_takes_the_place_of_the_old_one_as_a_whole() {
         let _ = recover(&*disk, &dir.dirs(), &mut Zxids::default(), &mut |_| Ok(()), &mut |_| ());
         let (state, found) = recovered(&dir).unwrap();
         let at = format!("first {first}, second {second}");
-        match found.last_zxid {
+        match found.last_zxid.0 {
             5 => assert_eq!((state.from_snapshot, state.replayed, done), (3, vec![4, 5], false), "{at}"),
             9 => assert_eq!((state.from_snapshot, state.replayed), (2, (3..=9).collect()), "{at}"),
             other => panic!("{at}: a history that ends at {other}"),
@@ -841,7 +843,7 @@ fn a_leaders_history_takes_the_place_of_the_old_one_as_a_whole() {
         let left = RealDisk.list(&dir.path()).unwrap();
         let own = |name: &str| name.starts_with("log.") || name.starts_with("snapshot.");
         assert!(left.iter().all(|(name, _)| own(name)), "{at}: {left:?}");
-        ends.push((found.last_zxid, done));
+        ends.push((found.last_zxid.0, done));
     }
     for end in [(5, false), (9, false), (9, true)] {
         assert!(ends.contains(&end), "{end:?} was never seen");
@@ -927,10 +929,10 @@ proptest! {
     ) {
         let dir = Dir::new();
         let options = LogOptions { prealloc_bytes: prealloc, force_sync: true };
-        let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), options, 0);
+        let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), options, Zxid(0));
         for (at, size) in sizes.iter().enumerate() {
             let zxid = at as i64 + 1;
-            log.append(zxid, &body(zxid, *size)).unwrap();
+            log.append(Zxid(zxid), &body(zxid, *size)).unwrap();
             if rolls[at] {
                 log.roll();
             }
@@ -970,14 +972,16 @@ fn what_a_leaders_history_takes_the_place_of_is_kept_with_the_way_back() {
         names
     };
     // Cut within the older log: the newer files go as they are, the older log's end goes into a log of its own.
-    let Cut::Done(Some(kept)) = truncate(&RealDisk, &dir.dirs(), 3, 9).unwrap() else { panic!("it was cut") };
-    assert_eq!((kept.files, kept.last), (3, 9));
+    let Cut::Done(Some(kept)) = truncate(&RealDisk, &dir.dirs(), Zxid(3), Zxid(9)).unwrap() else {
+        panic!("it was cut")
+    };
+    assert_eq!((kept.files, kept.last), (3, Zxid(9)));
     assert_eq!(names(&kept.dirs[0]), ["README", "log.4", "log.5", "snapshot.7"]);
     assert_eq!(recovered(&dir).unwrap().0.replayed, [1, 2, 3]);
     let page = fs::read_to_string(kept.dirs[0].join("README")).unwrap();
     assert!(page.contains("0x3") && page.contains("0x9"), "{page}");
     assert_eq!(
-        truncate(&RealDisk, &dir.dirs(), 3, 3).unwrap(),
+        truncate(&RealDisk, &dir.dirs(), Zxid(3), Zxid(3)).unwrap(),
         Cut::Done(None),
         "nothing is behind it any more"
     );

@@ -3,6 +3,7 @@
 use super::names::STAGED;
 use super::record::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, MAGIC, VERSION, finished_len};
 use super::{Disk, SegmentFile, StorageError, log_name};
+use crate::model::Zxid;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub struct TxnLog {
     unsynced: Vec<Segment>,
     /// Before the names of new segments.
     mark: &'static str,
-    last_zxid: i64,
+    last_zxid: Zxid,
     /// An append or a sync failed: what is on the disk is not known, and asking again would not tell.
     failed: bool,
 }
@@ -53,20 +54,20 @@ impl Segment {
 
 impl TxnLog {
     /// Appends go behind `last_zxid`, into a new segment.
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: i64) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: Zxid) -> Self {
         Self { disk, dir, options, segment: None, unsynced: Vec::new(), mark: "", last_zxid, failed: false }
     }
 
     /// Writes one transaction: header, record, digest. Not durable before [`Self::sync`].
-    pub fn append(&mut self, zxid: i64, body: &[u8]) -> Result<(), StorageError> {
+    pub fn append(&mut self, zxid: Zxid, body: &[u8]) -> Result<(), StorageError> {
         self.check()?;
-        assert!(zxid > self.last_zxid, "zxid {zxid:#x} after {:#x}", self.last_zxid);
+        assert!(zxid > self.last_zxid, "zxid {zxid} after {}", self.last_zxid);
         let done = self.try_append(zxid, body);
         self.failed |= done.is_err();
         done
     }
 
-    fn try_append(&mut self, zxid: i64, body: &[u8]) -> Result<(), StorageError> {
+    fn try_append(&mut self, zxid: Zxid, body: &[u8]) -> Result<(), StorageError> {
         let len = i32::try_from(body.len()).map_err(|_| {
             StorageError::Refused(format!(
                 "a transaction of {} bytes: no record can tell its length",
@@ -98,7 +99,7 @@ impl TxnLog {
         Ok(())
     }
 
-    fn open_segment(&self, zxid: i64, framed: u64) -> Result<Segment, StorageError> {
+    fn open_segment(&self, zxid: Zxid, framed: u64) -> Result<Segment, StorageError> {
         let path = self.dir.join(format!("{}{}", self.mark, log_name(zxid)));
         let needed = HEADER_LEN + framed + FRAME_LEN;
         let mut file = None;
@@ -141,7 +142,7 @@ impl TxnLog {
     }
 
     /// Everything behind `last_zxid` is gone from the files: the next append opens a new segment there.
-    pub fn restart(&mut self, last_zxid: i64) {
+    pub fn restart(&mut self, last_zxid: Zxid) {
         self.roll();
         assert!(self.unsynced.is_empty(), "what was appended is synced before files go");
         self.mark = "";
@@ -149,12 +150,12 @@ impl TxnLog {
     }
 
     /// What comes now follows a staged snapshot: until the next restart, segments are staged too.
-    pub fn restart_staged(&mut self, last_zxid: i64) {
+    pub fn restart_staged(&mut self, last_zxid: Zxid) {
         self.restart(last_zxid);
         self.mark = STAGED;
     }
 
-    pub fn last_zxid(&self) -> i64 {
+    pub fn last_zxid(&self) -> Zxid {
         self.last_zxid
     }
 

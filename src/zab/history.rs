@@ -1,7 +1,7 @@
 //! The newest committed transactions in memory: what learners that were away for a short time are sent.
 
 use super::LogEntry;
-use crate::model::{TxnMark, Zxid};
+use crate::model::{Place, TxnMark, Zxid};
 use std::collections::VecDeque;
 
 /// Committed transactions without a gap, oldest first, behind `start`.
@@ -15,17 +15,6 @@ pub struct History {
     min_entries: usize,
     /// Beyond them, as many as fit in here.
     max_bytes: usize,
-}
-
-/// Where a learner's last zxid stands in this history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// It is part of it (or opens an epoch, which no transaction does).
-    Within,
-    /// It is not: the transaction before the place where it would stand is this one.
-    Behind(Zxid),
-    /// Older than what is held here.
-    Older,
 }
 
 impl History {

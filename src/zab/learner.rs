@@ -2,11 +2,11 @@
 //! leader's history, then what it proposes, and acknowledges what is on its disk.
 
 use super::{
-    CloseWhy, Debt, DiskDone, DiskOp, Entry, Event, Foreign, History, LeaderMisbehaved, LinkAction, LostWhy,
-    NO_DATA, Next, Outputs, Server, Tree, parse_config,
+    CloseWhy, DiskDone, DiskOp, Entry, Event, Foreign, History, LeaderMisbehaved, LinkAction, LostWhy, Next,
+    Outputs, Server, Tree, parse_config,
 };
 use crate::ensemble::Ensemble;
-use crate::model::{Epoch, LinkId, ServerId, TxnMark, Zxid};
+use crate::model::{Debt, Epoch, LinkId, ServerId, TxnMark, Zxid};
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
 use std::collections::VecDeque;
 
@@ -376,7 +376,7 @@ impl Learner {
         // with data would never be a quorum. They followed only after all had told what they have.
         let is_partial = plea.forgetful && server.log_end > Zxid::ZERO;
         let needs_all = is_partial || (plea.snapshot && !self.hears_pleas);
-        let last = if needs_all { NO_DATA } else { server.log_end };
+        let last = if needs_all { Zxid::NO_DATA } else { server.log_end };
         let current = current.map(|_| server.history_epoch());
         if let Some(link) = self.link {
             let plea = if self.hears_pleas { plea } else { Plea::default() };

@@ -14,22 +14,19 @@ mod outputs;
 pub(crate) mod tests;
 
 pub use errors::{CloseWhy, Foreign, LeaderMisbehaved, LearnerMisbehaved, LostWhy};
-pub use history::{History, Place};
+pub use history::History;
 pub use leader::{Leader, MAX_EPOCHS_AHEAD};
 pub use learner::{DESIGNATED, Learner};
 pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
 
 use crate::ensemble::{Ensemble, View};
 use crate::jute::DecodeError;
-use crate::model::{Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
+use crate::model::{Debt, Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-
-/// "My data is missing", in ACKEPOCH: such a learner gets everything, and counts for no quorum before.
-pub const NO_DATA: Zxid = Zxid(-1);
 
 /// A transaction for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,31 +141,6 @@ pub struct Position {
     pub abstains: bool,
     /// All up to here was committed for sure, whatever came after.
     pub committed: Zxid,
-}
-
-/// What a server may have acknowledged and does not have any more. Kept on disk until it has that, or until a leader
-/// that others established has given it everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Debt {
-    None,
-    /// Nothing beyond this: it may vote for whoever has as much.
-    AtLeast(Epoch, Zxid),
-    /// Its disk is empty, or damaged at the end; and it has heard of a history.
-    Unknown,
-}
-
-impl Debt {
-    /// Both at once.
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            (Self::None, debt) | (debt, Self::None) => debt,
-            (Self::AtLeast(e1, z1), Self::AtLeast(e2, z2)) => {
-                let (epoch, zxid) = (e1, z1).max((e2, z2));
-                Self::AtLeast(epoch, zxid)
-            }
-        }
-    }
 }
 
 /// How a server thinks of its own tree.

@@ -1,8 +1,8 @@
 //! What the protocol asks of those around it: packets, the disk's work, and the replica's.
 
-use super::{CloseWhy, Debt, Entry, Foreign, LogEntry, LostWhy};
+use super::{CloseWhy, Entry, Foreign, LogEntry, LostWhy};
 use crate::ensemble::Ensemble;
-use crate::model::{Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
+use crate::model::{Debt, Epoch, LinkId, Place, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -93,17 +93,15 @@ impl Feed {
     }
 }
 
-/// Where a zxid stands in the log on disk.
+/// The answer to [`Feed::Locate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Located {
-    /// With the mark of the transaction.
-    Within(Option<TxnMark>),
-    /// It is not there; this is the transaction before it, and its mark.
-    Behind(Zxid, Option<TxnMark>),
-    /// It is there, and a snapshot is the shorter way.
-    Far(Option<TxnMark>),
-    /// The log does not reach back so far, or what lies behind is too much.
-    Unusable,
+pub struct Located {
+    /// Where the zxid stands in the log on disk.
+    pub place: Place,
+    /// The mark of the transaction that was sought, or of the one before its place; none where the log has neither.
+    pub mark: Option<TxnMark>,
+    /// What comes after it in the log is so much that a snapshot is the shorter way.
+    pub is_far: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::jute::records::{ErrorTxn, SetDataTxn, TxnHeader};
+use crate::model::Place;
 use crate::wire::quorum::{Forwarded, OBSERVE, PROTOCOL, Plea, take};
 
 const LINK: LinkId = LinkId(1);
@@ -288,7 +289,8 @@ fn where_the_leaders_log_is_damaged_learners_get_a_snapshot() {
     welcome(&mut zab, first, ServerId(3), Epoch(1), &mut out);
     zab.on_learner_packet(0, first, ack(old), &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Locate(old)))));
-    zab.on_located(0, first, Located::Within(None), &mut out);
+    let found = Located { place: Place::Within, mark: None, is_far: false };
+    zab.on_located(0, first, found, &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Log { after: old, upto: end }))));
     zab.on_feed_failed(0, first, &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Close(CloseWhy::FeedFailed))));

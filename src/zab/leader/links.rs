@@ -3,7 +3,7 @@
 use super::{Leader, Memory, Phase};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
-use crate::zab::{CloseWhy, Event, LearnerMisbehaved, LostWhy, NO_DATA, Outputs, Server, Tree};
+use crate::zab::{CloseWhy, Event, LearnerMisbehaved, LostWhy, Outputs, Server, Tree};
 use std::collections::{BTreeMap, VecDeque};
 
 /// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
@@ -300,7 +300,7 @@ impl Leader {
             let (packet, stage) = ("ACKEPOCH", link.stage);
             return Err(LearnerMisbehaved::PacketOutOfStage { packet, stage });
         }
-        if last < NO_DATA {
+        if last < Zxid::NO_DATA {
             return Err(LearnerMisbehaved::NegativeZxid(last));
         }
         let sid = link.sid;
@@ -331,7 +331,7 @@ impl Leader {
             }
             let memory = match last {
                 _ if plea.forgetful => Memory::Unsure,
-                NO_DATA => Memory::Unsure,
+                Zxid::NO_DATA => Memory::Unsure,
                 _ if last == Zxid::ZERO && current.0 <= 0 && !plea.remembers => Memory::Blank,
                 _ => Memory::Whole,
             };

@@ -1,9 +1,9 @@
 //! How a learner gets what this leader has: out of memory, out of the log, or by a snapshot.
 
 use super::{Leader, Phase, Stage};
-use crate::model::{LinkId, Zxid};
+use crate::model::{LinkId, Place, Zxid};
 use crate::wire::quorum::FromLeader;
-use crate::zab::{CloseWhy, Feed, Located, NO_DATA, Outputs, Place, Server};
+use crate::zab::{CloseWhy, Feed, Located, Outputs, Server};
 
 impl Leader {
     /// Decides how the learner gets this leader's history, and begins.
@@ -23,7 +23,7 @@ impl Leader {
             self.drop_link(old, CloseWhy::Reconnected(sid), out);
         }
         let mark = server.history.mark(last);
-        if server.settings.force_snapshot_sync || last == NO_DATA || self.links[&id].wants_snapshot {
+        if server.settings.force_snapshot_sync || last == Zxid::NO_DATA || self.links[&id].wants_snapshot {
             return self.feed(now, id, Feed::Snapshot { mark }, server, out);
         }
         match server.history.place(last) {
@@ -64,19 +64,18 @@ impl Leader {
     ) {
         let Some(Stage::Locating { last }) = self.links.get(&id).map(|link| link.stage) else { return };
         let upto = server.history.end();
-        match found {
-            Located::Within(mark) => {
+        let Located { place, mark, is_far } = found;
+        match place {
+            Place::Within if is_far => self.feed(now, id, Feed::Snapshot { mark }, server, out),
+            Place::Within => {
                 out.tell_learner(id, &FromLeader::Diff(upto, mark));
                 self.feed(now, id, Feed::Log { after: last, upto }, server, out);
             }
-            Located::Behind(before, mark) if may_truncate(last, before) => {
+            Place::Behind(before) if !is_far && may_truncate(last, before) => {
                 out.tell_learner(id, &FromLeader::Trunc(before, mark));
                 self.feed(now, id, Feed::Log { after: before, upto }, server, out);
             }
-            Located::Far(mark) => self.feed(now, id, Feed::Snapshot { mark }, server, out),
-            Located::Behind(..) | Located::Unusable => {
-                self.feed(now, id, Feed::Snapshot { mark: None }, server, out)
-            }
+            Place::Behind(_) | Place::Older => self.feed(now, id, Feed::Snapshot { mark: None }, server, out),
         }
     }
 

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use zabra::election::{ElectionConn, Pace};
 use zabra::ensemble::{Ensemble, View};
 use zabra::model::owner::OwnerRules;
-use zabra::model::{ConnId, DigestAlgorithm, Epoch, LinkId, Op, ServerId, SessionId, Zxid};
+use zabra::model::{ConnId, Debt, DigestAlgorithm, Epoch, LinkId, Op, Place, ServerId, SessionId, Zxid};
 use zabra::replica::{
-    Debt, DiskDone, DiskOp, ElectionInput, ElectionOutput, Feed, Input, LinkAction, Located, Now, Outputs,
+    DiskDone, DiskOp, ElectionInput, ElectionOutput, Feed, Input, LinkAction, Located, Now, Outputs,
     Position, QuorumInput, Replica, Settings, Strangers,
 };
 use zabra::request::{Request, Rules};
@@ -237,7 +237,10 @@ impl Server {
     fn feed(&self, link: LinkId, feed: Feed) -> QuorumInput {
         match feed {
             _ if !self.feeds => QuorumInput::FeedFailed { link, why: "the disk is gone".into() },
-            Feed::Locate(_) => QuorumInput::Located { link, found: Located::Within(None) },
+            Feed::Locate(_) => {
+                let found = Located { place: Place::Within, mark: None, is_far: false };
+                QuorumInput::Located { link, found }
+            }
             Feed::Log { upto, .. } => QuorumInput::Fed { link, upto },
             Feed::Snapshot { .. } => QuorumInput::Fed { link, upto: self.db.last_zxid },
         }

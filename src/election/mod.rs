@@ -19,8 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const NOBODY: i64 = i64::MIN;
 const NO_CANDIDATE: Candidate = Candidate { epoch: Epoch(NOBODY), zxid: Zxid(NOBODY), id: ServerId(NOBODY) };
 /// Nobody proves that a round has come so far. Up to [`FAR_ROUND`] a vote takes this server along, as it must: another server
-/// may have looked for a leader very often. Beyond that, so many rounds at a time; and whoever is not there yet, as it has
-/// started anew, brings the others back. So no vote leads to where the rounds end, and none leaves a server behind for ever.
+/// may have looked for a leader very often. Beyond that it follows a quorum alone, and a vote that is at most
+/// [`MAX_ROUNDS_AHEAD`] before a quorum. If it finds itself farther ahead it returns. So a few liars lead nobody to where
+/// the rounds end, and no server stays alone where they led it.
 const FAR_ROUND: i64 = 1 << 40;
 const MAX_ROUNDS_AHEAD: i64 = 1 << 20;
 /// The round of who only asks, or has not looked for a leader yet.
@@ -163,6 +164,10 @@ struct Search {
     established: BTreeMap<ServerId, Vote>,
     /// Who looked for a leader too since the search began: what they vote for is as much as they have, at the least.
     heard: BTreeSet<ServerId>,
+    /// The last vote of each other voter that looks, whatever its round.
+    told: BTreeMap<ServerId, Vote>,
+    /// Since when a quorum has been far behind this server's round. What says otherwise may be on its way.
+    ahead_since: Option<u64>,
     /// A forgetful server has not heard enough.
     silent: bool,
     /// New voters of the pending configuration may not win now: to servers that have not heard of it they are nobody, and the
@@ -239,7 +244,7 @@ impl Election {
         view: &View,
         out: &mut Vec<Output>,
     ) {
-        self.round = later(self.round, 1);
+        self.round = later(self.round);
         self.state = PeerState::Looking;
         let nobody = ServerId(NOBODY);
         let own = match standing {
@@ -264,6 +269,8 @@ impl Election {
             received: BTreeMap::new(),
             established: BTreeMap::new(),
             heard,
+            told: BTreeMap::new(),
+            ahead_since: None,
             silent,
             old_only: false,
             turn_at: now + self.turn_ms(),
@@ -304,6 +311,13 @@ impl Election {
             self.answer(now, from, heard.round == NO_ROUND, view, out);
         }
         self.hear_of_outcome(now, from, heard, view, out);
+        if let Some(search) = &mut self.search
+            && heard.state == PeerState::Looking
+            && heard.round != NO_ROUND
+            && view.is_voter(from)
+        {
+            search.told.insert(from, looking(heard));
+        }
         if self.search.is_none() || !view.is_voter(from) || !view.is_voter(heard.leader) {
             return;
         }
@@ -312,6 +326,7 @@ impl Election {
             PeerState::Following | PeerState::Leading => self.on_established(now, from, heard, view, out),
             PeerState::Observing => {}
         }
+        self.return_from_afar(now, view, out);
         self.look(now, view, out);
     }
 
@@ -371,6 +386,9 @@ impl Election {
     /// `to` refuses connections.
     pub fn on_unreachable(&mut self, now: u64, to: ServerId, view: &View, out: &mut Vec<Output>) {
         self.unreachable.insert(to);
+        if let Some(search) = &mut self.search {
+            search.told.remove(&to);
+        }
         self.judge_outcome(now, view, out);
         self.look(now, view, out);
     }
@@ -392,6 +410,7 @@ impl Election {
             self.tell_all(view, out);
         }
         self.take_turns(now, view, out);
+        self.return_from_afar(now, view, out);
         self.look(now, view, out);
     }
 
@@ -404,7 +423,8 @@ impl Election {
         };
         let waits = search.silent && search.standing == Standing::New;
         let has_waited = self.empty_until.filter(|_| waits);
-        let wakes = [Some(search.resend_at), Some(search.turn_at), search.finalize_at, has_waited];
+        let returns = search.ahead_since.map(|since| since + self.moment_ms());
+        let wakes = [Some(search.resend_at), Some(search.turn_at), search.finalize_at, has_waited, returns];
         wakes.into_iter().flatten().min()
     }
 
@@ -520,28 +540,26 @@ impl Election {
             search.received.remove(&from);
         }
         // Who offers nothing follows the others' round, down too: nobody follows it into its own.
-        // By less the other one follows: if both moved, each into the other's round, they would never meet.
-        let returns = self.round > FAR_ROUND && self.round - heard.round > MAX_ROUNDS_AHEAD;
-        let behind = heard.round < self.round && offers && !returns;
-        if search.standing == Standing::Abstaining || heard.zxid == Zxid::NO_DATA || behind {
+        let behind = heard.round < self.round && offers;
+        let (own, standing, silent) = (search.own_vote(view), search.standing, search.silent);
+        if standing == Standing::Abstaining
+            || heard.zxid == Zxid::NO_DATA
+            || behind
+            || !self.is_near(heard.round, view)
+        {
             return;
         }
-        let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
-        let farthest = later(self.round, MAX_ROUNDS_AHEAD).max(FAR_ROUND);
-        let (own, standing, silent) = (search.own_vote(view), search.standing, search.silent);
+        let vote = looking(heard);
+        let candidate = vote.candidate;
+        let search = self.search.as_mut().expect("the caller looked");
         if search.has_outlived(candidate, self.me) {
             // Those who vote so hear what this server has only in a later round.
             if offers {
-                self.round = later(heard.round, 1).min(farthest);
+                self.round = later(heard.round);
                 search.received.clear();
                 self.propose(own, view, out);
             }
             return;
-        }
-        if heard.round > farthest || (returns && heard.round < FAR_ROUND) {
-            self.round = if returns { FAR_ROUND } else { farthest };
-            search.received.clear();
-            return self.propose(own, view, out);
         }
         if heard.round != self.round {
             self.round = heard.round;
@@ -552,8 +570,48 @@ impl Election {
             self.propose(candidate, view, out);
         }
         let search = self.search.as_mut().expect("a proposal ends no search");
-        let vote = Vote { candidate, round: heard.round, state: PeerState::Looking, version: 0 };
         search.received.insert(from, vote);
+    }
+
+    /// Whether a quorum of voters, this server among them, is in this round or a later one, as far as they have told.
+    fn has_come_to(&self, round: i64, view: &View) -> bool {
+        let told = |id| Some(self.search.as_ref()?.told.get(&id)?.round);
+        view.has_some_quorum(|id| match id == self.me {
+            true => self.round >= round,
+            false => told(id).is_some_and(|at| at >= round),
+        })
+    }
+
+    /// Whether this server may go to a round.
+    fn is_near(&self, round: i64, view: &View) -> bool {
+        round <= FAR_ROUND || self.has_come_to(round - MAX_ROUNDS_AHEAD, view)
+    }
+
+    /// Goes to the others' round if a quorum is heard, and is not where this server is. Only after a moment: if two moved,
+    /// each into the other's round, they would never meet.
+    fn return_from_afar(&mut self, now: u64, view: &View, out: &mut Vec<Output>) {
+        let is_alone = !self.is_near(self.round, view) && self.has_come_to(0, view);
+        let moment = self.moment_ms();
+        let Some(search) = &mut self.search else { return };
+        if !is_alone {
+            search.ahead_since = None;
+            return;
+        }
+        if now < *search.ahead_since.get_or_insert(now) + moment {
+            return;
+        }
+        search.ahead_since = None;
+        let rounds: Vec<i64> = search.told.values().map(|vote| vote.round).collect();
+        let Some(round) = rounds.into_iter().filter(|round| self.is_near(*round, view)).max() else { return };
+        let Some(search) = &mut self.search else { return };
+        let mut received = search.told.clone();
+        received.retain(|_, vote| {
+            let counts = vote.round == round && vote.candidate.zxid != Zxid::NO_DATA;
+            counts && search.may_win(vote.candidate.id, view) && !search.has_outlived(vote.candidate, self.me)
+        });
+        search.received = received;
+        self.round = round;
+        self.propose_best(view, out);
     }
 
     /// How long new voters may win, and may not, in milliseconds.
@@ -717,8 +775,14 @@ impl Election {
 }
 
 /// Rounds do not go on for ever: a server stays in the last one.
-fn later(round: i64, rounds: i64) -> i64 {
-    round.saturating_add(rounds).min(LAST_ROUND)
+fn later(round: i64) -> i64 {
+    round.saturating_add(1).min(LAST_ROUND)
+}
+
+/// The vote of a server that looks.
+fn looking(heard: &Notification) -> Vote {
+    let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
+    Vote { candidate, round: heard.round, state: PeerState::Looking, version: 0 }
 }
 
 /// Whether somebody has not told what it has.

@@ -564,9 +564,13 @@ fn vote(leader: i64, round: i64) -> Notification {
 impl Round {
     /// Server 3 is claimed by somebody who tells `at` this.
     fn lie(&mut self, at: i64, heard: &Notification) {
+        self.lie_as(3, at, heard);
+    }
+
+    fn lie_as(&mut self, claimed: i64, at: i64, heard: &Notification) {
         let (mut out, view) = (Vec::new(), self.view_of(at));
         let server = self.servers.get_mut(&at).unwrap();
-        server.on_notification(self.now, ServerId(3), heard, &view, &mut out);
+        server.on_notification(self.now, ServerId(claimed), heard, &view, &mut out);
         self.deliver(at, out);
     }
 }
@@ -578,25 +582,46 @@ fn no_vote_leads_to_where_the_rounds_end() {
         round.voter(1, 1, 1);
         for _ in 0..1000 {
             round.lie(1, &vote(leader, LAST_ROUND));
+            let farthest = round.servers[&1].round().max(FAR_ROUND - MAX_ROUNDS_AHEAD) + MAX_ROUNDS_AHEAD;
+            round.lie(1, &vote(leader, farthest));
         }
         assert!(round.servers[&1].round() < FAR_ROUND + 2000 * MAX_ROUNDS_AHEAD);
     }
 }
 
-#[test]
-fn a_server_that_starts_anew_meets_those_that_a_liar_led_far_away() {
-    let mut round = Round::new(3);
-    round.voter(1, 1, 1);
-    for _ in 0..1000 {
-        // It never had so much, and asks for a later round.
-        round.lie(1, &vote(1, LAST_ROUND));
+/// A liar leads servers far away, each to a round of its own.
+fn led_far(servers: impl IntoIterator<Item = i64>) -> Round {
+    let mut round = Round::new(5);
+    for id in servers {
+        // Each is alone: nobody hears the liar's two claims but it.
+        let mut alone = Round::new(5);
+        alone.voter(id, 1, 1);
+        for step in 0..1000 * id {
+            for claimed in [4, 5] {
+                alone.lie_as(claimed, id, &vote(id, FAR_ROUND + step * MAX_ROUNDS_AHEAD));
+            }
+        }
+        assert!(alone.servers[&id].round() > FAR_ROUND + 500 * MAX_ROUNDS_AHEAD);
+        let election = alone.servers.remove(&id).unwrap();
+        round.servers.insert(id, election);
+        round.unreachable(id, 4);
+        round.unreachable(id, 5);
     }
-    assert!(round.servers[&1].round() > FAR_ROUND + 500 * MAX_ROUNDS_AHEAD);
-    round.voter(2, 1, 1);
-    round.unreachable(1, 3);
-    round.unreachable(2, 3);
-    round.pass(1000);
-    assert_eq!(round.elected(), [(1, 2), (2, 2)]);
+    round
+}
+
+#[test]
+fn servers_that_a_liar_led_far_away_meet_those_that_start_again() {
+    for far in [vec![], vec![1], vec![2, 3], vec![1, 2, 3]] {
+        let mut round = led_far(far.iter().copied());
+        for id in (1..=3).filter(|id| !far.contains(id)) {
+            round.voter(id, 1, 1);
+            round.unreachable(id, 4);
+            round.unreachable(id, 5);
+        }
+        round.pass(4000);
+        assert_eq!(round.elected(), [(1, 3), (2, 3), (3, 3)], "far: {far:?}");
+    }
 }
 
 #[test]
@@ -607,6 +632,7 @@ fn who_is_a_little_ahead_in_a_far_round_stays_there() {
     round.lie(1, &vote(2, FAR_ROUND + 1));
     assert_eq!(round.servers[&1].round(), FAR_ROUND + 1);
     round.lie(1, &vote(2, FAR_ROUND));
+    round.pass(1000);
     assert_eq!(round.servers[&1].round(), FAR_ROUND + 1);
 }
 

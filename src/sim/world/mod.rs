@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Microseconds between two looks at whether a fault is due.
 const FAULT_STEP: u64 = 20_000;
+/// A run takes some tens of thousands.
+const MAX_EVENTS: u64 = 3_000_000;
 
 #[derive(Debug)]
 enum Event {
@@ -330,6 +332,11 @@ impl World {
         self.now = at;
         self.clock.store(at, Ordering::Relaxed);
         self.events += 1;
+        if self.events > MAX_EVENTS {
+            return Err(format!(
+                "storm: {MAX_EVENTS} events, and no end: servers answer each other for ever"
+            ));
+        }
         match event {
             Event::Run(index, life) => self.run_node(index, life),
             // The link takes no more for now.

@@ -205,8 +205,16 @@ impl World {
             last = last.max(delay);
         }
         let open = self.now + last + self.options.refuses_us;
+        // Servers without data wait for those that may have some.
+        let waits_ms = if late.is_empty() { 0 } else { opening.late_ms.min(self.options.empty_wait_ms) };
+        let wait_ends = self.now + waits_ms * 1000;
         while self.now < open {
             self.step()?;
+            if self.now < wait_ends
+                && let Some(index) = (0..self.nodes.len()).find(|index| self.mode_of(*index).has_leader())
+            {
+                return Err(format!("start: server {} serves before one with data is up", index + 1));
+            }
         }
         self.say(|| "all ports are open".into());
         let voters = self.options.voters;

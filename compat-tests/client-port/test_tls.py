@@ -305,16 +305,73 @@ def test_the_official_client_speaks_it(running, authority):
     assert f"x509: {SUBJECT}" in done.stdout, done.stdout + done.stderr
 
 
-def test_suites_that_are_not_there_are_told(authority):
+def test_suites_that_do_not_exist_here_are_named(authority):
     if IS_JAVA:
         pytest.skip("Java has them")
-    suites = "TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256"
+    suites = "TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256,TLS_RSA_WITH_NULL_SHA256"
     with server({**authority.settings(), "ssl.ciphersuites": suites}) as running:
         with connect(running, authority.client("client", VERSIONS[1])) as session:
             ok(session, EXISTS, watched("/"))
         assert is_refused(running, authority.client("client", VERSIONS[0]))
-        told = [line for line in running.log().splitlines() if "WARN ssl.ciphersuites" in line]
-        assert "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256 has no effect" in told[0] and "TLSv1_2" in told[1]
+        said = [line for line in running.log().splitlines() if "WARN" in line and "ssl.ciphersuites" in line]
+        assert len(said) == 3 and all("zoo.cfg:" in line for line in said), said
+        assert "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256 has no effect" in said[0]
+        assert "TLS_RSA_WITH_NULL_SHA256 has no effect" in said[1] and "TLSv1_2" in said[2]
+
+
+def speaks(running, *flags):
+    """Whether a client with these flags of openssl's has its word answered."""
+    command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{running.secure_port}", *flags]
+    return "imok" in subprocess.run(command, input="ruok", capture_output=True, text=True, timeout=20).stdout
+
+
+@pytest.fixture(scope="module")
+def two_keys(authority):
+    """Stores of each kind with an RSA and an EC key; the first by name is the RSA key, and in `other` the EC key."""
+    authority.openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", authority.path("curve.key"))
+    authority.openssl("req", "-new", "-key", authority.path("curve.key"), "-subj", "/CN=localhost", "-out", authority.path("curve.csr"))
+    authority.openssl("x509", "-req", "-in", authority.path("curve.csr"), "-CA", authority.path("ca.crt"), "-CAkey", authority.path("ca.key"),
+                      "-CAcreateserial", "-days", "30", "-out", authority.path("curve.crt"))
+    password = ["-srcstorepass", PASSWORD, "-deststorepass", PASSWORD]
+    for store, names in {"two": ["server", "curve"], "other": ["curve", "server"]}.items():
+        parts = [authority.path(f"{store}.p12"), authority.path("made.p12")]
+        for alias, name, part in zip("ab", names, parts):
+            authority.openssl("pkcs12", "-export", "-in", authority.path(f"{name}.crt"), "-inkey", authority.path(f"{name}.key"),
+                              "-name", alias, "-passout", f"pass:{PASSWORD}", "-out", part)
+        authority.keytool("-importkeystore", "-srckeystore", parts[1], "-destkeystore", parts[0], *password)
+        authority.keytool("-importkeystore", "-srckeystore", parts[0], "-destkeystore", authority.path(f"{store}.jks"),
+                          "-deststoretype", "JKS", *password)
+    return authority
+
+
+@pytest.mark.parametrize("keys", ["two.p12", "other.p12", "two.jks", "other.jks"])
+def test_a_store_with_two_kinds_of_keys_serves_both_kinds_of_clients(two_keys, keys):
+    settings = {**two_keys.settings(keys), "ssl.clientAuth": "none", "ssl.enabledProtocols": "TLSv1.3,TLSv1.2"}
+    with server(settings) as running:
+        assert speaks(running, "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"), "RSA"
+        assert speaks(running, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"), "ECDSA"
+        assert speaks(running, "-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256:rsa_pkcs1_sha256"), "RSA"
+        assert speaks(running, "-tls1_3", "-sigalgs", "ecdsa_secp256r1_sha256:rsa_pkcs1_sha256"), "ECDSA"
+        assert speaks(running), "whoever takes both"
+
+
+@pytest.mark.parametrize("algorithm, said", [
+    (["RSA", "-pkeyopt", "rsa_keygen_bits:1024"], "the key can't be used: RSA of 1024 bits; RSA of 2048 to 4096 bits, P-256, P-384"),
+    (["EC", "-pkeyopt", "ec_paramgen_curve:P-521"], "the key can't be used: P-521; RSA of 2048 to 4096 bits"),
+    (["RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"], "the key can't be used: RSA for PSS alone"),
+])
+def test_a_key_that_cannot_be_used_is_named(authority, tmp_path, algorithm, said):
+    if IS_JAVA:
+        pytest.skip("Java takes them")
+    kind, *options = algorithm
+    authority.openssl("genpkey", "-algorithm", kind, *options, "-out", str(tmp_path / "own.key"))
+    authority.openssl("req", "-x509", "-key", str(tmp_path / "own.key"), "-subj", "/CN=localhost", "-days", "30", "-out", str(tmp_path / "own.crt"))
+    (tmp_path / "own.pem").write_text((tmp_path / "own.key").read_text() + (tmp_path / "own.crt").read_text())
+    config = tmp_path / "zoo.cfg"
+    settings = {"dataDir": tmp_path / "data", "secureClientPort": "0", **authority.settings(), "ssl.keyStore.location": tmp_path / "own.pem"}
+    config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    done = subprocess.run([BINARY, "serve", config], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and said in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("change, said", [
@@ -325,7 +382,9 @@ def test_suites_that_are_not_there_are_told(authority):
     ({"ssl.ocsp": "true"}, "ssl.ocsp"),
     ({"ssl.clientAuth": "perhaps"}, "none, want or need"),
     ({"ssl.enabledProtocols": "TLSv1.1"}, "TLSv1.2 or TLSv1.3"),
-    ({"ssl.ciphersuites": "TLS_RSA_WITH_AES_128_CBC_SHA"}, "ssl.ciphersuites"),
+    ({"ssl.ciphersuites": "TLS_RSA_WITH_AES_128_CBC_SHA"}, 'zoo.cfg:8: ssl.ciphersuites="TLS_RSA_WITH_AES_128_CBC_SHA": none'),
+    ({"ssl.ciphersuites": "TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA", "ssl.enabledProtocols": "TLSv1.2,TLSv1.3"},
+     "none of these suites is for TLSv1_2"),
 ])
 def test_a_mistake_in_the_configuration_is_named(authority, change, said, tmp_path):
     if IS_JAVA:

@@ -12,6 +12,7 @@ from test_tls import NETTY, PASSWORD, VERSIONS, connect, ids, is_refused, server
 
 SIGNS = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign"
 LEAF = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth"
+P256 = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
 KEEPS = {
     # Its certificates vouch for others …
     "root": SIGNS, "without usage": "basicConstraints=CA:TRUE", "version 1": None,
@@ -32,16 +33,16 @@ class Certificates:
     def openssl(self, *arguments):
         subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
-    def request(self, name, subject, key=None):
+    def request(self, name, subject, key=None, options=P256):
         if not key:
-            self.openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", self.path(name, "key"))
+            self.openssl("genpkey", *options, "-out", self.path(name, "key"))
         else:
             (self.dir / f"{name}.key").write_bytes((self.dir / f"{key}.key").read_bytes())
         self.openssl("req", "-new", "-key", self.path(name, "key"), "-subj", subject, "-out", self.path(name, "csr"))
 
-    def make(self, name, by=None, extensions=LEAF, subject=None, key=None):
+    def make(self, name, by=None, extensions=LEAF, subject=None, key=None, options=P256):
         """Signed `by` another's key or the own; without `extensions` of version 1."""
-        self.request(name, subject or f"/CN={name}", key)
+        self.request(name, subject or f"/CN={name}", key, options)
         signer = ["-CA", self.path(by), "-CAkey", self.path(by, "key"), "-CAcreateserial"] if by else ["-signkey", self.path(name, "key")]
         more = []
         if extensions:
@@ -65,6 +66,8 @@ rand_serial=yes\ndefault_md=sha256\npolicy=p\nx509_extensions=e\n[p]\ncommonName
         (self.dir / "chain.pem").write_text(self.join(name, *above))
         context = ssl.create_default_context(cafile=self.path("root"))
         context.check_hostname = False
+        # openssl's own rules would refuse to show a small key.
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.load_cert_chain(self.dir / "chain.pem", self.path(name, "key"))
         if version:
             context.minimum_version = context.maximum_version = version
@@ -197,3 +200,68 @@ def test_an_expired_certificate_does_not_live_on_by_resumption(running, made, ve
         answer, resumed, _ = talk(running, context, session)
         assert answer, "closed without a word"
         raise AssertionError(f"it is taken after its end, resumed: {resumed}")
+
+
+# Which extensions a client's own certificate may have, and that of the authority between.
+POLICIES = "certificatePolicies=critical,1.3.6.1.4.1.99999.1,2.23.140.1.2.1"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("extensions", [
+    "extendedKeyUsage=anyExtendedKeyUsage", "extendedKeyUsage=serverAuth,anyExtendedKeyUsage", f"{LEAF}\n{POLICIES}", POLICIES,
+    "keyUsage=critical,digitalSignature"], ids=["any use", "any use beside another", "policies", "policies alone", "a use"])
+def test_a_certificate_of_a_real_authority_is_taken(running, made, extensions, version):
+    made.make("real", "root", extensions)
+    with connect(running, made.client("real", version=version)) as session:
+        assert ("x509", "CN=real") in ids(session)
+
+
+def test_an_authority_between_may_have_critical_policies(running, made):
+    made.make("middle", "root", f"{SIGNS}\n{POLICIES}")
+    made.make("real", "middle", f"{LEAF}\n{POLICIES}")
+    for version in VERSIONS:
+        with connect(running, made.client("real", "middle", version=version)) as session:
+            assert ("x509", "CN=real") in ids(session)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_critical_policies_are_part_of_what_is_signed(running, made, version):
+    made.make("real", "root", f"{LEAF}\n{POLICIES}")
+    made.openssl("x509", "-in", made.path("real"), "-outform", "DER", "-out", made.path("forged", "der"))
+    signed = (made.dir / "forged.der").read_bytes()
+    # The number of the first policy, and the mark itself.
+    for old, new in [(bytes.fromhex("2b06010401868d1f01"), bytes.fromhex("2b06010401868d1f02")),
+                     (bytes.fromhex("0603551d200101ff"), bytes.fromhex("0603551d20010100"))]:
+        assert signed.count(old) == 1
+        (made.dir / "forged.der").write_bytes(signed.replace(old, new))
+        made.openssl("x509", "-inform", "DER", "-in", made.path("forged", "der"), "-out", made.path("forged"))
+        made.openssl("pkey", "-in", made.path("real", "key"), "-out", made.path("forged", "key"))
+        assert is_refused(running, made.client("forged", version=version)), new
+
+
+@pytest.mark.parametrize("extensions, said", [
+    ("extendedKeyUsage=serverAuth", "its extendedKeyUsage has neither clientAuth"),
+    ("keyUsage=critical,keyAgreement", "its keyUsage has no digitalSignature"),
+    (f"{LEAF}\n1.2.3.4=critical,ASN1:NULL", "a critical extension that is not known"),
+    (f"{LEAF}\n{POLICIES}\npolicyConstraints=critical,requireExplicitPolicy:0,inhibitPolicyMapping:0", "a critical extension that is not known"),
+])
+def test_what_a_certificate_may_not_be_used_for_is_refused(running, made, extensions, said):
+    if IS_JAVA and "policyConstraints" in extensions:
+        pytest.skip("Java knows them")
+    made.make("unfit", "root", extensions)
+    for version in VERSIONS:
+        assert is_refused(running, made.client("unfit", version=version))
+    assert IS_JAVA or said in running.log()
+
+
+@pytest.mark.parametrize("options, said", [
+    (["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"], "its key, RSA of 1024 bits, can't be used: RSA of 2048 to 8192 bits, P-256"),
+    (["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"], "its key, P-521, can't be used: RSA of 2048 to 8192 bits, P-256"),
+], ids=["RSA 1024", "P-521"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_key_of_a_client_that_cannot_be_used_is_named(running, made, options, said, version):
+    if IS_JAVA:
+        pytest.skip("Java takes them")
+    made.make("odd", "root", options=options)
+    assert is_refused(running, made.client("odd", version=version))
+    assert said in running.log()

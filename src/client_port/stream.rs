@@ -140,7 +140,7 @@ impl Tls {
                 Err(error) => return Err(error),
             }
             if let Some(error) = &self.failed {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, crate::tls::why(error)));
             }
             self.session.read_tls(socket)?;
             self.failed = self.session.process_new_packets().err();

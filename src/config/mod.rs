@@ -14,7 +14,7 @@ mod value;
 pub use address::is_any;
 pub use dynamic::{dynamic_file, dynamic_text, point_to};
 pub use sasl::Sasl;
-pub use tls::{ClientAuth, Store, StoreFormat, Tls, TlsVersion};
+pub use tls::{CipherSuites, ClientAuth, Store, StoreFormat, Tls, TlsVersion};
 
 use self::keys::{Effect, Key, Source};
 use self::value::{At, words};

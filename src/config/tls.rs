@@ -38,6 +38,14 @@ pub enum TlsVersion {
     V1_3,
 }
 
+/// `ssl.ciphersuites`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CipherSuites {
+    pub place: String,
+    /// As the standard calls them.
+    pub names: Vec<String>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
     pub port: Option<u16>,
@@ -49,8 +57,8 @@ pub struct Tls {
     pub client_auth: ClientAuth,
     /// Empty: both.
     pub versions: Vec<TlsVersion>,
-    /// By their names in the standard; `None`: all that are there.
-    pub cipher_suites: Option<Vec<String>>,
+    /// `None`: all that exist.
+    pub cipher_suites: Option<CipherSuites>,
     /// ACLs may have entries of the scheme `x509` (`authProvider.N`): always where clients may come by TLS.
     pub provider: bool,
     /// The subject that may do everything (`X509AuthenticationProvider.superUser`).
@@ -88,7 +96,9 @@ impl Tls {
                     self.versions = versions(at)?;
                 }
             }
-            "ssl.ciphersuites" => self.cipher_suites = Some(words(value)),
+            "ssl.ciphersuites" => {
+                self.cipher_suites = Some(CipherSuites { place: at.place.into(), names: words(value) })
+            }
             "X509AuthenticationProvider.superUser" => self.super_user = Some(value.into()),
             key => {
                 let store = match key.strip_prefix("ssl.keyStore.") {

@@ -3,8 +3,27 @@
 
 use sha1::{Digest, Sha1};
 
+/// Why a file, or the key in it, can't be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JksError {
+    #[error("the file ends too early")]
+    Short,
+    #[error("the password is wrong, or the file is damaged")]
+    Password,
+    #[error("this is no JKS file")]
+    Magic,
+    #[error("JKS version {0} is not known")]
+    Version(u32),
+    #[error("an entry of the unknown kind {0}")]
+    EntryKind(u32),
+    #[error("the key is protected in a way that is not known")]
+    Protection,
+    #[error("the password of the key is another one")]
+    KeyPassword,
+}
+
 pub(super) const MAGIC: [u8; 4] = [0xfe, 0xed, 0xfe, 0xed];
-/// What the digest over the file begins with, behind the password.
+/// What the digest over the file begins with, after the password.
 const WHITENER: &[u8] = b"Mighty Aphrodite";
 const DIGEST: usize = 20;
 /// The one algorithm by which keys are protected: 1.3.6.1.4.1.42.2.17.1.1.
@@ -21,19 +40,20 @@ pub(super) enum Entry<'a> {
 }
 
 /// All entries, once the password was found to be right.
-pub(super) fn entries<'a>(file: &'a [u8], password: &str) -> Result<Vec<Entry<'a>>, String> {
-    let (content, digest) = file.split_at_checked(file.len().saturating_sub(DIGEST)).ok_or(SHORT)?;
+pub(super) fn entries<'a>(file: &'a [u8], password: &str) -> Result<Vec<Entry<'a>>, JksError> {
+    let (content, digest) =
+        file.split_at_checked(file.len().saturating_sub(DIGEST)).ok_or(JksError::Short)?;
     let whole = Sha1::new().chain_update(utf16(password)).chain_update(WHITENER).chain_update(content);
     if whole.finalize()[..] != *digest {
-        return Err("the password is wrong, or the file is damaged".into());
+        return Err(JksError::Password);
     }
     let mut from = Reader(content);
     if from.take(4)? != MAGIC {
-        return Err("this is no JKS file".into());
+        return Err(JksError::Magic);
     }
     let version = from.int()?;
     if version != 1 && version != 2 {
-        return Err(format!("JKS version {version} is not known"));
+        return Err(JksError::Version(version));
     }
     let count = from.int()?;
     let mut entries = Vec::new();
@@ -52,24 +72,25 @@ pub(super) fn entries<'a>(file: &'a [u8], password: &str) -> Result<Vec<Entry<'a
                 Entry::Key { hidden, chain }
             }
             2 => Entry::Trusted(from.certificate(version)?),
-            _ => return Err(format!("an entry of the unknown kind {tag}")),
+            _ => return Err(JksError::EntryKind(tag)),
         });
     }
     Ok(entries)
 }
 
 /// The key in its PKCS#8 form.
-pub(super) fn reveal(hidden: &[u8], password: &str) -> Result<Vec<u8>, String> {
+pub(super) fn reveal(hidden: &[u8], password: &str) -> Result<Vec<u8>, JksError> {
     // EncryptedPrivateKeyInfo: the algorithm, then one octet string.
     let at = hidden.windows(PROTECTION.len()).position(|window| window == PROTECTION);
-    let mut rest = &hidden[at.ok_or("the key is protected in a way that is not known")? + PROTECTION.len()..];
+    let mut rest = &hidden[at.ok_or(JksError::Protection)? + PROTECTION.len()..];
     // The algorithm's parameters are null.
     if let [0x05, 0x00, behind @ ..] = rest {
         rest = behind;
     }
-    let sealed = octets(rest).ok_or(SHORT)?;
-    let (salt, sealed) = sealed.split_at_checked(DIGEST).ok_or(SHORT)?;
-    let (sealed, check) = sealed.split_at_checked(sealed.len().saturating_sub(DIGEST)).ok_or(SHORT)?;
+    let sealed = octets(rest).ok_or(JksError::Short)?;
+    let (salt, sealed) = sealed.split_at_checked(DIGEST).ok_or(JksError::Short)?;
+    let (sealed, check) =
+        sealed.split_at_checked(sealed.len().saturating_sub(DIGEST)).ok_or(JksError::Short)?;
     let password = utf16(password);
     let mut key = Vec::with_capacity(sealed.len());
     let mut stream = salt.to_vec();
@@ -78,10 +99,8 @@ pub(super) fn reveal(hidden: &[u8], password: &str) -> Result<Vec<u8>, String> {
         key.extend(chunk.iter().zip(&stream).map(|(hidden, stream)| hidden ^ stream));
     }
     let found = Sha1::new().chain_update(&password).chain_update(&key).finalize();
-    if found[..] == *check { Ok(key) } else { Err("the password of the key is another one".into()) }
+    if found[..] == *check { Ok(key) } else { Err(JksError::KeyPassword) }
 }
-
-const SHORT: &str = "the file ends too early";
 
 fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_be_bytes).collect()
@@ -103,27 +122,27 @@ fn octets(der: &[u8]) -> Option<&[u8]> {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(SHORT)?;
+    fn take(&mut self, len: usize) -> Result<&'a [u8], JksError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(JksError::Short)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn int(&mut self) -> Result<u32, String> {
+    fn int(&mut self) -> Result<u32, JksError> {
         Ok(u32::from_be_bytes(self.take(4)?.try_into().expect("four bytes")))
     }
 
-    fn block(&mut self) -> Result<&'a [u8], String> {
+    fn block(&mut self) -> Result<&'a [u8], JksError> {
         let len = self.int()?;
         self.take(len as usize)
     }
 
-    fn text(&mut self) -> Result<&'a [u8], String> {
+    fn text(&mut self) -> Result<&'a [u8], JksError> {
         let len = u16::from_be_bytes(self.take(2)?.try_into().expect("two bytes"));
         self.take(usize::from(len))
     }
 
-    fn certificate(&mut self, version: u32) -> Result<&'a [u8], String> {
+    fn certificate(&mut self, version: u32) -> Result<&'a [u8], JksError> {
         if version == 2 {
             self.text()?;
         }

@@ -2,22 +2,29 @@
 //! by its certificate. rustls speaks the protocol.
 
 mod jks;
+mod key;
 mod name;
+mod policies;
 mod store;
 #[cfg(test)]
 mod tests;
 mod trust;
 
+pub use jks::JksError;
+pub use key::KeyKind;
 pub use name::subject_of;
+pub use store::StoreError;
 
-use crate::config::{ClientAuth, Tls, TlsVersion};
+use self::store::Key;
+use crate::config::{CipherSuites, ClientAuth, Tls, TlsVersion};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SupportedProtocolVersion};
-use std::path::PathBuf;
+use rustls::{CertificateError, ProtocolVersion, ServerConfig, SignatureScheme, SupportedProtocolVersion};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trust::Trust;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -26,9 +33,16 @@ pub enum TlsError {
     #[error("TLS: cannot read {}: {source}", file.display())]
     Unreadable { file: PathBuf, source: std::io::Error },
     #[error("TLS: {}: {what}", file.display())]
-    Store { file: PathBuf, what: String },
-    #[error("TLS: ssl.ciphersuites: none of {0} is there: {1}")]
-    CipherSuites(String, String),
+    Store { file: PathBuf, what: StoreError },
+    /// What is configured would leave out clients that it lets in on Java.
+    #[error("{place}: ssl.ciphersuites={names:?}: {}", missing_suites(version.as_ref(), there))]
+    CipherSuites {
+        place: String,
+        names: String,
+        /// The protocol that would have no suite; `None`: there would be none at all.
+        version: Option<ProtocolVersion>,
+        there: Vec<String>,
+    },
     #[error("TLS: {0}")]
     Library(#[from] rustls::Error),
 }
@@ -40,9 +54,7 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     let why = "it is the file of the server's key and certificates";
     let key_file = tls.key_store.file.clone();
     let key_file = key_file.ok_or(TlsError::Missing { key: "ssl.keyStore.location", why })?;
-    let (chain, key) = store::key(&tls.key_store, &key_file)?;
-    let wrong_key = |error: rustls::Error| TlsError::Store { file: key_file, what: error.to_string() };
-    let key = provider.key_provider.load_private_key(key).map_err(wrong_key)?;
+    let identities = identities(store::keys(&tls.key_store, &key_file)?, &key_file, &provider)?;
 
     let begun = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions)?;
     let begun = match tls.client_auth {
@@ -54,12 +66,10 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
             let file = file.ok_or(TlsError::Missing { key: "ssl.trustStore.location", why })?;
             let certificates = store::trusted(&tls.trust_store, &file)?;
             let trust = Trust::new(certificates, asks == ClientAuth::Need, &provider);
-            begun.with_client_cert_verifier(Arc::new(trust.map_err(|what| TlsError::Store { file, what })?))
+            begun.with_client_cert_verifier(Arc::new(trust))
         }
     };
-    // Not compared with its key here: the library reads no version 1 certificates.
-    let identity = Identity(Arc::new(CertifiedKey::new(chain, key)));
-    let mut config = begun.with_cert_resolver(Arc::new(identity));
+    let mut config = begun.with_cert_resolver(Arc::new(identities));
     if tls.client_auth != ClientAuth::None {
         // Whoever takes up an earlier session is not asked for its certificate again, which may have expired since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -81,28 +91,47 @@ fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
 
 fn provider(tls: &Tls, versions: &[&'static SupportedProtocolVersion]) -> Result<CryptoProvider, TlsError> {
     let mut provider = ring::default_provider();
-    if let Some(names) = &tls.cipher_suites {
-        let there: Vec<String> = provider.cipher_suites.iter().map(|suite| standard_name(*suite)).collect();
-        provider.cipher_suites.retain(|suite| names.contains(&standard_name(*suite)));
-        if provider.cipher_suites.is_empty() {
-            return Err(TlsError::CipherSuites(names.join(", "), there.join(", ")));
+    let Some(CipherSuites { place, names }) = &tls.cipher_suites else { return Ok(provider) };
+    let there: Vec<String> = provider.cipher_suites.iter().map(|suite| standard_name(*suite)).collect();
+    provider.cipher_suites.retain(|suite| names.contains(&standard_name(*suite)));
+    let refused = |version| {
+        let (place, names, there) = (place.clone(), names.join(","), there.clone());
+        Err(TlsError::CipherSuites { place, names, version, there })
+    };
+    if provider.cipher_suites.is_empty() {
+        return refused(None);
+    }
+    let unknown: Vec<&String> = names.iter().filter(|name| !there.contains(name)).collect();
+    for name in &unknown {
+        tracing::warn!(
+            "{place}: ssl.ciphersuites: {name} has no effect, it does not exist here; {} do",
+            there.join(", ")
+        );
+    }
+    for version in versions {
+        if provider.cipher_suites.iter().any(|suite| suite.version() == *version) {
+            continue;
         }
-        let absent: Vec<&str> =
-            names.iter().filter(|name| !there.contains(name)).map(String::as_str).collect();
-        if !absent.is_empty() {
-            let (absent, there) = (absent.join(", "), there.join(", "));
-            tracing::warn!("ssl.ciphersuites: {absent} has no effect; there are {there}");
+        if !unknown.is_empty() && !tls.versions.is_empty() {
+            return refused(Some(version.version));
         }
-        for version in versions {
-            if !provider.cipher_suites.iter().any(|suite| suite.version() == *version) {
-                tracing::warn!(
-                    "ssl.ciphersuites: none of them is for {:?}: who speaks that alone is refused",
-                    version.version
-                );
-            }
-        }
+        tracing::warn!(
+            "{place}: ssl.ciphersuites names no suite of {:?}: clients that speak only that are refused",
+            version.version
+        );
     }
     Ok(provider)
+}
+
+fn missing_suites(version: Option<&ProtocolVersion>, there: &[String]) -> String {
+    let there = there.join(", ");
+    match version {
+        None => format!("none of these suites exists here; expected some of {there}"),
+        Some(version) => format!(
+            "none of these suites is for {version:?}, which ssl.enabledProtocols turns on: clients that speak only that would \
+             be refused. Take it out there, or name one of its suites: {there}"
+        ),
+    }
 }
 
 /// As the standard and Java call it: the library has its own names for those of TLS 1.3.
@@ -110,12 +139,59 @@ fn standard_name(suite: rustls::SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
 }
 
-/// The one certificate of this server, whatever name a client wants.
-#[derive(Debug)]
-struct Identity(Arc<CertifiedKey>);
+/// The keys that can be used, of those that the store has. At least one must be.
+fn identities(keys: Vec<Key>, file: &Path, provider: &CryptoProvider) -> Result<Identities, TlsError> {
+    let store = |what| TlsError::Store { file: file.into(), what };
+    let mut usable = Vec::new();
+    let mut unusable = Vec::new();
+    for (chain, key) in keys {
+        let kind = X509Certificate::from_der(&chain[0]).map(|(_, own)| KeyKind::of(own.public_key()));
+        match provider.key_provider.load_private_key(key) {
+            // Not compared with its certificate here: the library reads none of version 1.
+            Ok(key) => usable.push(Arc::new(CertifiedKey::new(chain, key))),
+            Err(error) => unusable.push(kind.map_or(StoreError::UnreadableKey(error), StoreError::Key)),
+        }
+    }
+    if usable.is_empty() {
+        return Err(store(unusable.swap_remove(0)));
+    }
+    for what in unusable {
+        tracing::warn!("{}", store(what));
+    }
+    Ok(Identities(usable))
+}
 
-impl ResolvesServerCert for Identity {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.clone())
+/// The certificates of this server, whatever name a client wants: the first one whose key the client can verify.
+#[derive(Debug)]
+struct Identities(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Identities {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let first = |schemes: &[SignatureScheme]| {
+            self.0.iter().find(|one| one.key.choose_scheme(schemes).is_some()).cloned()
+        };
+        // TLS 1.3 has the old schemes of RSA for certificates alone, and the version is not decided yet.
+        let all = client.signature_schemes();
+        let newer: Vec<SignatureScheme> = all.iter().copied().filter(|scheme| !is_old(*scheme)).collect();
+        // Where none fits the library says what the client lacks.
+        first(&newer).or_else(|| first(all)).or_else(|| self.0.first().cloned())
+    }
+}
+
+fn is_old(scheme: SignatureScheme) -> bool {
+    use SignatureScheme as S;
+    [S::RSA_PKCS1_SHA1, S::RSA_PKCS1_SHA256, S::RSA_PKCS1_SHA384, S::RSA_PKCS1_SHA512].contains(&scheme)
+}
+
+/// Why a connection ended, in words for the log.
+pub fn why(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(refused)) => {
+            format!("the client's certificate is refused: {refused}")
+        }
+        rustls::Error::InvalidCertificate(refused) => {
+            format!("the client's certificate is refused: {refused}")
+        }
+        other => other.to_string(),
     }
 }

@@ -1,8 +1,8 @@
 //! Stores of Java's own format, whole and damaged. What clients see of TLS is in `compat-tests/client-port/test_tls.py`.
 
-use super::jks::{Entry, entries, reveal};
+use super::jks::{Entry, JksError, entries, reveal};
 use super::name::subject_of;
-use crate::config::{StoreFormat, Tls};
+use crate::config::{CipherSuites, StoreFormat, Tls, TlsVersion};
 use proptest::prelude::*;
 use sha1::{Digest, Sha1};
 
@@ -51,8 +51,8 @@ fn a_jks_file_gives_its_entries() {
     let [Entry::Trusted(b"trusted"), Entry::Key { hidden, chain }] = &found[..] else { panic!("{found:?}") };
     assert_eq!(chain[..], [b"own"]);
     assert_eq!(reveal(hidden, PASSWORD).unwrap(), b"the key");
-    assert!(reveal(hidden, "another").unwrap_err().contains("password"));
-    assert!(entries(&file, "another").unwrap_err().contains("password"));
+    assert_eq!(reveal(hidden, "another"), Err(JksError::KeyPassword));
+    assert_eq!(entries(&file, "another"), Err(JksError::Password));
 }
 
 #[test]
@@ -74,10 +74,30 @@ fn a_store_that_is_not_there_is_named() {
     tls.key_store.file = Some("/no/such/keys.jks".into());
     assert!(said(&tls).contains("/no/such/keys.jks"));
     tls.key_store.format = Some(StoreFormat::Pem);
-    tls.cipher_suites = Some(vec!["TLS_AES_128_GCM_SHA256".into(), "ANOTHER".into()]);
-    assert!(said(&tls).contains("/no/such/keys.jks"), "one of the suites is there");
-    tls.cipher_suites = Some(vec!["ANOTHER".into()]);
-    assert!(said(&tls).contains("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"), "those that are there are told");
+}
+
+#[test]
+fn each_protocol_that_is_asked_for_has_a_suite() {
+    let suites = |names: &[&str], versions: &[TlsVersion]| {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        let place = "zoo.cfg:3".into();
+        let cipher_suites = Some(CipherSuites { place, names });
+        let tls = Tls { cipher_suites, versions: versions.into(), ..Tls::default() };
+        super::server_config(&tls).unwrap_err().to_string()
+    };
+    let (of_1_3, cbc) = ("TLS_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256");
+    let both = [TlsVersion::V1_3, TlsVersion::V1_2];
+    let served = "ssl.keyStore.location is missing";
+    assert!(suites(&[of_1_3, cbc], &[]).contains(served), "nothing asks for TLS 1.2");
+    assert!(suites(&[of_1_3], &both).contains(served), "no suite of TLS 1.2 is meant");
+    let refused = suites(&[of_1_3, cbc], &both);
+    let place =
+        format!("zoo.cfg:3: ssl.ciphersuites=\"{of_1_3},{cbc}\": none of these suites is for TLSv1_2");
+    assert!(
+        refused.starts_with(&place) && refused.contains("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        "{refused}"
+    );
+    assert!(suites(&[cbc], &[]).contains("none of these suites exists here"));
 }
 
 proptest! {

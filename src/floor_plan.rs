@@ -61,7 +61,7 @@ const HOMES: [(&str, &[&str]); 8] = [
     ("memmap2", &["storage"]),
     ("rustls", &["tls", "client_port"]),
     ("metrics", &["figures"]),
-    ("std::fs", &["sim", "storage", "config", "tls", "client_port", "cli"]),
+    ("std::fs", &["sim", "storage", "tls", "client_port", "cli"]),
     ("std::env", &["cli", "client_port"]),
 ];
 

@@ -1,10 +1,11 @@
 //! `zabra serve`: runs a server until SIGTERM or SIGINT.
 
 use super::signals::Signals;
-use crate::config::Config;
+use crate::config::{Config, Machine};
 use crate::server::{self, Parts, Watch};
 use crate::storage::{Progress, Recovered};
 use std::io::IsTerminal;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
@@ -39,8 +40,9 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
 }
 
 fn configuration(args: &ServeArgs) -> Result<Config, String> {
+    let machine = Machine { read: &|file| std::fs::read(file), resolve: &addresses_of };
     let mut config = match &args.config {
-        Some(file) => Config::from_file(file).map_err(|error| error.to_string())?,
+        Some(file) => Config::from_file(file, &machine).map_err(|error| error.to_string())?,
         None => Config::standalone_default(),
     };
     // In the order in which Apache's scripts put them: a later flag counts.
@@ -49,8 +51,14 @@ fn configuration(args: &ServeArgs) -> Result<Config, String> {
             config.apply_jvm_flags(name, &flags).map_err(|error| error.to_string())?;
         }
     }
-    config.conclude().map_err(|error| error.to_string())?;
+    config.conclude(&machine).map_err(|error| error.to_string())?;
     Ok(config)
+}
+
+/// The addresses that the system knows of a host; none of one that it does not know.
+fn addresses_of(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0).to_socket_addrs();
+    found.map(|addresses| addresses.map(|address| address.ip()).collect()).unwrap_or_default()
 }
 
 /// Without a level that is understood the usual one counts: a server without a log can't be helped.

@@ -7,23 +7,46 @@ use std::str::Chars;
 /// The only module that is known here.
 const DIGEST_MODULE: &str = "DigestLoginModule";
 
+/// What is wrong with a line of the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JaasError {
+    /// In words, after "expected".
+    #[error("expected {0}")]
+    Expected(&'static str),
+    #[error("expected a value: {key}=\"...\"")]
+    NoValue { key: String },
+    #[error("the login module {module} does not exist here: only accounts of {DIGEST_MODULE} are read")]
+    NoSuchModule { module: String },
+    #[error("{key}: properties are not filled in here")]
+    Property { key: String },
+    #[error("the section is there twice")]
+    Twice,
+    #[error("a comment without an end")]
+    OpenComment,
+    #[error("a text in quotes without an end")]
+    OpenQuotes,
+}
+
+/// An error with its line.
+type At<T> = Result<T, (usize, JaasError)>;
+
 /// The accounts that the section `wanted` lists as `user_NAME="PASSWORD"`; `None`: there is no such section. An error
 /// comes with its line.
-pub(super) fn accounts(text: &str, wanted: &str) -> Result<Option<Accounts>, (usize, String)> {
+pub(super) fn accounts(text: &str, wanted: &str) -> At<Option<Accounts>> {
     let mut tokens = Tokens { rest: text, line: 1 };
     let mut found = None;
     while let Some(name) = tokens.next()? {
-        let Token::Word(name) = name else { return tokens.wrong("a section's name is needed") };
+        let Token::Word(name) = name else { return tokens.expected("a section's name") };
         if tokens.next()? != Some(Token::Mark('{')) {
-            return tokens.wrong("a { is needed behind a section's name");
+            return tokens.expected("a { after a section's name");
         }
         let accounts = section(&mut tokens, name == wanted)?;
         if tokens.next()? != Some(Token::Mark(';')) {
-            return tokens.wrong("a ; is needed behind a section");
+            return tokens.expected("a ; after a section");
         }
         if name == wanted {
             if found.is_some() {
-                return tokens.wrong("the section stands there twice");
+                return tokens.wrong(JaasError::Twice);
             }
             found = Some(accounts);
         }
@@ -32,36 +55,33 @@ pub(super) fn accounts(text: &str, wanted: &str) -> Result<Option<Accounts>, (us
 }
 
 /// The rest of a section up to its end; only of the one that counts the modules have to be known.
-fn section(tokens: &mut Tokens<'_>, counts: bool) -> Result<Accounts, (usize, String)> {
+fn section(tokens: &mut Tokens<'_>, counts: bool) -> At<Accounts> {
     let mut accounts = Accounts::default();
     loop {
         let module = match tokens.next()? {
             Some(Token::Mark('}')) => return Ok(accounts),
             Some(Token::Word(module)) => module,
-            _ => return tokens.wrong("a login module or } is needed"),
+            _ => return tokens.expected("a login module or }"),
         };
         if counts && module.rsplit('.').next() != Some(DIGEST_MODULE) {
-            return tokens.wrong(&format!(
-                "{module} is not there: accounts of {DIGEST_MODULE} are all that is known here"
-            ));
+            return tokens.wrong(JaasError::NoSuchModule { module });
         }
         if !matches!(tokens.next()?, Some(Token::Word(_))) {
-            return tokens
-                .wrong("required, requisite, sufficient or optional is needed behind a login module");
+            return tokens.expected("required, requisite, sufficient or optional after a login module");
         }
         loop {
             let key = match tokens.next()? {
                 Some(Token::Mark(';')) => break,
                 Some(Token::Word(key)) => key,
-                _ => return tokens.wrong("an option or ; is needed"),
+                _ => return tokens.expected("an option or ;"),
             };
             let is_set = tokens.next()? == Some(Token::Mark('='));
             let Some(Token::Word(value)) = tokens.next()?.filter(|_| is_set) else {
-                return tokens.wrong(&format!("a value is needed: {key}=\"...\""));
+                return tokens.wrong(JaasError::NoValue { key });
             };
             if let Some(user) = key.strip_prefix("user_").filter(|_| counts) {
                 if value.contains("${") {
-                    return tokens.wrong(&format!("{key}: properties are not filled in here"));
+                    return tokens.wrong(JaasError::Property { key: key.clone() });
                 }
                 accounts.insert(user, &value);
             }
@@ -81,8 +101,12 @@ struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    fn wrong<T>(&self, what: &str) -> Result<T, (usize, String)> {
-        Err((self.line, what.into()))
+    fn wrong<T>(&self, what: JaasError) -> At<T> {
+        Err((self.line, what))
+    }
+
+    fn expected<T>(&self, what: &'static str) -> At<T> {
+        self.wrong(JaasError::Expected(what))
     }
 
     /// Goes on by so many bytes, and returns them.
@@ -93,13 +117,13 @@ impl Tokens<'_> {
         taken
     }
 
-    fn skip_space_and_comments(&mut self) -> Result<(), (usize, String)> {
+    fn skip_space_and_comments(&mut self) -> At<()> {
         loop {
             let rest = self.rest;
             if rest.starts_with("//") {
                 self.take(rest.find('\n').unwrap_or(rest.len()));
             } else if rest.starts_with("/*") {
-                let Some(end) = rest.find("*/") else { return self.wrong("a comment without an end") };
+                let Some(end) = rest.find("*/") else { return self.wrong(JaasError::OpenComment) };
                 self.take(end + 2);
             } else {
                 let space = rest.len() - rest.trim_start().len();
@@ -111,7 +135,7 @@ impl Tokens<'_> {
         }
     }
 
-    fn next(&mut self) -> Result<Option<Token>, (usize, String)> {
+    fn next(&mut self) -> At<Option<Token>> {
         self.skip_space_and_comments()?;
         let Some(first) = self.rest.chars().next() else { return Ok(None) };
         if "{};=".contains(first) {
@@ -138,7 +162,7 @@ impl Tokens<'_> {
                 _ => word.push(c),
             }
         }
-        self.wrong("a text in quotes without an end")
+        self.wrong(JaasError::OpenQuotes)
     }
 }
 
@@ -211,23 +235,28 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        let wrong = |text: &str| accounts(text, "Server").unwrap_err();
-        let (line, what) = accounts(FILE, "Client").unwrap_err();
-        assert!(line == 9 && what.contains("Krb5LoginModule is not there"), "{line}: {what}");
+        use JaasError::*;
+        let module = "com.sun.security.auth.module.Krb5LoginModule".into();
+        assert_eq!(accounts(FILE, "Client"), Err((9, NoSuchModule { module })));
         for (text, line, what) in [
-            ("Server\n{\n", 3, "a login module or } is needed"),
-            ("{", 1, "a section's name"),
-            ("Server x", 1, "a {"),
-            ("Server {\nDigestLoginModule;", 2, "required"),
-            ("Server { DigestLoginModule required\nuser_a;", 2, "user_a=\"...\""),
-            ("Server { DigestLoginModule required user_a=\"b\n\";};", 1, "without an end"),
-            ("Server { DigestLoginModule required user_a=\"${b}\";};", 1, "not filled in"),
-            ("Server { } Client", 1, "a ; is needed"),
-            ("Server { };\nServer { };", 2, "twice"),
-            ("/* Server", 1, "a comment without an end"),
+            ("Server\n{\n", 3, Expected("a login module or }")),
+            ("{", 1, Expected("a section's name")),
+            ("Server x", 1, Expected("a { after a section's name")),
+            (
+                "Server {\nDigestLoginModule;",
+                2,
+                Expected("required, requisite, sufficient or optional after a login module"),
+            ),
+            ("Server { DigestLoginModule required\nuser_a;", 2, NoValue { key: "user_a".into() }),
+            ("Server { DigestLoginModule required user_a=\"b\n\";};", 1, OpenQuotes),
+            ("Server { DigestLoginModule required user_a=\"${b}\";};", 1, Property { key: "user_a".into() }),
+            ("Server { } Client", 1, Expected("a ; after a section")),
+            ("Server { };\nServer { };", 2, Twice),
+            ("/* Server", 1, OpenComment),
         ] {
-            let found = wrong(text);
-            assert!(found.0 == line && found.1.contains(what), "{text}: {found:?}");
+            assert_eq!(accounts(text, "Server"), Err((line, what)), "{text}");
         }
+        let said = |error: JaasError| error.to_string();
+        assert_eq!(said(NoValue { key: "user_a".into() }), "expected a value: user_a=\"...\"");
     }
 }

@@ -1,26 +1,25 @@
 //! What is set about clients that prove their names by SASL.
 
-use super::jaas;
+use super::value::At;
+use super::{ConfigError, Machine, jaas};
 use crate::model::Accounts;
 use std::fmt;
 use std::path::PathBuf;
 
 #[derive(Clone, Default)]
 pub struct Sasl {
-    /// ACLs may have entries of the scheme `sasl` (`authProvider.N`).
-    pub provider: bool,
-    /// Where accounts stand (`java.security.auth.login.config`), in which section (`sasl.serverconfig`).
-    pub login_file: Option<PathBuf>,
-    pub section: Option<String>,
+    /// The file with the accounts (`java.security.auth.login.config`), and their section in it (`sasl.serverconfig`).
+    login_file: Option<PathBuf>,
+    section: Option<String>,
     /// Who may log in; `None`: nobody can.
     pub accounts: Option<Accounts>,
     /// Names that may do everything (`superUser`, `superUser.*`).
     pub super_users: Vec<String>,
     /// The password of the account `super`, if it is not to stand in the file.
-    pub super_password: Option<String>,
+    super_password: Option<String>,
     /// An ACL entry for this name stands for everyone who has logged in (`letAnySaslUserDoX`).
     pub any_user: Option<String>,
-    /// Who fails to log in stays, as nobody (`allowSaslFailedClients`).
+    /// Clients that fail to log in stay connected, unauthenticated (`allowSaslFailedClients`).
     pub keeps_failed: bool,
 }
 
@@ -28,9 +27,29 @@ impl Sasl {
     const SECTION: &str = "Server";
     const SUPER: &str = "super";
 
-    /// Reads the text of the login file. An error comes with its line.
-    pub(super) fn take_logins(&mut self, text: &str) -> Result<(), (usize, String)> {
-        self.accounts = jaas::accounts(text, self.section.as_deref().unwrap_or(Self::SECTION))?;
+    /// Takes one setting; false: it belongs elsewhere.
+    pub(super) fn set(&mut self, at: &At<'_>) -> Result<bool, ConfigError> {
+        match at.key {
+            "java.security.auth.login.config" => self.login_file = Some(at.path()?),
+            "sasl.serverconfig" => self.section = Some(at.value.into()),
+            "SASLAuthenticationProvider.superPassword" => self.super_password = Some(at.value.into()),
+            "letAnySaslUserDoX" => self.any_user = Some(at.value.into()),
+            "allowSaslFailedClients" => self.keeps_failed = at.flag(),
+            key if key == "superUser" || key.starts_with("superUser.") => {
+                self.super_users.push(at.value.into());
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Reads who may log in.
+    pub(super) fn read_logins(&mut self, machine: &Machine<'_>) -> Result<(), ConfigError> {
+        let Some(file) = self.login_file.clone() else { return Ok(()) };
+        let text = machine.text(&file)?;
+        let wrong = |(line, source)| ConfigError::Logins { file, line, source };
+        let section = self.section.as_deref().unwrap_or(Self::SECTION);
+        self.accounts = jaas::accounts(&text, section).map_err(wrong)?;
         if let (Some(accounts), Some(password)) = (&mut self.accounts, &self.super_password)
             && accounts.password(Self::SUPER).is_some()
         {

@@ -1,21 +1,44 @@
 use super::keys::{Effect, Source};
 use super::*;
+use crate::model::{DigestAlgorithm, ServerId};
+
+/// Asks a machine with these files, which knows its own name.
+fn with_files<T>(files: &[(&str, &str)], ask: impl FnOnce(&Machine<'_>) -> T) -> T {
+    let read = |file: &Path| match files.iter().find(|(name, _)| Path::new(name) == file) {
+        Some((_, text)) => Ok(text.as_bytes().to_vec()),
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    let resolve = |host: &str| match host {
+        "localhost" => vec![IpAddr::from([127, 0, 0, 1])],
+        _ => Vec::new(),
+    };
+    ask(&Machine { read: &read, resolve: &resolve })
+}
+
+/// The first file is `zoo.cfg`.
+fn load(files: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    with_files(files, |machine| Config::from_file(Path::new(files[0].0), machine))
+}
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    Config::parse(Path::new("zoo.cfg"), text)
+    load(&[("zoo.cfg", text)])
+}
+
+fn conclude(config: &mut Config) -> Result<(), ConfigError> {
+    with_files(&[], |machine| config.conclude(machine))
 }
 
 #[test]
 fn our_own_file_parses_without_a_warning() {
-    let config = Config::parse(Path::new("conf/zoo.cfg"), include_str!("../../conf/zoo.cfg")).unwrap();
+    let config = parse(include_str!("../../conf/zoo.cfg")).unwrap();
     assert_eq!(config.warnings, []);
-    assert_eq!(config.client_port, Some(2181));
+    assert_eq!(config.ports.client, Some(2181));
 }
 
 #[test]
 fn a_wrong_value_names_file_line_and_key() {
     let error = parse("dataDir=/d\nclientPort=2181\ntickTime=soon\n").unwrap_err().to_string();
-    assert_eq!(error, "zoo.cfg:3: tickTime=\"soon\": a whole number from 1 to 2147483647 is needed");
+    assert_eq!(error, "zoo.cfg:3: tickTime=\"soon\": expected a whole number from 1 to 2147483647");
     let error = parse("dataDir=/d\nclientPort=2181\nstandaloneEnabled=maybe\n").unwrap_err().to_string();
     assert!(error.starts_with("zoo.cfg:3: standaloneEnabled"), "{error}");
 }
@@ -23,7 +46,7 @@ fn a_wrong_value_names_file_line_and_key() {
 #[test]
 fn the_digest_scheme_hashes_as_told_in_whichever_order() {
     let digest_auth =
-        |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().digest_auth;
+        |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().auth.digest();
     let algorithm = "DigestAuthenticationProvider.digestAlg=SHA-256\n";
     let on = "DigestAuthenticationProvider.enabled=true\n";
     let off = "DigestAuthenticationProvider.enabled=false\n";
@@ -40,7 +63,7 @@ fn isro_is_answered_where_read_only_mode_is_on() {
     let allowed = |flags: &str| {
         let mut config = parse("dataDir=/d\nclientPort=2181\n4lw.commands.whitelist=stat\n").unwrap();
         config.apply_jvm_flags("SERVER_JVMFLAGS", flags).unwrap();
-        config.word_is_allowed("isro")
+        config.ports.allows_word("isro", config.quorum.read_only_mode)
     };
     assert!(!allowed(""));
     assert!(allowed("-Dreadonlymode.enabled=true"));
@@ -58,7 +81,8 @@ fn a_provider_that_is_not_loaded_is_a_warning() {
     ] {
         assert_eq!(built_in(name).warnings, [], "{name}");
     }
-    for config in [built_in("NoSuchProvider"), parse(&class("com.example.Ours")).unwrap()] {
+    for mut config in [built_in("NoSuchProvider"), parse(&class("com.example.Ours")).unwrap()] {
+        conclude(&mut config).unwrap();
         assert_eq!(config.warnings.len(), 1);
         assert_eq!(config.warnings[0].place, "zoo.cfg:3");
         assert!(config.warnings[0].text.contains("is not loaded"), "{:?}", config.warnings);
@@ -68,7 +92,7 @@ fn a_provider_that_is_not_loaded_is_a_warning() {
 #[test]
 fn the_scheme_ensemble_has_the_names_that_are_configured() {
     let names =
-        |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().ensemble_names();
+        |lines: &str| parse(&format!("dataDir=/d\nclientPort=2181\n{lines}")).unwrap().auth.ensemble_names();
     let on = "authProvider.1=org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider\n";
     let named = "ensembleAuthName=foo,bar, baz \n";
     assert_eq!(names(named), None);
@@ -78,14 +102,12 @@ fn the_scheme_ensemble_has_the_names_that_are_configured() {
 
 #[test]
 fn who_may_log_in_stands_in_the_file_that_a_flag_names() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("jaas.conf");
     let read = |text: &str, flags: &str| {
-        std::fs::write(&file, text).unwrap();
         let mut config = parse("dataDir=/d\nclientPort=1\nsuperUser.1=bob\n").unwrap();
-        let login = format!("-Djava.security.auth.login.config={} {flags}", file.display());
+        let login = format!("-Djava.security.auth.login.config=/jaas.conf {flags}");
         config.apply_jvm_flags("SERVER_JVMFLAGS", &login).unwrap();
-        config.conclude().map(|()| config.sasl)
+        let concluded = with_files(&[("/jaas.conf", text)], |machine| config.conclude(machine));
+        concluded.map(|()| config.sasl)
     };
     let text = "Server { x.DigestLoginModule required user_super=\"old\"; };";
     let password =
@@ -95,7 +117,7 @@ fn who_may_log_in_stands_in_the_file_that_a_flag_names() {
     assert_eq!(read(text, "-Dzookeeper.sasl.serverconfig=Zoo").unwrap().accounts, None, "another section");
     assert_eq!(read(text, "").unwrap().super_users, ["bob"]);
     let wrong = read("Server {", "").unwrap_err().to_string();
-    assert!(wrong.starts_with(&format!("{}: line 1: ", file.display())), "{wrong}");
+    assert_eq!(wrong, "/jaas.conf: line 1: expected a login module or }");
 }
 
 #[test]
@@ -114,7 +136,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn session_timeouts_follow_the_tick_unless_set() {
     let config = parse("dataDir=/d\nclientPort=1\ntickTime=500\nmaxSessionTimeout=70000\n").unwrap();
-    assert_eq!((config.min_session_timeout(), config.max_session_timeout()), (1000, 70_000));
+    assert_eq!((config.sessions.min_timeout_ms(), config.sessions.max_timeout_ms()), (1000, 70_000));
 }
 
 #[test]
@@ -122,8 +144,8 @@ fn jvm_flags_count_like_lines_of_the_file() {
     let mut config = parse("dataDir=/d\nclientPort=1\n").unwrap();
     let flags = "-Xmx1g -Dzookeeper.extendedTypesEnabled=true -Dznode.container.checkIntervalMs=100";
     config.apply_jvm_flags("SERVER_JVMFLAGS", flags).unwrap();
-    assert!(config.extended_types);
-    assert_eq!(config.container_check_interval_ms, 100);
+    assert!(config.znodes.extended_types);
+    assert_eq!(config.znodes.container_check_ms, 100);
     let wrong = config.apply_jvm_flags("SERVER_JVMFLAGS", "-Djute.maxbuffer=big").unwrap_err();
     assert!(wrong.to_string().starts_with("SERVER_JVMFLAGS: jute.maxbuffer"), "{wrong}");
 }
@@ -134,7 +156,10 @@ fn the_file_wins_over_a_flag_and_the_jvms_own_flags_are_not_ours() {
     config
         .apply_jvm_flags("f", "-Dzookeeper.snapCount=5 -Djute.maxbuffer=0x9fffff -Dfile.encoding=UTF-8")
         .unwrap();
-    assert_eq!((config.snap_count, config.max_buffer, config.warnings.len()), (77, 0x9f_ffff, 0));
+    assert_eq!(
+        (config.storage.snap_count, config.limits.max_buffer, config.warnings.len()),
+        (77, 0x9f_ffff, 0)
+    );
 }
 
 /// Lines of a file with the key in line 3.
@@ -191,11 +216,12 @@ fn flags_that_apache_does_not_read_have_no_effect() {
             (Some(told), [text]) => assert!(text.contains(told), "{text}"),
             (told, found) => assert!(told.is_none() && found.is_empty(), "{flag}: {found:?}"),
         }
-        assert!((config.max_buffer, config.max_buffer_extra) == (0xf_ffff, None) && !config.reconfig_enabled);
+        let usual = Limits::default().max_record();
+        assert!(config.limits.max_record() == usual && !config.quorum.reconfig);
     }
     let mut config = parse("dataDir=/d\nclientPort=1\njute.maxbuffer=5\n").unwrap();
     config.apply_jvm_flags("SERVER_JVMFLAGS", "-Djute.maxbuffer=7").unwrap();
-    assert_eq!(config.max_buffer, 7, "the dead line does not count before the flag");
+    assert_eq!(config.limits.max_buffer, 7, "the dead line does not count before the flag");
 }
 
 /// Values that work where a key is taken at all.
@@ -232,9 +258,9 @@ fn taken(key: keys::Key, value: &str) -> Result<Config, ConfigError> {
         Source::Flag => config.take_flag("zoo.cfg:3", &name, value)?,
         Source::Property | Source::File => config.take_line("zoo.cfg:3", &name, value)?,
     }
-    if let Some(unmet) = config.unmet.first().cloned() {
+    if let Some(unmet) = config.met.unmet.first().cloned() {
         let Unmet { place, key, value, why } = unmet;
-        return Err(ConfigError::Value { place, key, value, wanted: why.into() });
+        return Err(ConfigError::Value { place, key, value, expected: Expected::Less(why) });
     }
     Ok(config)
 }
@@ -300,7 +326,7 @@ fn every_key_of_apache_stands_in_the_table() {
 fn the_port_of_an_admin_server_that_is_off_is_no_matter() {
     let warned = |lines: &str| {
         let mut config = with(lines).unwrap();
-        config.conclude().unwrap();
+        conclude(&mut config).unwrap();
         config.warnings.len()
     };
     assert_eq!(warned("admin.serverPort=8080"), 1);
@@ -328,7 +354,7 @@ fn what_is_enforced_can_be_proved() {
     let sasl = "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider";
     let concluded = |lines: &[&str]| {
         let mut config = with(&lines.join("\n")).unwrap();
-        config.conclude().map(|()| config.enforced_schemes()).map_err(|error| error.to_string())
+        conclude(&mut config).map(|()| config.auth.enforced_schemes()).map_err(|error| error.to_string())
     };
     assert_eq!(concluded(&[on, "enforce.auth.schemes=digest"]).unwrap(), ["digest"]);
     assert_eq!(concluded(&["enforce.auth.schemes=digits"]).unwrap(), [""; 0], "not enforced");
@@ -340,7 +366,7 @@ fn what_is_enforced_can_be_proved() {
         let error = concluded(lines).unwrap_err();
         assert!(error.starts_with(said), "{error}");
     };
-    wrong(&[on], "zoo.cfg:3: enforce.auth.enabled=\"true\": enforce.auth.schemes has to name");
+    wrong(&[on], "zoo.cfg:3: enforce.auth.enabled=\"true\": expected enforce.auth.schemes");
     wrong(&[on, "enforce.auth.schemes="], "zoo.cfg:3: enforce.auth.enabled");
     wrong(&[on, "enforce.auth.schemes=digest,digits"], "zoo.cfg:4: enforce.auth.schemes=\"digest,digits\"");
     wrong(&[on, "enforce.auth.schemes=sasl"], "zoo.cfg:4: enforce.auth.schemes");
@@ -352,15 +378,15 @@ fn what_is_enforced_can_be_proved() {
 #[test]
 fn values_that_apache_takes_are_taken() {
     let config = with("maxClientCnxns=-1\nmaxCnxns=-1\nautopurge.purgeInterval=-1\npreAllocSize=-1").unwrap();
-    assert_eq!((config.max_client_cnxns, config.max_cnxns), (0, 0));
-    assert_eq!((config.autopurge_purge_interval_hours, config.pre_alloc_size_kb), (0, 0));
-    assert_eq!(with("globalOutstandingLimit=0").unwrap().global_outstanding_limit, 1);
-    assert_eq!(with("clientPortAddress=").unwrap().client_port_address.as_deref(), Some("127.0.0.1"));
+    assert_eq!((config.ports.per_address, config.ports.connections), (0, 0));
+    assert_eq!((config.storage.purge_interval_hours, config.storage.prealloc_kb), (0, 0));
+    assert_eq!(with("globalOutstandingLimit=0").unwrap().limits.outstanding, 1);
+    assert_eq!(with("clientPortAddress=").unwrap().ports.address.as_deref(), Some("127.0.0.1"));
     let lines = "dataDir=/d\rclientPort=2181\rtickTime=7\r";
-    assert_eq!(parse(lines).unwrap().tick_time_ms, 7);
+    assert_eq!(parse(lines).unwrap().sessions.tick_ms, 7);
     let mut config = parse("dataDir=/d\nclientPort=1\n").unwrap();
     config.apply_jvm_flags("f", "-Djute.maxbuffer=0").unwrap();
-    assert_eq!(config.max_buffer, 0);
+    assert_eq!(config.limits.max_buffer, 0);
 }
 
 #[test]
@@ -371,34 +397,22 @@ fn what_is_unprintable_is_told_in_escapes() {
 
 #[test]
 fn a_mark_before_the_text_is_no_part_of_it() {
-    let read = |file: &Path| match file.to_str() {
-        Some("zoo.cfg") => Ok(b"\xef\xbb\xbfdataDir=/d\nclientPort=2181\n".to_vec()),
-        _ => Err(std::io::ErrorKind::NotFound.into()),
-    };
-    assert_eq!(Config::from_files(Path::new("zoo.cfg"), &read).unwrap().data_dir, Path::new("/d"));
+    assert_eq!(parse("\u{feff}dataDir=/d\nclientPort=2181\n").unwrap().storage.dir, Path::new("/d"));
 }
 
 #[test]
 fn one_voter_has_no_observers_unless_it_is_an_ensemble() {
     let lines = "initLimit=5\nsyncLimit=5\nserver.1=a:1:2;2181\nserver.2=b:1:2:observer";
-    let read = |more: &str| {
-        let text = format!("dataDir=/d\n{lines}\n{more}\n");
-        let read = move |file: &Path| match file.to_str() {
-            Some("zoo.cfg") => Ok(text.clone().into_bytes()),
-            Some("/d/myid") => Ok(b"1".to_vec()),
-            _ => Err(std::io::ErrorKind::NotFound.into()),
-        };
-        Config::from_files(Path::new("zoo.cfg"), &read)
-    };
+    let read = |more: &str| load(&[("zoo.cfg", &format!("dataDir=/d\n{lines}\n{more}\n")), ("/d/myid", "1")]);
     assert!(read("").unwrap_err().to_string().contains("standaloneEnabled=false"));
-    assert!(read("standaloneEnabled=false").unwrap().is_distributed());
+    assert!(read("standaloneEnabled=false").unwrap().quorum.is_distributed());
 }
 
 #[test]
 fn client_addresses_of_one_server_agree_by_what_they_mean() {
     let read = |address: &str, own: &str| {
         let line = format!("clientPortAddress={address}\nserver.1=localhost:2888:3888;{own}");
-        with(&line).map(|config| config.client_port_address)
+        with(&line).map(|config| config.ports.address)
     };
     assert_eq!(read("localhost", "127.0.0.1:2181").unwrap().as_deref(), Some("127.0.0.1"));
     assert_eq!(read("127.0.0.1", "localhost:2181").unwrap().as_deref(), Some("localhost"));
@@ -424,7 +438,7 @@ fn a_peer_type_that_its_line_denies_is_told() {
 #[test]
 fn the_client_port_may_stand_in_the_server_line() {
     let config = parse("dataDir=/d\nserver.1=localhost:2888:3888;127.0.0.1:2182\n").unwrap();
-    assert_eq!((config.client_port, config.client_port_address.as_deref()), (Some(2182), Some("127.0.0.1")));
+    assert_eq!((config.ports.client, config.ports.address.as_deref()), (Some(2182), Some("127.0.0.1")));
     assert!(parse("dataDir=/d\nserver.1=localhost:2888:3888;x\n").is_err());
 }
 
@@ -437,32 +451,24 @@ fn the_shortest_timeout_is_not_longer_than_the_longest() {
 const THREE: &str = "server.1=a:2888:3888\nserver.2=b:2888:3888;2182\nserver.3=c:2888:3888:observer\n";
 
 fn ensemble_of(my_id: i64, more: &str) -> Result<Config, ConfigError> {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("myid"), format!("{my_id}\n")).unwrap();
-    let file = dir.path().join("zoo.cfg");
-    let text = format!("dataDir={}\n{THREE}{more}", dir.path().display());
-    std::fs::write(&file, text).unwrap();
-    Config::from_file(&file)
+    load(&[("zoo.cfg", &format!("dataDir=/d\n{THREE}{more}")), ("/d/myid", &format!("{my_id}\n"))])
 }
 
 #[test]
 fn one_server_is_alone_and_several_are_an_ensemble() {
     let one = "dataDir=/d\nclientPort=1\nserver.1=localhost:2888:3888\n";
-    assert!(!parse(one).unwrap().is_distributed());
+    assert!(!parse(one).unwrap().quorum.is_distributed());
     let config = ensemble_of(1, "clientPort=2181\ninitLimit=10\nsyncLimit=5\n").unwrap();
-    assert!(config.is_distributed());
-    assert_eq!((config.my_id, config.client_port), (Some(ServerId(1)), Some(2181)));
+    assert!(config.quorum.is_distributed());
+    assert_eq!((config.quorum.my_id, config.ports.client), (Some(ServerId(1)), Some(2181)));
     let config = ensemble_of(2, "initLimit=10\nsyncLimit=5\n").unwrap();
-    assert_eq!(config.client_port, Some(2182), "the own line names it");
+    assert_eq!(config.ports.client, Some(2182), "the own line names it");
 }
 
 #[test]
 fn a_server_alone_does_not_mind_the_number_in_myid() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("myid"), "-1\n").unwrap();
-    let file = dir.path().join("zoo.cfg");
-    std::fs::write(&file, format!("dataDir={}\nclientPort=2181\n", dir.path().display())).unwrap();
-    assert_eq!(Config::from_file(&file).unwrap().my_id, None);
+    let files = [("zoo.cfg", "dataDir=/d\nclientPort=2181\n"), ("/d/myid", "-1\n")];
+    assert_eq!(load(&files).unwrap().quorum.my_id, None);
 }
 
 #[test]
@@ -471,7 +477,7 @@ fn what_an_ensemble_needs_is_named() {
         (1, "clientPort=1\nsyncLimit=5\n", "initLimit is missing"),
         (1, "clientPort=1\ninitLimit=5\n", "syncLimit is missing"),
         (9, "clientPort=1\ninitLimit=5\nsyncLimit=5\n", "there is no line server.9"),
-        (256, "clientPort=1\n", "no id from 0 to 255"),
+        (256, "clientPort=1\n", "\"256\": expected an id from 0 to 255"),
         (2, "clientPort=1\ninitLimit=5\nsyncLimit=5\n", "the line of server.2 says"),
         (1, "clientPort=1\nserver.4=x\n", "server.4=\"x\""),
         (1, "clientPort=1\nelectionAlg=0\n", "electionAlg"),
@@ -486,19 +492,43 @@ fn what_an_ensemble_needs_is_named() {
 
 #[test]
 fn a_dynamic_file_has_the_servers_and_its_version_in_its_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    std::fs::write(path("myid"), "2").unwrap();
-    std::fs::write(path("zoo.cfg.dynamic.10000002a"), THREE).unwrap();
-    std::fs::write(path("zoo.cfg.dynamic.next"), format!("{THREE}version=10000002b")).unwrap();
-    let text = format!(
-        "dataDir={0}\ninitLimit=5\nsyncLimit=5\ndynamicConfigFile={0}/zoo.cfg.dynamic.10000002a\n",
-        dir.path().display()
-    );
-    std::fs::write(path("zoo.cfg"), &text).unwrap();
-    let config = Config::from_file(&path("zoo.cfg")).unwrap();
-    assert_eq!(config.ensemble.unwrap().version(), 0x1_0000_002a);
-    assert_eq!(config.proposed.unwrap().version(), 0x1_0000_002b);
-    std::fs::write(path("zoo.cfg"), text + "server.1=a:1:2\n").unwrap();
-    assert!(Config::from_file(&path("zoo.cfg")).unwrap_err().to_string().contains("too"));
+    let text = "dataDir=/d\ninitLimit=5\nsyncLimit=5\ndynamicConfigFile=/c/zoo.cfg.dynamic.10000002a\n";
+    let next = format!("{THREE}version=10000002b");
+    let read = |more: &str, dynamic: &str| {
+        let text = format!("{text}{more}");
+        let next = ("/c/zoo.cfg.dynamic.next", &next[..]);
+        load(&[("/c/zoo.cfg", &text), ("/d/myid", "2"), ("/c/zoo.cfg.dynamic.10000002a", dynamic), next])
+    };
+    let config = read("", THREE).unwrap();
+    assert_eq!(config.quorum.ensemble.unwrap().version(), 0x1_0000_002a);
+    assert_eq!(config.quorum.proposed.unwrap().version(), 0x1_0000_002b);
+    assert!(matches!(read("server.1=a:1:2\n", THREE), Err(ConfigError::ServersTwice { .. })));
+    assert!(matches!(read("", &next), Err(ConfigError::VersionInFile { .. })));
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_named_as_what_it_is() {
+    let read = |file: &Path| match file.to_str() {
+        Some("zoo.cfg") => Ok(b"clientPort=2181\ndataDir=/tmp/afile\n".to_vec()),
+        Some("/tmp/afile/myid") => Err(io::ErrorKind::NotADirectory.into()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let machine = Machine { read: &read, resolve: &|_| Vec::new() };
+    let error = Config::from_file(Path::new("zoo.cfg"), &machine).unwrap_err();
+    assert_eq!(error.to_string(), "zoo.cfg:2: dataDir=/tmp/afile is a file, not a directory");
+}
+
+#[test]
+fn a_wrong_value_is_told_with_what_is_expected() {
+    for (line, said) in [
+        ("clientPort=99999", "clientPort=\"99999\": expected a whole number from 0 to 65535"),
+        ("server.x=a:1:2", "server.x: expected server.<id> with a number, e.g. server.1"),
+        ("server.1=a:1:99999", "server.1=\"a:1:99999\": expected ports from 0 to 65535, not 99999"),
+        ("dataDir=", "dataDir=\"\": expected a path"),
+        ("standaloneEnabled=yes", "standaloneEnabled=\"yes\": expected true or false"),
+        ("ssl.clientAuth=perhaps", "ssl.clientAuth=\"perhaps\": expected none, want or need"),
+        ("electionAlg=1", "electionAlg=\"1\": expected 3, the only one that exists"),
+    ] {
+        assert_eq!(with(line).unwrap_err().to_string(), format!("zoo.cfg:3: {said}"));
+    }
 }

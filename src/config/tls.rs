@@ -59,8 +59,6 @@ pub struct Tls {
     pub versions: Vec<TlsVersion>,
     /// `None`: all that exist.
     pub cipher_suites: Option<CipherSuites>,
-    /// ACLs may have entries of the scheme `x509` (`authProvider.N`): always where clients may come by TLS.
-    pub provider: bool,
     /// The subject that may do everything (`X509AuthenticationProvider.superUser`).
     pub super_user: Option<String>,
 }
@@ -70,16 +68,11 @@ impl Tls {
         self.port.is_some() || self.on_client_port
     }
 
-    /// The scheme `x509` is there.
-    pub fn proves(&self) -> bool {
-        self.provider || self.is_on()
-    }
-
-    /// Takes one setting; false: it is none of these.
+    /// Takes one setting; false: it belongs elsewhere.
     pub(super) fn set(&mut self, at: &At<'_>) -> Result<bool, ConfigError> {
         let value = at.value.trim();
         match at.key {
-            "secureClientPort" => self.port = Some(at.number(0..=65_535)? as u16),
+            "secureClientPort" => self.port = Some(at.number(0..=65_535)?),
             "secureClientPortAddress" => self.address = Some(at.address()),
             "client.portUnification" => self.on_client_port = at.flag(),
             "ssl.clientAuth" => {
@@ -87,7 +80,7 @@ impl Tls {
                     "none" => ClientAuth::None,
                     "want" => ClientAuth::Want,
                     "need" | "" => ClientAuth::Need,
-                    _ => return Err(at.wrong("none, want or need is needed")),
+                    _ => return Err(at.expected("none, want or need")),
                 }
             }
             "ssl.protocol" | "ssl.enabledProtocols" => {
@@ -127,10 +120,10 @@ fn versions(at: &At<'_>) -> Result<Vec<TlsVersion>, ConfigError> {
             "TLSv1.2" => versions.push(TlsVersion::V1_2),
             // What came before is broken: those who allow it beside a newer one get the newer one.
             "TLSv1" | "TLSv1.1" | "SSLv3" => {}
-            _ => return Err(at.wrong("TLSv1.2 and TLSv1.3 are there")),
+            _ => return Err(at.expected("TLSv1.2, TLSv1.3 or both")),
         }
     }
-    if versions.is_empty() { Err(at.wrong("TLSv1.2 or TLSv1.3 is needed")) } else { Ok(versions) }
+    if versions.is_empty() { Err(at.expected("TLSv1.2, TLSv1.3 or both")) } else { Ok(versions) }
 }
 
 fn format(at: &At<'_>) -> Result<Option<StoreFormat>, ConfigError> {
@@ -139,7 +132,7 @@ fn format(at: &At<'_>) -> Result<Option<StoreFormat>, ConfigError> {
         "JKS" => Ok(Some(StoreFormat::Jks)),
         "PEM" => Ok(Some(StoreFormat::Pem)),
         "PKCS12" => Ok(Some(StoreFormat::Pkcs12)),
-        _ => Err(at.wrong("JKS, PKCS12 or PEM is needed")),
+        _ => Err(at.expected("JKS, PKCS12 or PEM")),
     }
 }
 

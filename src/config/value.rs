@@ -1,15 +1,17 @@
-//! What stands behind the `=` of a line.
+//! The value of one line, read as what its key expects.
 
-use super::{ConfigError, LearnersAllow};
-use crate::ensemble::Role;
-use crate::model::ServerId;
+use super::{ConfigError, Expected};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+
+/// The largest number of Java's `int`.
+pub(super) const INT: i64 = i32::MAX as i64;
 
 pub(super) fn words(value: &str) -> Vec<String> {
     value.split(',').map(|word| word.trim().to_string()).filter(|word| !word.is_empty()).collect()
 }
 
-/// One setting and where it stands.
+/// One setting and its place in the file.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     pub place: &'a str,
@@ -18,30 +20,31 @@ pub(super) struct At<'a> {
 }
 
 impl At<'_> {
-    pub fn wrong(&self, wanted: &str) -> ConfigError {
+    pub fn wrong(&self, expected: Expected) -> ConfigError {
         let (place, key, value) = (self.place.into(), self.key.into(), self.value.into());
-        ConfigError::Value { place, key, value, wanted: wanted.into() }
+        ConfigError::Value { place, key, value, expected }
     }
 
-    pub fn number(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, ConfigError> {
+    /// `what` finishes the sentence "expected …".
+    pub fn expected(&self, what: &'static str) -> ConfigError {
+        self.wrong(Expected::OneOf(what))
+    }
+
+    pub fn number<T: TryFrom<i64>>(&self, range: RangeInclusive<i64>) -> Result<T, ConfigError> {
         // Java reads its properties with Long.decode: 0x… is a number too.
         let parsed = match self.value.strip_prefix("0x") {
             Some(hex) => i64::from_str_radix(hex, 16),
             None => self.value.parse(),
         };
-        match parsed {
-            Ok(number) if range.contains(&number) => Ok(number),
-            _ => Err(self.wrong(&format!(
-                "a whole number from {} to {} is needed",
-                range.start(),
-                range.end()
-            ))),
-        }
+        let in_range = parsed.ok().filter(|number| range.contains(number));
+        let wrong = || self.wrong(Expected::Number { from: *range.start(), to: *range.end() });
+        in_range.and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
     }
 
-    /// What is below 0 counts as 0: no limit, never, off.
-    pub fn number_or_none(&self, most: i64) -> Result<u64, ConfigError> {
-        Ok(self.number(i64::from(i32::MIN)..=most)?.max(0) as u64)
+    /// A number below 0 counts as 0: no limit, never, off.
+    pub fn number_or_zero<T: TryFrom<i64>>(&self, most: i64) -> Result<T, ConfigError> {
+        let number: i64 = self.number(i64::from(i32::MIN)..=most)?;
+        T::try_from(number.max(0)).map_err(|_| self.wrong(Expected::Number { from: 0, to: most }))
     }
 
     /// A host. None named is this machine alone (`InetAddress.getByName`).
@@ -50,30 +53,8 @@ impl At<'_> {
         if host.is_empty() { "127.0.0.1".into() } else { host.into() }
     }
 
-    /// −1 stands for the default.
-    pub fn timeout(&self) -> Result<Option<i32>, ConfigError> {
-        let number = self.number(-1..=i64::from(i32::MAX))?;
-        Ok((number >= 0).then_some(number as i32))
-    }
-
     pub fn path(&self) -> Result<PathBuf, ConfigError> {
-        if self.value.is_empty() { Err(self.wrong("a directory is needed")) } else { Ok(self.value.into()) }
-    }
-
-    pub fn learners(&self) -> Result<LearnersAllow, ConfigError> {
-        if self.value == "*" {
-            return Ok(LearnersAllow::All);
-        }
-        let ids = words(self.value).iter().map(|id| id.parse().map(ServerId)).collect::<Result<_, _>>();
-        ids.map(LearnersAllow::Ids).map_err(|_| self.wrong("server ids with commas, or *, are needed"))
-    }
-
-    pub fn role(&self) -> Result<Role, ConfigError> {
-        match self.value.to_ascii_lowercase().as_str() {
-            "participant" => Ok(Role::Participant),
-            "observer" => Ok(Role::Observer),
-            _ => Err(self.wrong("participant or observer is needed")),
-        }
+        if self.value.is_empty() { Err(self.expected("a path")) } else { Ok(self.value.into()) }
     }
 
     /// As Java reads a system property: all but `true` is false.
@@ -86,7 +67,7 @@ impl At<'_> {
         match self.value.to_ascii_lowercase().as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err(self.wrong("true or false is needed")),
+            _ => Err(self.expected("true or false")),
         }
     }
 }

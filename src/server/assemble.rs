@@ -63,21 +63,23 @@ pub fn assemble(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Assembled, StorageError> {
     let Surroundings { disk, clock, figures, fatal, random, reactors, tuning } = around;
-    let dirs = Dirs::new(&config.data_dir, config.log_dir());
+    let dirs = Dirs::new(&config.storage.dir, config.storage.log_dir());
     let Opened { db, found, position } = open(&disk, &dirs, &settings::opening(config, &tuning), progress)?;
     let replica_settings = settings::replica(config, &tuning);
     let setup = settings::journal(config, &disk, &dirs);
     let wants_snapshot = setup.roll.wants_snapshot(&found);
     let journal = Journal::new(setup, position.last, random);
-    let mut proposed = config.proposed.clone().filter(|_| config.is_distributed() && config.reconfig_enabled);
+    let mut proposed =
+        config.quorum.proposed.clone().filter(|_| config.quorum.is_distributed() && config.quorum.reconfig);
     if proposed.take_if(|proposed| !may_be_committed(proposed, &position)).is_some() {
         remove_if_there(&*disk, &config::dynamic_file(&config.file, None))?;
     }
     let view = config
+        .quorum
         .ensemble
         .clone()
-        .filter(|_| config.is_distributed())
-        .map(|committed| view(committed, proposed, config.reconfig_enabled, &db));
+        .filter(|_| config.quorum.is_distributed())
+        .map(|committed| view(committed, proposed, config.quorum.reconfig, &db));
     let settings = replica_settings.clone();
     let replica = |db: &crate::tree::Database, now| match view {
         Some(view) => Replica::in_ensemble(settings, view, position, now),

@@ -13,12 +13,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener
 pub(super) fn listen(config: &Config) -> Result<Vec<(TcpListener, Door)>, StartError> {
     let tls = if config.tls.is_on() { Some(tls::server_config(&config.tls)?) } else { None };
     let mut listeners = Vec::new();
-    if let Some(port) = config.client_port {
+    if let Some(port) = config.ports.client {
         let door = match &tls {
             Some(tls) if config.tls.on_client_port => Door::Either(tls.clone()),
             _ => Door::Plain,
         };
-        listeners.push((listen_on(port, config.client_port_address.as_deref(), config)?, door));
+        listeners.push((listen_on(port, config.ports.address.as_deref(), config)?, door));
     }
     if let (Some(port), Some(tls)) = (config.tls.port, tls) {
         listeners.push((listen_on(port, config.tls.address.as_deref(), config)?, Door::Tls(tls)));
@@ -39,7 +39,7 @@ fn listen_on(port: u16, address: Option<&str>, config: &Config) -> Result<TcpLis
     };
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     for candidate in candidates {
-        match bind(candidate, config.client_port_listen_backlog) {
+        match bind(candidate, config.ports.backlog) {
             Ok(listener) => return Ok(listener),
             // A machine without IPv6: the next candidate is the IPv4 one.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(error)),
@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn the_client_port_listens_on_an_address_with_a_scope() {
         let mut config = Config::standalone_default();
-        config.client_port = Some(0);
-        config.client_port_address = Some("[::1%lo]".into());
+        config.ports.client = Some(0);
+        config.ports.address = Some("[::1%lo]".into());
         match listen(&config) {
             Ok(listeners) => {
                 let address = listeners[0].0.local_addr().unwrap();

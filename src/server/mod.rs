@@ -103,7 +103,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     // Before anything is read: a port that is taken must not cost a recovery.
     let listeners = listen(config)?;
     let addresses = listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
-    let dirs = Dirs::new(&config.data_dir, config.log_dir());
+    let dirs = Dirs::new(&config.storage.dir, config.storage.log_dir());
     let locks = prepare_dirs(config, &*disk, &dirs)?;
     let figures = Arc::new(Figures::new());
     let tuning = Tuning::default();
@@ -122,7 +122,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     figures.db_init_ms.record(started.elapsed().as_secs_f64() * 1000.0);
     figures.txns_loaded.record(found.txns as f64);
 
-    let member = config.is_distributed().then_some(&settings.election_addresses);
+    let member = config.quorum.is_distributed().then_some(&settings.election_addresses);
     if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
         write_snapshot(&core, &disk, &dirs)?;
@@ -159,7 +159,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let (at, on, of) = (core.clone(), disk.clone(), dirs.clone());
     spawn("snapshot".into(), Box::new(move || run_snapshots(&at, &on, &of)))?;
     let tick = Duration::from_millis(
-        (config.tick_time_ms / 2).min(config.container_check_interval_ms).clamp(10, 1000),
+        (config.sessions.tick_ms / 2).min(config.znodes.container_check_ms).clamp(10, 1000),
     );
     let at = core.clone();
     spawn("timer".into(), Box::new(move || run_timer(&at, tick)))?;
@@ -174,7 +174,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         };
         spawn(format!("reactor-{index}"), Box::new(run))?;
     }
-    if config.autopurge_purge_interval_hours > 0 {
+    if config.storage.purge_interval_hours > 0 {
         start_purge(config, &core, disk, dirs)?;
     }
     Ok(Server { core, threads, peers, addresses, _locks: locks })
@@ -211,7 +211,8 @@ impl Server {
 /// The first change of the ensemble moves its servers out of `zoo.cfg`, which a Java server tries out at each start: it
 /// writes `zoo.cfg.bak`. With a dynamic file already there, what can't be written is told when it comes.
 fn refuse_unwritable(config: &Config) -> Result<(), StartError> {
-    let moves = config.is_distributed() && config.reconfig_enabled && config.dynamic_config_file.is_none();
+    let moves =
+        config.quorum.is_distributed() && config.quorum.reconfig && config.quorum.dynamic_file.is_none();
     let dir = config.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match access(dir, Access::WRITE_OK | Access::EXEC_OK) {
         Err(error) if moves => Err(StartError::Config { file: config.file.clone(), source: error.into() }),
@@ -221,12 +222,12 @@ fn refuse_unwritable(config: &Config) -> Result<(), StartError> {
 
 fn prepare_dirs(config: &Config, disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<DirLock>, StartError> {
     let mut locks = Vec::new();
-    let mut tops = vec![config.data_dir.as_path()];
-    if config.log_dir() != config.data_dir {
-        tops.push(config.log_dir());
+    let mut tops = vec![config.storage.dir.as_path()];
+    if config.storage.log_dir() != config.storage.dir {
+        tops.push(config.storage.log_dir());
     }
     for (top, dir) in tops.into_iter().zip([&dirs.data, &dirs.log]) {
-        if !dir.exists() && !config.datadir_autocreate {
+        if !dir.exists() && !config.storage.creates_dir {
             return Err(StartError::NoDataDir(dir.display().to_string()));
         }
         let io = |source| StorageError::Io { op: "create", file: dir.clone(), source };
@@ -238,8 +239,8 @@ fn prepare_dirs(config: &Config, disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<Dir
 
 /// Removes old snapshots and logs now and every interval. Its thread ends with the process.
 fn start_purge(config: &Config, core: &Arc<Core>, disk: Arc<dyn Disk>, dirs: Dirs) -> Result<(), StartError> {
-    let every = Duration::from_secs(config.autopurge_purge_interval_hours * 3600);
-    let (keep, rules, core) = (config.autopurge_snap_retain_count, settings::owners(config), core.clone());
+    let every = Duration::from_secs(config.storage.purge_interval_hours * 3600);
+    let (keep, rules, core) = (config.storage.retained(), settings::owners(config), core.clone());
     let run = move || {
         while !core.is_stopping() {
             let is_good = |path: &Path| is_readable(&*disk, path, rules);

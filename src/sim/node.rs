@@ -5,7 +5,7 @@ use super::disk::SimDisk;
 use super::network::{Port, ToServer};
 use super::options::Options;
 use super::random::Random;
-use crate::config::Config;
+use crate::config::{Config, Machine};
 use crate::core::{
     Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, Receiver, SnapshotJob,
 };
@@ -198,9 +198,10 @@ impl Process {
         random: &mut Random,
     ) -> Result<Self, StorageError> {
         let read = |path: &Path| disk.read(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-        let mut config = Config::from_files(Path::new(CONFIG_FILE), &read)
+        let machine = Machine { read: &read, resolve: &|_| Vec::new() };
+        let mut config = Config::from_file(Path::new(CONFIG_FILE), &machine)
             .map_err(|error| StorageError::Refused(error.to_string()))?;
-        config.read_only_mode = true;
+        config.quorum.read_only_mode = true;
         let mut spread = random.fork();
         let refused = Arc::<Mutex<Option<String>>>::default();
         let around = Surroundings {
@@ -225,7 +226,7 @@ impl Process {
         let Assembled { core, journal, files, settings, .. } = assembled;
         let carried = Arc::new(Carried::default());
         core.set_carrier(carried.clone());
-        let period = (config.tick_time_ms / 2).clamp(10, 1000);
+        let period = (config.sessions.tick_ms / 2).clamp(10, 1000);
         Ok(Self {
             next_period: core.now().mono_ms,
             core,

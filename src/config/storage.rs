@@ -1,0 +1,93 @@
+//! Where data is kept, how it is written, and when old files go.
+
+use super::value::{At, INT};
+use super::{ConfigError, Remark};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub struct Storage {
+    pub dir: PathBuf,
+    log_dir: Option<PathBuf>,
+    /// A data directory that does not exist is made.
+    pub creates_dir: bool,
+    /// A data directory without data counts as a new server's.
+    pub creates_data: bool,
+    pub force_sync: bool,
+    pub prealloc_kb: u64,
+    /// Transactions between snapshots.
+    pub snap_count: u64,
+    /// Below 1: no limit.
+    pub snap_size_limit_kb: i64,
+    /// Below 1: no limit.
+    pub log_size_limit_kb: i64,
+    retain_count: usize,
+    /// 0: off.
+    pub purge_interval_hours: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            log_dir: None,
+            creates_dir: true,
+            creates_data: true,
+            force_sync: true,
+            prealloc_kb: 65_536,
+            snap_count: 100_000,
+            snap_size_limit_kb: 4_194_304,
+            log_size_limit_kb: -1,
+            retain_count: Self::MIN_RETAINED,
+            purge_interval_hours: 0,
+        }
+    }
+}
+
+impl Storage {
+    const MIN_RETAINED: usize = 3;
+
+    /// Takes one setting; false: it belongs elsewhere.
+    pub(super) fn set(&mut self, at: &At<'_>) -> Result<bool, ConfigError> {
+        match at.key {
+            "dataDir" => self.dir = at.path()?,
+            "dataLogDir" => self.log_dir = Some(at.path()?),
+            "datadir.autocreate" => self.creates_dir = at.flag(),
+            "db.autocreate" => self.creates_data = at.flag(),
+            "forceSync" => self.force_sync = at.value != "no",
+            "preAllocSize" => self.prealloc_kb = at.number_or_zero(1 << 30)?,
+            "snapCount" => self.snap_count = at.number::<u64>(0..=INT)?.max(2),
+            "snapSizeLimitInKb" => self.snap_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
+            "txnLogSizeLimitInKb" => self.log_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
+            "autopurge.snapRetainCount" => self.retain_count = at.number(0..=INT)?,
+            "autopurge.purgeInterval" => self.purge_interval_hours = at.number_or_zero(1_000_000)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    pub fn log_dir(&self) -> &Path {
+        self.log_dir.as_deref().unwrap_or(&self.dir)
+    }
+
+    /// Snapshots that a purge leaves.
+    pub fn retained(&self) -> usize {
+        self.retain_count.max(Self::MIN_RETAINED)
+    }
+
+    /// What works, and should be known to whoever starts the server.
+    pub(super) fn remarks(&self) -> Vec<Remark> {
+        let mut remarks = Vec::new();
+        if !self.force_sync {
+            let text =
+                "forceSync=no: nothing is synced, and what is acknowledged can be lost with the machine";
+            remarks.push(Remark::new("forceSync", text));
+        }
+        if self.retain_count < Self::MIN_RETAINED {
+            let key = "autopurge.snapRetainCount";
+            let text =
+                format!("{key}={}: at least {} snapshots are kept", self.retain_count, Self::MIN_RETAINED);
+            remarks.push(Remark::new(key, text));
+        }
+        remarks
+    }
+}

@@ -58,9 +58,9 @@ def test_what_lines_do_not_do_flags_do():
     ({"audit.enable": "true"}, "no audit log"),
     ({"fips-mode": "true"}, "FIPS"),
     ({"enforce.auth.enabled": "true"}, "enforce.auth.schemes"),
-    ({"enforce.auth.enabled": "true", "enforce.auth.schemes": "digits"}, '"digits" is not there'),
-    ({"enforce.auth.enabled": "true", "enforce.auth.schemes": "sasl"}, '"sasl" is not there'),
-    ({"sessionRequireClientSASLAuth": "true"}, "SASL is off"),
+    ({"enforce.auth.enabled": "true", "enforce.auth.schemes": "digits"}, 'there is no scheme "digits"'),
+    ({"enforce.auth.enabled": "true", "enforce.auth.schemes": "sasl"}, 'there is no scheme "sasl"'),
+    ({"sessionRequireClientSASLAuth": "true"}, "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider"),
 ], ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
 def test_a_protection_that_is_not_there_stops_the_start(settings, said):
     if IS_JAVA and not {"enforce.auth.enabled", "sessionRequireClientSASLAuth"} & set(settings):
@@ -70,6 +70,19 @@ def test_a_protection_that_is_not_there_stops_the_start(settings, said):
     if not IS_JAVA:
         key = list(settings)[-1]
         assert f"{key}=" in words and "zoo.cfg:" in words and said in words, words
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"maxClientCnxns": "many"}, 'zoo.cfg:3: maxClientCnxns="many": expected a whole number from 0 to 2147483647'),
+    ({"server.x": "127.0.0.1:1:2"}, "zoo.cfg:6: server.x: expected server.<id> with a number, e.g. server.1"),
+    ({"server.1": "127.0.0.1:1:99999"}, 'zoo.cfg:6: server.1="127.0.0.1:1:99999": expected ports from 0 to 65535, not 99999'),
+    ({"dataDir": __file__}, f"zoo.cfg:1: dataDir={__file__} is a file, not a directory"),
+], ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
+def test_a_mistake_is_named_with_what_is_expected(settings, said):
+    if IS_JAVA:
+        pytest.skip("Java says it with a stack trace")
+    words = refusal(settings)
+    assert said in words, words
 
 
 def test_values_that_ask_for_no_protection_are_silent():

@@ -381,7 +381,7 @@ def test_a_key_that_cannot_be_used_is_named(authority, tmp_path, algorithm, said
     ({"ssl.keyStore.password": "wrong"}, "keys.jks: the password is wrong"),
     ({"ssl.ocsp": "true"}, "ssl.ocsp"),
     ({"ssl.clientAuth": "perhaps"}, "none, want or need"),
-    ({"ssl.enabledProtocols": "TLSv1.1"}, "TLSv1.2 or TLSv1.3"),
+    ({"ssl.enabledProtocols": "TLSv1.1"}, "expected TLSv1.2, TLSv1.3 or both"),
     ({"ssl.ciphersuites": "TLS_RSA_WITH_AES_128_CBC_SHA"}, 'zoo.cfg:8: ssl.ciphersuites="TLS_RSA_WITH_AES_128_CBC_SHA": none'),
     ({"ssl.ciphersuites": "TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA", "ssl.enabledProtocols": "TLSv1.2,TLSv1.3"},
      "none of these suites is for TLSv1_2"),

@@ -94,7 +94,7 @@ impl Auth {
         self.digest_is_on.then_some(self.digest_algorithm)
     }
 
-    /// What the scheme `ensemble` compares with, none standing for any; `None`: the scheme is off.
+    /// The names that the scheme `ensemble` takes, any if the list is empty; `None`: the scheme is off.
     pub fn ensemble_names(&self) -> Option<Vec<String>> {
         self.has(Provider::Ensemble).then(|| self.ensemble_names.clone())
     }

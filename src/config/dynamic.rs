@@ -19,7 +19,7 @@ pub(super) fn version_in_name(file: &Path) -> Option<i64> {
     i64::from_str_radix(file.extension()?.to_str()?, 16).ok()
 }
 
-/// A dynamic file's text: sorted lines, without an end behind the last. What is only proposed keeps its version.
+/// A dynamic file's text: sorted lines, without a line end after the last. A configuration that is only proposed keeps its version.
 pub fn dynamic_text(ensemble: &Ensemble, with_version: bool) -> String {
     let text = ensemble.to_string();
     let mut lines: Vec<&str> =

@@ -134,7 +134,7 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     ("globalOutstandingLimit", Property, Works),
     ("forceSync", Property, Works),
     ("skipACL", Property, Works),
-    ("fsync.warningthresholdms", Property, Adds(Positive, "slow syncs are not told yet")),
+    ("fsync.warningthresholdms", Property, Adds(Positive, "slow syncs are not logged yet")),
     ("datadir.autocreate", Property, Works),
     ("db.autocreate", Property, Works),
     ("jute.maxbuffer", Flag, Works),

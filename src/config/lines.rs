@@ -11,9 +11,9 @@ use std::path::Path;
 /// What was met while keys were taken.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Met {
-    /// Where each key stands that Apache reads there.
+    /// The file and line of each key that Apache reads there.
     places: BTreeMap<String, String>,
-    /// Which of them stand in the file.
+    /// Which of them are in the file, and not flags.
     in_file: BTreeSet<String>,
     /// Protection that is asked for and does not exist, to be refused where clients come by TLS.
     pub unmet: Vec<Unmet>,
@@ -31,7 +31,7 @@ pub(super) struct Unmet {
 }
 
 impl Met {
-    /// Where a key stands; nothing where it does not.
+    /// The file and line of a key; empty if it has none.
     pub fn place(&self, key: &str) -> String {
         self.places.get(key).cloned().unwrap_or_default()
     }

@@ -187,8 +187,8 @@ impl Quorum {
         self.my_id.or(only)
     }
 
-    /// The client port may stand in the server's own line: `server.1=host:2888:3888;2181`. Where it stands in both places
-    /// they have to agree. Returns where clients come, if the line says it.
+    /// The client port may be part of the server's own line: `server.1=host:2888:3888;2181`. If it is set in both places,
+    /// the two must agree. Returns the address of the line, if there is one.
     pub(super) fn agree_on_client(
         &mut self,
         said: Option<ClientAddress>,

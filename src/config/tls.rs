@@ -1,4 +1,4 @@
-//! What is set about TLS on the client ports: `secureClientPort`, `ssl.*`. Keys and certificates stand in files, which the
+//! What is set about TLS on the client ports: `secureClientPort`, `ssl.*`. Keys and certificates are in files, which the
 //! server reads when it starts.
 
 use super::ConfigError;

@@ -37,7 +37,7 @@ pub struct Member {
     pub addresses: Vec<PeerAddress>,
     pub role: Role,
     pub client: Option<ClientAddress>,
-    /// The client address stands in the static file: it is not part of the ensemble's text.
+    /// The client address is set in the static file: it is not part of the ensemble's text.
     pub client_is_static: bool,
 }
 
@@ -56,7 +56,7 @@ impl PartialEq for Member {
 impl Eq for Member {}
 
 impl Member {
-    /// Reads what stands behind `server.N=`.
+    /// Reads the value of `server.N=`.
     pub fn parse(id: ServerId, value: &str) -> Result<Self, ValueError> {
         let mut halves = value.split(';');
         let peers = halves.next().unwrap_or_default();

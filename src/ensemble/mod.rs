@@ -141,7 +141,7 @@ impl Groups {
     }
 }
 
-/// The ensemble's text: servers, groups, weights, version; no end of line behind the last.
+/// The ensemble's text: servers, groups, weights, version; no line end after the last.
 impl fmt::Display for Ensemble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for member in self.members.values() {

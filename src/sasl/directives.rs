@@ -1,6 +1,6 @@
 //! The text of DIGEST-MD5's messages: `key=value,key="value"` (RFC 2831, 7.1).
 
-/// The directives of a message, each key at most once. A key that stands there twice may mean that somebody added one.
+/// The directives of a message, each key at most once. A key that is there twice may mean that somebody added one.
 pub(super) struct Directives<'a>(Vec<(&'a [u8], Vec<u8>)>);
 
 impl<'a> Directives<'a> {
@@ -11,13 +11,13 @@ impl<'a> Directives<'a> {
         while !rest.is_empty() {
             let at = rest.iter().position(|byte| *byte == b'=')?;
             let key = rest[..at].trim_ascii();
-            let (value, behind) = value(rest[at + 1..].trim_ascii_start())?;
+            let (value, after) = value(rest[at + 1..].trim_ascii_start())?;
             let is_word = !key.is_empty() && key.iter().all(|byte| byte.is_ascii_graphic());
             if !is_word || found.iter().any(|(known, _)| known.eq_ignore_ascii_case(key)) {
                 return None;
             }
             found.push((key, value));
-            rest = skip(behind, is_space);
+            rest = skip(after, is_space);
             if !rest.is_empty() && rest[0] != b',' {
                 return None;
             }
@@ -40,7 +40,7 @@ fn skip(text: &[u8], what: impl Fn(u8) -> bool) -> &[u8] {
     &text[text.iter().position(|byte| !what(*byte)).unwrap_or(text.len())..]
 }
 
-/// A value and what stands behind it: in quotes, where a backslash takes the next byte as it is, or up to a comma.
+/// A value and the text after it: in quotes, where a backslash takes the next byte as it is, or up to a comma.
 fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| *byte == b',').unwrap_or(text.len());

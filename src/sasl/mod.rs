@@ -109,8 +109,8 @@ fn check(token: &[u8], service: Service, accounts: &Accounts, nonce: &str) -> Re
     let Some(password) = accounts.password(&user) else { return Err(Refusal::WrongPassword(user)) };
     let secret = hash(&[&in_latin1(&user), service.name.as_bytes(), &in_latin1(password)]);
     let mut key = secret.to_vec();
-    let behind = [Some(nonce.as_bytes()), Some(cnonce), directives.get("authzid")];
-    behind.into_iter().flatten().for_each(|part| key.extend([b":", part].concat()));
+    let salts = [Some(nonce.as_bytes()), Some(cnonce), directives.get("authzid")];
+    salts.into_iter().flatten().for_each(|part| key.extend([b":", part].concat()));
     let key = hex(&hash(&[&key]));
     let proof = |method: &[u8]| {
         let parts: [&[u8]; 6] =

@@ -40,72 +40,69 @@ fn me(config: &Config) -> ServerId {
 }
 
 pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
+    let Config { sessions, limits, znodes, quorum, auth, sasl, tls, .. } = config;
     let me = me(config);
-    let member = config.quorum.ensemble.as_ref().and_then(|ensemble| ensemble.member(me));
+    let member = quorum.ensemble.as_ref().and_then(|ensemble| ensemble.member(me));
     let addresses = member.map(|member| &member.addresses[..]).unwrap_or_default();
     Settings {
         server: me,
-        tick_ms: config.sessions.tick_ms,
-        min_session_timeout_ms: config.sessions.min_timeout_ms(),
-        max_session_timeout_ms: config.sessions.max_timeout_ms(),
-        container_check_ms: config.znodes.container_check_ms,
-        container_max_per_minute: config.znodes.container_max_per_minute,
-        container_max_never_used_ms: config.znodes.container_max_never_used_ms,
-        leader_serves: config.quorum.leader_serves,
-        read_only_mode: config.quorum.read_only_mode,
-        standalone_enabled: config.quorum.standalone_enabled,
+        tick_ms: sessions.tick_ms,
+        min_session_timeout_ms: sessions.min_timeout_ms(),
+        max_session_timeout_ms: sessions.max_timeout_ms(),
+        container_check_ms: znodes.container_check_ms,
+        container_max_per_minute: znodes.container_max_per_minute,
+        container_max_never_used_ms: znodes.container_max_never_used_ms,
+        leader_serves: quorum.leader_serves,
+        read_only_mode: quorum.read_only_mode,
+        standalone_enabled: quorum.standalone_enabled,
         rules: Rules {
-            extended_types: config.znodes.extended_types,
-            skip_acl: config.auth.skip_acl,
-            enforce_quota: config.znodes.enforce_quota,
-            reconfig: config.quorum.reconfig,
-            digest_auth: config.auth.digest(),
-            sasl: config
-                .auth
-                .has(Provider::Sasl)
-                .then(|| SaslScheme { any_user: config.sasl.any_user.clone() }),
-            x509: config
-                .proves_by_certificate()
-                .then(|| X509Scheme { super_user: config.tls.super_user.clone() }),
-            key_auth: config.auth.has(Provider::Key),
-            ensemble_names: config.auth.ensemble_names(),
-            super_digest: config.auth.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),
-            txn_digests: config.znodes.txn_digests,
-            max_txn_bytes: config.limits.max_record(),
+            extended_types: znodes.extended_types,
+            skip_acl: auth.skip_acl,
+            enforce_quota: znodes.enforce_quota,
+            reconfig: quorum.reconfig,
+            digest_auth: auth.digest(),
+            sasl: auth.has(Provider::Sasl).then(|| SaslScheme { any_user: sasl.any_user.clone() }),
+            x509: config.proves_by_certificate().then(|| X509Scheme { super_user: tls.super_user.clone() }),
+            key_auth: auth.has(Provider::Key),
+            ensemble_names: auth.ensemble_names(),
+            super_digest: auth.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),
+            txn_digests: znodes.txn_digests,
+            max_txn_bytes: limits.max_record(),
         },
         zab: zab(config, me, tuning),
         pace: Pace {
-            min_interval_ms: config.quorum.min_notification_ms,
-            max_interval_ms: config.quorum.max_notification_ms.max(config.quorum.min_notification_ms),
+            min_interval_ms: quorum.min_notification_ms,
+            max_interval_ms: quorum.max_notification_ms.max(quorum.min_notification_ms),
             finalize_ms: tuning.finalize_ms,
-            empty_wait_ms: config.quorum.empty_server_wait_ms,
+            empty_wait_ms: quorum.empty_server_wait_ms,
         },
         election_addresses: addresses
             .iter()
             .map(|address| (address.host.clone(), address.election_port))
             .collect(),
-        handshake_ms: config.quorum.sync_limit.max(1) * config.sessions.tick_ms,
+        handshake_ms: quorum.sync_limit.max(1) * sessions.tick_ms,
     }
 }
 
 fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
+    let quorum = &config.quorum;
     zab::Settings {
         me,
         tick_ms: config.sessions.tick_ms,
-        init_limit: config.quorum.init_limit,
-        sync_limit: config.quorum.sync_limit,
-        connect_limit: config.quorum.connect_limit(),
-        reconfig_enabled: config.quorum.reconfig,
-        strangers: match &config.quorum.learners_allow {
+        init_limit: quorum.init_limit,
+        sync_limit: quorum.sync_limit,
+        connect_limit: quorum.connect_limit(),
+        reconfig_enabled: quorum.reconfig,
+        strangers: match &quorum.learners_allow {
             // A server that a reconfiguration is to add has to follow first.
-            None if config.quorum.reconfig => Strangers::Allowed,
+            None if quorum.reconfig => Strangers::Allowed,
             None => Strangers::Refused,
             Some(LearnersAllow::All) => Strangers::Allowed,
             Some(LearnersAllow::Ids(ids)) => Strangers::Named(ids.iter().copied().collect()),
         },
-        force_snapshot_sync: config.quorum.force_snapshot_sync,
-        disk_sync: config.quorum.snapshot_size_factor >= 0.0,
-        history_entries: config.quorum.commit_log_count,
+        force_snapshot_sync: quorum.force_snapshot_sync,
+        disk_sync: quorum.snapshot_size_factor >= 0.0,
+        history_entries: quorum.commit_log_count,
         history_bytes: tuning.history_bytes,
         max_catch_up_bytes: tuning.max_queued_bytes / 4,
         max_unlogged_bytes: tuning.max_unlogged_bytes,
@@ -149,18 +146,16 @@ pub(super) fn facts(config: &Config, dirs: &Dirs, started: Instant) -> Facts {
 }
 
 pub(super) fn journal(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Setup {
+    let storage = &config.storage;
     let kilobytes = |limit: i64| u64::try_from(limit).unwrap_or(0) << 10;
     Setup {
         disk: disk.clone(),
         dirs: dirs.clone(),
-        log: LogOptions {
-            prealloc_bytes: config.storage.prealloc_kb << 10,
-            force_sync: config.storage.force_sync,
-        },
+        log: LogOptions { prealloc_bytes: storage.prealloc_kb << 10, force_sync: storage.force_sync },
         roll: RollRules {
-            snap_count: config.storage.snap_count,
-            snap_bytes: kilobytes(config.storage.snap_size_limit_kb),
-            segment_bytes: kilobytes(config.storage.log_size_limit_kb),
+            snap_count: storage.snap_count,
+            snap_bytes: kilobytes(storage.snap_size_limit_kb),
+            segment_bytes: kilobytes(storage.log_size_limit_kb),
         },
         owners: owners(config),
         me: me(config),
@@ -179,16 +174,17 @@ pub(super) fn files(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs, tuning: 
 }
 
 pub(super) fn peers(config: &Config, tuning: &Tuning, descriptors: &Arc<Descriptors>) -> peer::Settings {
+    let (quorum, tick_ms) = (&config.quorum, config.sessions.tick_ms);
     peer::Settings {
-        on_all_ips: config.quorum.listens_on_all_ips,
-        bind_retries: config.quorum.bind_retries,
-        connect_timeout: Duration::from_millis(config.quorum.connect_timeout_ms),
-        check_address: config.quorum.checks_address,
+        on_all_ips: quorum.listens_on_all_ips,
+        bind_retries: quorum.bind_retries,
+        connect_timeout: Duration::from_millis(quorum.connect_timeout_ms),
+        check_address: quorum.checks_address,
         introduction: Duration::from_millis(
-            config.quorum.connect_timeout_ms.min(config.quorum.init_limit.max(1) * config.sessions.tick_ms),
+            quorum.connect_timeout_ms.min(quorum.init_limit.max(1) * tick_ms),
         ),
-        stall_timeout: Duration::from_millis(config.quorum.init_limit.max(1) * config.sessions.tick_ms),
-        keep_alive: config.quorum.tcp_keep_alive,
+        stall_timeout: Duration::from_millis(quorum.init_limit.max(1) * tick_ms),
+        keep_alive: quorum.tcp_keep_alive,
         max_packet: config.limits.max_record().max(1 << 20),
         max_queued: tuning.max_queued_bytes,
         descriptors: descriptors.clone(),

@@ -84,8 +84,8 @@ pub(super) fn reveal(hidden: &[u8], password: &str) -> Result<Vec<u8>, JksError>
     let at = hidden.windows(PROTECTION.len()).position(|window| window == PROTECTION);
     let mut rest = &hidden[at.ok_or(JksError::Protection)? + PROTECTION.len()..];
     // The algorithm's parameters are null.
-    if let [0x05, 0x00, behind @ ..] = rest {
-        rest = behind;
+    if let [0x05, 0x00, after @ ..] = rest {
+        rest = after;
     }
     let sealed = octets(rest).ok_or(JksError::Short)?;
     let (salt, sealed) = sealed.split_at_checked(DIGEST).ok_or(JksError::Short)?;

@@ -1,4 +1,4 @@
-//! Whom a certificate is about, as Java writes it (`X500Principal.getName()`, RFC 2253).
+//! The subject of a certificate, as Java writes it (`X500Principal.getName()`, RFC 2253).
 
 use crate::model::distinguished_name::SHORT_NAMES;
 use std::fmt::Write;

@@ -1,5 +1,5 @@
-//! Which clients are believed: those that stand in the trust store themselves, and those that an authority in it has signed.
-//! Who is an authority is the JDK's rule (`PKIXValidator.verifyTrustAnchor`).
+//! Which clients are believed: those whose certificate is in the trust store, and those whose certificate an authority in it
+//! has signed. Which certificates are authorities is the JDK's rule (`PKIXValidator.verifyTrustAnchor`).
 
 use super::key::{KeyKind, VERIFIABLE};
 use super::policies::{OverOriginals, unmarked};
@@ -19,12 +19,12 @@ use webpki::{
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// The library finds the path from a client's certificate to an authority. It refuses two kinds of certificates that Java
-/// takes: those that stand in the trust store themselves, whatever they may be used for, and those of version 1, which can
-/// say nothing of that.
+/// takes: those that are in the trust store themselves, whatever they may be used for, and those of version 1, which can't
+/// say what they may be used for.
 #[derive(Debug)]
 pub(super) struct Trust {
     must_show: bool,
-    /// All that stand in the trust store: each vouches for itself.
+    /// All certificates of the trust store: each vouches for itself.
     trusted: Vec<CertificateDer<'static>>,
     /// Their names. A client looks through them for the certificate that it shows.
     names: Vec<DistinguishedName>,
@@ -271,8 +271,8 @@ impl ClientCertVerifier for Trust {
         if !key.verifies() {
             return Err(Refused::Key(key).into());
         }
-        let stands_there = self.trusted.iter().any(|trusted| trusted == end_entity);
-        if !stands_there && certificate.version() != X509Version::V1 {
+        let is_known = self.trusted.iter().any(|trusted| trusted == end_entity);
+        if !is_known && certificate.version() != X509Version::V1 {
             self.find_path(end_entity, intermediates, now)?;
             if !proves(&certificate) {
                 return Err(Refused::NoSignatures.into());
@@ -287,7 +287,7 @@ impl ClientCertVerifier for Trust {
         if now > validity.not_after.timestamp() {
             return Err(CertificateError::Expired.into());
         }
-        if !stands_there && !self.vouches_for(&certificate) {
+        if !is_known && !self.vouches_for(&certificate) {
             return Err(CertificateError::UnknownIssuer.into());
         }
         Ok(ClientCertVerified::assertion())

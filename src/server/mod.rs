@@ -48,8 +48,8 @@ pub enum StartError {
         file.display()
     )]
     Config { file: PathBuf, source: io::Error },
-    #[error("the data directory {0} does not exist, and datadir.autocreate is false")]
-    NoDataDir(String),
+    #[error("the data directory {} does not exist, and datadir.autocreate is false", .0.display())]
+    NoDataDir(PathBuf),
 }
 
 /// A server that runs.
@@ -228,7 +228,7 @@ fn prepare_dirs(config: &Config, disk: &dyn Disk, dirs: &Dirs) -> Result<Vec<Dir
     }
     for (top, dir) in tops.into_iter().zip([&dirs.data, &dirs.log]) {
         if !dir.exists() && !config.storage.creates_dir {
-            return Err(StartError::NoDataDir(dir.display().to_string()));
+            return Err(StartError::NoDataDir(dir.clone()));
         }
         let io = |source| StorageError::Io { op: "create", file: dir.clone(), source };
         disk.create_dir_all(dir).map_err(io)?;

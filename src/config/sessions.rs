@@ -43,5 +43,5 @@ impl Sessions {
 
 /// −1 stands for the default.
 fn timeout(at: &At<'_>) -> Result<Option<i32>, ConfigError> {
-    Ok(at.number(-1..=INT).map(|number: i32| Some(number).filter(|number| *number >= 0))?)
+    at.number(-1..=INT).map(|number: i32| Some(number).filter(|number| *number >= 0))
 }

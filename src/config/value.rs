@@ -43,8 +43,9 @@ impl At<'_> {
 
     /// A number below 0 counts as 0: no limit, never, off.
     pub fn number_or_zero<T: TryFrom<i64>>(&self, most: i64) -> Result<T, ConfigError> {
-        let number: i64 = self.number(i64::from(i32::MIN)..=most)?;
-        T::try_from(number.max(0)).map_err(|_| self.wrong(Expected::Number { from: 0, to: most }))
+        let wrong = || self.wrong(Expected::Number { from: 0, to: most });
+        let number: i64 = self.number(i64::from(i32::MIN)..=most).map_err(|_| wrong())?;
+        T::try_from(number.max(0)).map_err(|_| wrong())
     }
 
     /// A host. None named is this machine alone (`InetAddress.getByName`).

@@ -235,7 +235,7 @@ def test_a_login_counts_among_the_identities_of_its_connection(running, others, 
 
 @pytest.mark.parametrize("text, says", [
     ('Server {\n  org.apache.zookeeper.server.auth.DigestLoginModule required\n  user_a="b\n};', "line 3"),
-    ("Server {\n  com.sun.security.auth.module.Krb5LoginModule required useKeyTab=true;\n};", "Krb5LoginModule is not there"),
+    ("Server {\n  com.sun.security.auth.module.Krb5LoginModule required useKeyTab=true;\n};", "Krb5LoginModule does not exist here"),
     (None, "cannot read"),
 ])
 def test_a_server_does_not_start_without_the_accounts_that_it_is_told_of(tmp_path, text, says):

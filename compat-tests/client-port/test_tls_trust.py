@@ -17,7 +17,7 @@ KEEPS = {
     # Its certificates vouch for others …
     "root": SIGNS, "without usage": "basicConstraints=CA:TRUE", "version 1": None,
     # … for themselves alone.
-    "pinned": LEAF, "unsaid": "subjectKeyIdentifier=hash", "unusable": "basicConstraints=CA:TRUE\nkeyUsage=digitalSignature",
+    "pinned": LEAF, "unknown": f"{LEAF}\n1.2.3.4=critical,ASN1:NULL", "unsaid": "subjectKeyIdentifier=hash", "unusable": "basicConstraints=CA:TRUE\nkeyUsage=digitalSignature",
 }
 
 
@@ -105,7 +105,7 @@ def running(made):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_certificate_of_the_trust_store_vouches_for_itself(running, made, version):
-    for name in ["pinned", "unsaid", "unusable", "issued", "issued 1"]:
+    for name in ["pinned", "unknown", "unsaid", "unusable", "issued", "issued 1"]:
         with connect(running, made.client(name, version=version)) as session:
             assert ("x509", f"CN={name}") in ids(session), name
 

@@ -264,8 +264,9 @@ impl Process {
         self.inbox.push_back(incoming);
     }
 
-    pub fn writes_snapshot(&self) -> bool {
-        self.snapshot.is_some()
+    /// Whether something is on its way to the disk.
+    pub fn uses_disk(&self) -> bool {
+        self.snapshot.is_some() || self.disk_busy
     }
 
     /// Whether this connection brought something that was not read yet.

@@ -71,7 +71,7 @@ impl World {
             let first = at.next();
             world.clients.iter().all(Client::is_idle)
                 && at.all(|zxid| Some(zxid) == first)
-                && processes(world).all(|process| !process.writes_snapshot())
+                && processes(world).all(|process| !process.uses_disk())
         };
         if !self.comes_to(HISTORY_MS, are_even)? {
             return Err("liveness: servers do not come even where nothing is broken".into());
@@ -151,6 +151,11 @@ impl World {
     /// One server's tree comes to differ, with everything right on its disk. The next transaction's digest tells: it serves
     /// nobody any more until it has the ensemble's tree; where it leads, it steps down.
     pub(super) fn spoil(&mut self) -> Result<(), String> {
+        // A leader would hand its tree on to who joins now: until the next transaction nobody knows.
+        let all_follow = |world: &Self| (0..world.nodes.len()).all(|index| world.mode_of(index).has_leader());
+        if !self.comes_to(HEALED_MS, all_follow)? {
+            return Err(format!("liveness: not all follow where nothing is broken: {:?}", self.modes()));
+        }
         self.say(|| "a tree comes to differ".into());
         let index = self.random.below(self.options.voters as u64) as usize;
         // What failed changed no tree, and has no digest.

@@ -677,6 +677,10 @@ impl Election {
         if search.has_outlived(candidate, self.me) {
             return;
         }
+        if heard.leader == self.me && search.own_vote(view).zxid == Zxid::NO_DATA {
+            // It may not lead: those who follow it do not know yet.
+            return;
+        }
         let vote = Vote { candidate, round: heard.round, state: heard.state, version: heard.version };
         let agreed = |votes: &BTreeMap<ServerId, Vote>, me: ServerId, round: i64| {
             let leads = match votes.get(&heard.leader) {

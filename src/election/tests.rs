@@ -589,6 +589,17 @@ fn no_vote_leads_to_where_the_rounds_end() {
     }
 }
 
+#[test]
+fn who_may_not_lead_is_not_elected_by_those_who_follow_it_still() {
+    let mut round = Round::new(3);
+    round.start(candidate(1, 2, 9), Standing::AtLeast(Epoch(2), Zxid(9)));
+    let votes =
+        Notification { zxid: Zxid(9), peer_epoch: Epoch(1), state: PeerState::Following, ..vote(1, 1) };
+    round.lie_as(2, 1, &votes);
+    round.lie_as(3, 1, &votes);
+    assert_eq!(round.elected(), []);
+}
+
 /// A liar leads servers far away, each to a round of its own.
 fn led_far(servers: impl IntoIterator<Item = i64>) -> Round {
     let mut round = Round::new(5);

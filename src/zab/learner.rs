@@ -639,7 +639,8 @@ impl Learner {
         out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
         self.stage = Stage::Live;
         self.deadline = now + server.settings.sync_ms();
-        server.settle_debt(now, out);
+        server.settle_debt(out);
+        server.has_new_tree(now);
         out.events.push_back(Event::Learns(self.epoch));
         let Some(config) = self.config.take() else { return Ok(()) };
         let version = Zxid(config.version());

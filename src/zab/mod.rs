@@ -337,10 +337,9 @@ impl Server {
         }
     }
 
-    /// An established leader has given it everything: it owes nothing any more, in memory and on disk.
-    fn settle_debt(&mut self, now: u64, out: &mut Outputs) {
+    /// It has everything that an established leader has: it owes nothing any more, in memory and on disk.
+    fn settle_debt(&mut self, out: &mut Outputs) {
         self.abstains = false;
-        self.has_new_tree(now);
         self.save_debt(Debt::None, out);
     }
 

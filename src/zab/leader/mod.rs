@@ -271,7 +271,7 @@ impl Leader {
     fn establish(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
         self.phase = Phase::Broadcast;
         self.established_at = now;
-        server.settle_debt(now, out);
+        server.settle_debt(out);
         self.next_beat = now;
         let config = server.view.last_seen.clone();
         let designated = if server.settings.reconfig_enabled {

@@ -9,6 +9,8 @@ use crate::storage::{Dirs, Disk, LogCursor, SnapshotReader, newest_snapshots};
 use crate::tree::Loader;
 use crate::wire::quorum::{FromLeader, SIGNATURE};
 use bytes::{BufMut, BytesMut};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A log of so many bytes is sent rather than a snapshot, however small that is.
@@ -24,6 +26,8 @@ pub struct Files {
     pub size_factor: f64,
     /// About so many bytes make a piece.
     pub piece: usize,
+    /// Snapshots that were found damaged while they were sent: others go first.
+    pub damaged: Arc<Mutex<BTreeSet<Zxid>>>,
 }
 
 /// What comes next.
@@ -76,7 +80,13 @@ impl Feeder {
             }
             Work::Log { cursor, upto, sent } => self.log(cursor, upto, sent, out),
             Work::OpenSnapshot(mark) => self.open_snapshot(mark, out),
-            Work::Snapshot { reader, end, zxid } => self.snapshot(reader, end, zxid, out),
+            Work::Snapshot { reader, end, zxid } => {
+                let fed = self.snapshot(reader, end, zxid, out);
+                if fed.is_err() {
+                    self.files.damaged.lock().insert(zxid);
+                }
+                fed
+            }
             Work::Done => Err("the feed has ended".into()),
         }
     }
@@ -124,7 +134,10 @@ impl Feeder {
     fn open_snapshot(&mut self, mark: Option<TxnMark>, out: &mut BytesMut) -> Result<Fed, String> {
         let Files { disk, dirs, owners, .. } = &self.files;
         let mut why = "there is no snapshot".to_string();
-        for (zxid, path) in newest_snapshots(&**disk, dirs).map_err(told)? {
+        let mut snapshots = newest_snapshots(&**disk, dirs).map_err(told)?;
+        // The order of the others stays.
+        snapshots.sort_by_key(|(zxid, _)| self.files.damaged.lock().contains(zxid));
+        for (zxid, path) in snapshots {
             match SnapshotReader::open(&**disk, &path) {
                 Ok(reader) => {
                     FromLeader::Snap(zxid, mark).encode(out);

@@ -318,6 +318,8 @@ pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: F
         Ok(Fed::More) => unreachable!("more comes in turns"),
         Err(why) => {
             tracing::warn!("could not feed a learner: {why}");
+            // What is on the disk may be damaged. The next learner takes a snapshot of what is in memory.
+            core.snapshots.ask();
             submit(&core, QuorumInput::FeedFailed { link: id });
         }
     }

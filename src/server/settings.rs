@@ -170,6 +170,7 @@ pub(super) fn files(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs, tuning: 
         owners: owners(config),
         size_factor: config.quorum.snapshot_size_factor,
         piece: tuning.feed_piece,
+        damaged: Arc::default(),
     }
 }
 

@@ -447,6 +447,7 @@ impl Process {
             Ok(Fed::Located(found)) => inputs.push(Input::Quorum(QuorumInput::Located { link: id, found })),
             Err(why) => {
                 tracing::info!("link {conn} cannot be fed: {why}");
+                self.core.snapshots.ask();
                 inputs.push(Input::Quorum(QuorumInput::FeedFailed { link: id }));
             }
         }

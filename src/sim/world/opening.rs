@@ -227,7 +227,7 @@ impl World {
             let serves = |index| Some(index) == absent || world.mode_of(index).has_leader();
             members.into_iter().all(serves)
         };
-        // Nobody tells an observer that an election is over: it asks again after an interval.
+        // Nobody tells an observer that an election is over: it asks again after an interval, and then has to follow.
         let all = voters + self.options.observers;
         // Where empty servers have waited long enough they elect one of them, and it may take a term of discovery until
         // those with data lead.
@@ -235,7 +235,7 @@ impl World {
             && opening.late_ms + opening.spread_us / 1000 + START_MS / 10 >= self.options.empty_wait_ms;
         let patience = START_MS + if overtaken { self.options.init_ms() } else { 0 };
         if !self.comes_to(patience, |world| serve(world, 0..voters))?
-            || !self.comes_to(self.options.pace.2, |world| serve(world, 0..all))?
+            || !self.comes_to(self.options.pace.2 + START_MS, |world| serve(world, 0..all))?
         {
             let modes = self.modes();
             return Err(format!("start: not all serve {patience} ms after the last port opened: {modes:?}"));

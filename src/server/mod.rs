@@ -38,8 +38,9 @@ pub enum StartError {
     Listen { address: String, source: io::Error },
     #[error("{0}")]
     Tls(#[from] TlsError),
-    #[error("the election port: {0}")]
-    Peers(io::Error),
+    /// `electionPortBindRetry` says how often it is tried.
+    #[error("the election port: {source} (tried {tries} times: electionPortBindRetry)")]
+    Peers { tries: u64, source: io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error(
@@ -145,7 +146,8 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         Some(addresses) => {
             let running =
                 peer::start(&core, settings::peers(config, &tuning, &descriptors), files, addresses);
-            Some(running.map_err(StartError::Peers)?)
+            let tries = config.quorum.bind_retries;
+            Some(running.map_err(|source| StartError::Peers { tries, source })?)
         }
         None => None,
     };

@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 /// What is wrong with a file. Every message names it.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    #[error("{op} {}: {source}", file.display())]
+    #[error("cannot {op} {}: {source}", file.display())]
     Io { op: &'static str, file: PathBuf, source: io::Error },
     #[error("{} is damaged at offset {offset}: {what}. {}", file.display(), DAMAGE_ADVICE)]
     Damaged { file: PathBuf, offset: u64, what: String },

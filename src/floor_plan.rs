@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. Order: from the bottom up.
-const MAY_NAME: [(&str, &[&str]); 21] = [
+const MAY_NAME: [(&str, &[&str]); 22] = [
     ("jute", &[]),
     ("model", &[]),
     ("wire", &["jute", "model"]),
@@ -21,7 +21,8 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
     ("replica", &["jute", "model", "wire", "ensemble", "session", "tree", "request", "zab", "election"]),
     ("figures", &["model", "replica"]),
     ("core", &["jute", "model", "wire", "ensemble", "config", "tree", "replica", "storage", "figures"]),
-    ("peer", &["jute", "model", "wire", "ensemble", "election", "replica", "core"]),
+    ("link", &["jute", "model", "wire", "tree", "replica"]),
+    ("peer", &["model", "wire", "ensemble", "election", "replica", "core", "link"]),
     ("conversation", &["jute", "model", "wire", "sasl", "tree", "request", "replica"]),
     ("client_port", &["model", "tree", "request", "tls", "replica", "figures", "core", "conversation"]),
     (
@@ -48,7 +49,7 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
         "sim",
         &[
             "jute", "model", "wire", "config", "ensemble", "tree", "request", "election", "replica",
-            "storage", "figures", "core", "server",
+            "storage", "figures", "core", "link", "server",
         ],
     ),
 ];

@@ -9,6 +9,7 @@ pub mod election;
 pub mod ensemble;
 pub mod figures;
 pub mod jute;
+pub mod link;
 pub mod model;
 pub mod peer;
 pub mod replica;

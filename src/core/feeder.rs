@@ -5,8 +5,8 @@ use crate::jute::put_bytes;
 use crate::model::owner::OwnerRules;
 use crate::model::{Place, TxnMark, Zxid};
 use crate::replica::{Feed, Located};
-use crate::storage::{Dirs, Disk, LogCursor, SnapshotReader, newest_snapshots};
-use crate::tree::Loader;
+use crate::storage::{Dirs, Disk, LogCursor, SnapshotReader, StorageError, newest_snapshots};
+use crate::tree::{LoadError, Loader};
 use crate::wire::quorum::{FromLeader, SIGNATURE};
 use bytes::{BufMut, BytesMut};
 use parking_lot::Mutex;
@@ -41,6 +41,23 @@ pub enum Fed {
     Located(Located),
 }
 
+/// Why a learner cannot be fed: it has to begin again.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// A file can't be read, or is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A snapshot has the right checksums, and what it holds is no database.
+    #[error("the snapshot of {zxid}: {wrong}")]
+    Content { zxid: Zxid, wrong: LoadError },
+    /// The log does not reach back so far, or not any more.
+    #[error("the log has no transaction {0} any more")]
+    NotInLog(Zxid),
+    /// No snapshot was ever written here.
+    #[error("there is no snapshot")]
+    NoSnapshot,
+}
+
 pub struct Feeder {
     files: Files,
     work: Work,
@@ -66,14 +83,14 @@ impl Feeder {
     }
 
     /// Appends the next piece to `out`. An error ends the feed: the learner has to begin again.
-    pub fn next(&mut self, out: &mut BytesMut) -> Result<Fed, String> {
+    pub fn next(&mut self, out: &mut BytesMut) -> Result<Fed, FeedError> {
         match std::mem::replace(&mut self.work, Work::Done) {
             Work::Locate(zxid) => self.locate(zxid).map(Fed::Located),
             Work::OpenLog { after, upto } => {
                 let Files { disk, dirs, .. } = &self.files;
-                let (cursor, place) = LogCursor::seek(disk.clone(), dirs, after).map_err(told)?;
+                let (cursor, place) = LogCursor::seek(disk.clone(), dirs, after)?;
                 if place != Place::Within {
-                    return Err(format!("the log has no transaction {after} any more"));
+                    return Err(FeedError::NotInLog(after));
                 }
                 self.work = Work::Log { cursor: Box::new(cursor), upto, sent: after };
                 Ok(Fed::More)
@@ -87,16 +104,16 @@ impl Feeder {
                 }
                 fed
             }
-            Work::Done => Err("the feed has ended".into()),
+            Work::Done => unreachable!("a feed that has ended is not asked again"),
         }
     }
 
-    fn locate(&self, zxid: Zxid) -> Result<Located, String> {
+    fn locate(&self, zxid: Zxid) -> Result<Located, FeedError> {
         let Files { disk, dirs, size_factor, .. } = &self.files;
-        let (cursor, place) = LogCursor::seek(disk.clone(), dirs, zxid).map_err(told)?;
+        let (cursor, place) = LogCursor::seek(disk.clone(), dirs, zxid)?;
         let mark = cursor.sought().and_then(TxnMark::of);
-        let ahead = cursor.bytes_ahead().map_err(told)?;
-        let newest = newest_snapshots(&**disk, dirs).map_err(told)?;
+        let ahead = cursor.bytes_ahead()?;
+        let newest = newest_snapshots(&**disk, dirs)?;
         let snapshot = newest.first().and_then(|(_, path)| disk.open(path).ok()).map_or(0, |file| file.len());
         let is_far = ahead > ALWAYS_DIFF && ahead as f64 > snapshot as f64 * size_factor;
         Ok(Located { place, mark, is_far })
@@ -108,10 +125,10 @@ impl Feeder {
         upto: Zxid,
         mut sent: Zxid,
         out: &mut BytesMut,
-    ) -> Result<Fed, String> {
+    ) -> Result<Fed, FeedError> {
         let start = out.len();
         while sent < upto && out.len() - start < self.files.piece {
-            let Some(record) = cursor.next().map_err(told)? else {
+            let Some(record) = cursor.next()? else {
                 // What opens an epoch is in no log, and all before it was on disk first. Otherwise the log thread is
                 // behind: what others have committed is not in the file yet.
                 return Ok(Fed::Upto(if upto.counter() == 0 { upto } else { sent }));
@@ -131,10 +148,10 @@ impl Feeder {
         Ok(Fed::More)
     }
 
-    fn open_snapshot(&mut self, mark: Option<TxnMark>, out: &mut BytesMut) -> Result<Fed, String> {
+    fn open_snapshot(&mut self, mark: Option<TxnMark>, out: &mut BytesMut) -> Result<Fed, FeedError> {
         let Files { disk, dirs, owners, .. } = &self.files;
-        let mut why = "there is no snapshot".to_string();
-        let mut snapshots = newest_snapshots(&**disk, dirs).map_err(told)?;
+        let mut why = FeedError::NoSnapshot;
+        let mut snapshots = newest_snapshots(&**disk, dirs)?;
         // The order of the others stays.
         snapshots.sort_by_key(|(zxid, _)| self.files.damaged.lock().contains(zxid));
         for (zxid, path) in snapshots {
@@ -145,7 +162,7 @@ impl Feeder {
                     self.work = Work::Snapshot { reader: Box::new(reader), end, zxid };
                     return Ok(Fed::More);
                 }
-                Err(error) => why = error.to_string(),
+                Err(error) => why = error.into(),
             }
         }
         Err(why)
@@ -159,7 +176,7 @@ impl Feeder {
         mut end: Box<Loader>,
         zxid: Zxid,
         out: &mut BytesMut,
-    ) -> Result<Fed, String> {
+    ) -> Result<Fed, FeedError> {
         let start = out.len();
         while !end.is_done() && out.len() - start < self.files.piece {
             let mut wrong = None;
@@ -170,25 +187,21 @@ impl Feeder {
                     Some(taken)
                 }
                 Err(error) => {
-                    wrong = Some(error.to_string());
+                    wrong = Some(error);
                     Some(0)
                 }
             });
-            read.map_err(told)?;
+            read?;
             if let Some(wrong) = wrong {
-                return Err(wrong);
+                return Err(FeedError::Content { zxid, wrong });
             }
         }
         if !end.is_done() {
             self.work = Work::Snapshot { reader, end, zxid };
             return Ok(Fed::More);
         }
-        reader.finish().map_err(told)?;
+        reader.finish()?;
         put_bytes(out, SIGNATURE);
         Ok(Fed::Upto(zxid))
     }
-}
-
-fn told(error: crate::storage::StorageError) -> String {
-    error.to_string()
 }

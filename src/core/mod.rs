@@ -21,7 +21,7 @@ mod snapshots;
 mod timer;
 
 pub use descriptors::{Descriptor, Descriptors};
-pub use feeder::{Fed, Feeder, Files};
+pub use feeder::{Fed, FeedError, Feeder, Files};
 pub use journal::{Journal, Performed, RollRules, Setup};
 pub use log_thread::{LogQueue, run as run_log};
 pub use mailbox::{Mail, Mailbox};

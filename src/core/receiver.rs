@@ -4,16 +4,25 @@
 use crate::model::owner::OwnerRules;
 use crate::model::{LinkId, Zxid};
 use crate::storage::{Dirs, Disk, SnapshotWriter, StorageError, received_name};
-use crate::tree::{Database, Loader};
+use crate::tree::{Database, LoadError, Loader};
 use crate::wire::quorum::SIGNATURE;
 use bytes::{Buf, BytesMut};
 use std::sync::Arc;
 
+/// Why the leader's snapshot is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
+    /// The leader sent what is no database.
     #[error("the leader's snapshot: {0}")]
-    Content(String),
-    #[error("{0}")]
+    Content(#[from] LoadError),
+    /// The leader sent a length beyond any znode's.
+    #[error("the leader's snapshot: a record that does not end")]
+    EndlessRecord,
+    /// The leader did not end it with the signature, which says that it is whole.
+    #[error("the leader's snapshot: no signature at its end")]
+    NoSignature,
+    /// This server's disk does not take it.
+    #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
@@ -40,10 +49,6 @@ impl Receiver {
         Ok(Self { zxid, loader: Some(Loader::new(owners)), writer: Some(writer), bytes: 0 })
     }
 
-    pub fn zxid(&self) -> Zxid {
-        self.zxid
-    }
-
     /// Bytes taken so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -52,31 +57,26 @@ impl Receiver {
     /// Takes what it can from the front of `input`. The database comes once everything is there, signature and all;
     /// what is left in `input` then are packets again.
     pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Box<Database>>, ReceiveError> {
-        let content = |what: String| ReceiveError::Content(what);
         let loader = self.loader.as_mut().expect("nothing is taken behind the end");
         if !loader.is_done() {
-            let taken = loader.feed(input).map_err(|error| content(error.to_string()))?;
+            let taken = loader.feed(input)?;
             self.writer.as_mut().expect("open until the end").write(&input[..taken])?;
             self.bytes += taken as u64;
             input.advance(taken);
             if !loader.is_done() {
                 // Nobody's znode is so large: the length is a lie.
-                return if input.len() > MAX_RECORD {
-                    Err(content("a record that does not end".into()))
-                } else {
-                    Ok(None)
-                };
+                return if input.len() > MAX_RECORD { Err(ReceiveError::EndlessRecord) } else { Ok(None) };
             }
         }
         let Some(len) = input.first_chunk().map(|len| i32::from_be_bytes(*len)) else { return Ok(None) };
         if len as usize != SIGNATURE.len() {
-            return Err(content("no signature at its end".into()));
+            return Err(ReceiveError::NoSignature);
         }
         if input.len() < 4 + SIGNATURE.len() {
             return Ok(None);
         }
         if &input[4..4 + SIGNATURE.len()] != SIGNATURE {
-            return Err(content("another signature at its end".into()));
+            return Err(ReceiveError::NoSignature);
         }
         input.advance(4 + SIGNATURE.len());
         let loader = self.loader.take().expect("looked at above");

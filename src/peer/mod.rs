@@ -2,9 +2,10 @@
 //! bytes mean is decided by the replica.
 
 mod election;
-mod links;
+mod ends;
 mod listen;
 mod origin;
+mod pipe;
 mod quorum;
 mod strangers;
 
@@ -12,8 +13,8 @@ use crate::core::{Carrier, Core, Descriptors, Files};
 use crate::ensemble::PeerAddress;
 use crate::model::{LinkId, ServerId};
 use crate::replica::{ElectionOutput, LinkAction, Listen, Outputs};
-use links::Link;
 use parking_lot::Mutex;
+use pipe::Pipe;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -60,7 +61,7 @@ pub struct Peers {
     files: Files,
     core: OnceLock<Arc<Core>>,
     commands: UnboundedSender<Command>,
-    links: Mutex<HashMap<LinkId, Arc<Link>>>,
+    pipes: Mutex<HashMap<LinkId, Arc<Pipe>>>,
     elections: Mutex<election::Writers>,
     strangers: Mutex<strangers::Strangers>,
     origins: origin::Origins,
@@ -114,7 +115,7 @@ pub fn start(
         files,
         core: OnceLock::new(),
         commands,
-        links: Mutex::new(HashMap::new()),
+        pipes: Mutex::new(HashMap::new()),
         elections: Mutex::default(),
         strangers: Mutex::default(),
         origins: origin::Origins::default(),
@@ -175,30 +176,32 @@ impl Carrier for Peers {
         if outputs.zab.links.is_empty() {
             return;
         }
-        let mut touched: Vec<Arc<Link>> = Vec::new();
+        let mut touched: Vec<Arc<Pipe>> = Vec::new();
         for (id, action) in outputs.zab.links.drain(..) {
-            let Some(link) = self.links.lock().get(&id).cloned() else { continue };
+            let Some(pipe) = self.pipes.lock().get(&id).cloned() else { continue };
             match action {
-                LinkAction::Send { start, len } => link.queue(&outputs.zab.packets[start..start + len]),
-                LinkAction::Hold(on) => link.hold(on),
-                LinkAction::Close(why) => link.close(&why),
+                LinkAction::Send { start, len } => pipe.queue(&outputs.zab.packets[start..start + len]),
+                LinkAction::Hold(on) => pipe.hold(on),
+                LinkAction::Close(why) => pipe.close(&why),
                 LinkAction::Feed(feed) => {
-                    link.feed_begins();
+                    pipe.feed_begins();
+                    let patience = self.settings.stall_timeout;
                     self.handle.spawn(quorum::feed(
                         self.core().clone(),
-                        link.clone(),
+                        pipe.clone(),
                         self.files.clone(),
                         feed,
+                        patience,
                     ));
                 }
             }
-            if !touched.iter().any(|other| other.id == link.id) {
-                touched.push(link);
+            if !touched.iter().any(|other| other.id == pipe.id) {
+                touched.push(pipe);
             }
         }
         outputs.zab.packets.clear();
-        for link in touched {
-            link.flush();
+        for pipe in touched {
+            pipe.flush();
         }
     }
 }

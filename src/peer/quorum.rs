@@ -1,22 +1,20 @@
 //! The quorum port: packets from and to learners, or from and to the leader; feeds out of files; the leader's snapshot.
 
-use super::{Peers, election, links::Link, listen};
-use crate::core::{Core, Fed, Feeder, Files, Receiver};
+use super::ends::{FeedEnd, PipeEnd};
+use super::{Peers, election, listen, pipe::Pipe};
+use crate::core::{Core, Fed, Feeder, Files, ReceiveError, Receiver};
 use crate::ensemble::PeerAddress;
-use crate::jute::DecodeError;
-use crate::model::{LinkId, ServerId};
+use crate::link::{Link, Step};
+use crate::model::{LinkId, ServerId, Zxid};
 use crate::replica::{Feed, Input, QuorumInput};
-use crate::wire::quorum::{FromLeader, FromLearner, Packet, take};
+use crate::wire::quorum::FromLeader;
 use bytes::BytesMut;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio_util::codec::Decoder;
 
-/// Bytes of what a learner says first; FOLLOWERINFO has 40.
-const MAX_INTRODUCTION: usize = 1 << 10;
 /// Bytes read before what they hold is handed in.
 const READ: usize = 256 << 10;
 /// Memory is taken in pieces of this size, and another when so little is left of one.
@@ -27,51 +25,23 @@ const LOG_POLL: Duration = Duration::from_millis(20);
 /// How often people are told how a snapshot goes.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// Cuts packets out of the stream.
-struct Packets<P> {
-    max: usize,
-    of: std::marker::PhantomData<P>,
-}
-
-impl<P> Packets<P> {
-    fn new(max: usize) -> Self {
-        Self { max, of: std::marker::PhantomData }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("a packet that does not decode: {0}")]
-    Decode(#[from] DecodeError),
-}
-
-impl<P: Packet> Decoder for Packets<P> {
-    type Item = P;
-    type Error = Broken;
-
-    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<P>, Broken> {
-        Ok(take(bytes, self.max)?)
-    }
-}
-
 pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream, address: IpAddr) {
-    let link = open(peers, socket);
-    peers.strangers.lock().arrive(link.id.0, address, link.ended.clone());
-    let peers = peers.clone();
+    let pipe = open(peers, socket);
+    peers.strangers.lock().arrive(pipe.id.0, address, pipe.ended.clone());
+    let link = Link::accepted(pipe.id, peers.settings.max_packet);
+    let mut reading =
+        Reading { peers: peers.clone(), pipe, link, bytes: BytesMut::new(), inputs: Vec::new() };
     tokio::spawn(async move {
-        let mut input = BytesMut::new();
-        let introduced =
-            tokio::time::timeout(peers.settings.introduction, introduce(&peers, &link, address, &mut input))
-                .await;
-        peers.strangers.lock().leave(link.id.0);
+        let peers = reading.peers.clone();
+        let patience = peers.settings.introduction;
+        let introduced = tokio::time::timeout(patience, reading.introduce(address)).await;
+        peers.strangers.lock().leave(reading.pipe.id.0);
         let why = match introduced {
-            Ok(Ok(packet)) => read_learner(&peers, &link, packet, input).await,
+            Ok(Ok(())) => reading.read_on().await,
             Ok(Err(why)) => why,
-            Err(_) => "it did not say who it is".into(),
+            Err(_) => PipeEnd::SaysNothing(patience),
         };
-        end(&peers, &link, why);
+        reading.end(why);
     });
 }
 
@@ -81,10 +51,11 @@ pub(super) async fn dial_leader(peers: Arc<Peers>, leader: ServerId, addresses: 
     match election::connect(&peers, &addresses).await {
         Ok(socket) => {
             listen::prepare(&peers, &socket);
-            let link = open(&peers, socket);
-            submit(peers.core(), QuorumInput::Dialed(link.id));
-            let why = read_leader(&peers, &link).await;
-            end(&peers, &link, why);
+            let pipe = open(&peers, socket);
+            let (link, dialed) = Link::dialed(pipe.id, peers.settings.max_packet);
+            let mut reading = Reading { peers, pipe, link, bytes: BytesMut::new(), inputs: vec![dialed] };
+            let why = reading.read_on().await;
+            reading.end(why);
         }
         Err(error) => {
             tracing::debug!("server {leader} can't be reached as leader: {error}");
@@ -93,25 +64,125 @@ pub(super) async fn dial_leader(peers: Arc<Peers>, leader: ServerId, addresses: 
     }
 }
 
-fn open(peers: &Arc<Peers>, socket: TcpStream) -> Arc<Link> {
+fn open(peers: &Arc<Peers>, socket: TcpStream) -> Arc<Pipe> {
     let id = LinkId(peers.new_id());
-    let link = Arc::new(Link::new(id, socket, peers.settings.max_queued, &peers.stop));
-    peers.links.lock().insert(id, link.clone());
-    let pumped = link.clone();
+    let pipe = Arc::new(Pipe::new(id, socket, peers.settings.max_queued, &peers.stop));
+    peers.pipes.lock().insert(id, pipe.clone());
+    let pumped = pipe.clone();
     tokio::spawn(async move { pumped.pump().await });
-    link
-}
-
-fn end(peers: &Arc<Peers>, link: &Arc<Link>, why: String) {
-    link.ended.cancel();
-    peers.links.lock().remove(&link.id);
-    let why = link.why_broken().unwrap_or(why);
-    tracing::debug!("link {} ended: {why}", link.id.0);
-    submit(peers.core(), QuorumInput::Closed(link.id));
+    pipe
 }
 
 fn submit(core: &Arc<Core>, input: QuorumInput) {
     core.submit(&mut vec![Input::Quorum(input)], None);
+}
+
+/// What reads a connection: the link as a value, its bytes, and the inputs that the core has not been given yet.
+struct Reading {
+    peers: Arc<Peers>,
+    pipe: Arc<Pipe>,
+    link: Link,
+    bytes: BytesMut,
+    inputs: Vec<Input>,
+}
+
+impl Reading {
+    /// Reads until the other side has said who it is, and may be that. The core hears nothing of the connection before.
+    async fn introduce(&mut self, address: IpAddr) -> Result<(), PipeEnd> {
+        let Step::Claims(id) = self.next().await? else { unreachable!("a stranger can do nothing else") };
+        if !self.peers.may_be(id, address).await {
+            return Err(PipeEnd::WrongAddress { id, address });
+        }
+        self.link.admit(&mut self.inputs);
+        Ok(())
+    }
+
+    /// Reads as long as there is something to be read.
+    async fn read_on(&mut self) -> PipeEnd {
+        loop {
+            let taken = match self.next().await {
+                Ok(Step::Snapshot(zxid)) => self.receive(zxid).await,
+                Ok(_) => unreachable!("who is known claims nothing"),
+                Err(why) => Err(why),
+            };
+            if let Err(why) = taken {
+                return why;
+            }
+        }
+    }
+
+    /// Hands packets in until the link asks for more than bytes.
+    async fn next(&mut self) -> Result<Step, PipeEnd> {
+        loop {
+            self.link.hold(self.pipe.is_held());
+            let core = self.peers.core();
+            let known = self.inputs.len();
+            let step = self.link.take(&mut self.bytes, &|| core.collect_touches(), &mut self.inputs);
+            self.inputs[known..].iter().for_each(tell_way);
+            core.submit(&mut self.inputs, None);
+            match step {
+                Step::NeedMore => fill(&self.pipe, &mut self.bytes).await?,
+                Step::Held => self.pipe.may_read().await?,
+                Step::Claims(_) | Step::Snapshot(_) => return Ok(step),
+                Step::Broken(why) => return Err(why.into()),
+            }
+        }
+    }
+
+    /// Takes the snapshot that follows SNAP, on a thread that may wait for the disk.
+    async fn receive(&mut self, zxid: Zxid) -> Result<(), PipeEnd> {
+        let Files { disk, dirs, owners, .. } = self.peers.files.clone();
+        let id = self.pipe.id;
+        tracing::info!("taking the leader's snapshot of {zxid}");
+        let made = tokio::task::spawn_blocking(move || Receiver::new(disk, &dirs, owners, id, zxid)).await?;
+        let mut receiver = made.map_err(ReceiveError::from)?;
+        let mut told = Instant::now();
+        loop {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            let work = move || {
+                let taken = receiver.take(&mut bytes);
+                (receiver, bytes, taken)
+            };
+            let (back, rest, taken) = tokio::task::spawn_blocking(work).await?;
+            (receiver, self.bytes) = (back, rest);
+            if told.elapsed() >= TOLD_EVERY {
+                told = Instant::now();
+                tracing::info!("{} MB of the leader's snapshot taken", receiver.bytes() >> 20);
+            }
+            if let Some(db) = taken? {
+                tracing::info!("took the leader's snapshot of {zxid}: {} bytes", receiver.bytes());
+                self.link.on_snapshot(db, &mut self.inputs);
+                return Ok(());
+            }
+            let patience = self.peers.settings.stall_timeout;
+            match tokio::time::timeout(patience, fill(&self.pipe, &mut self.bytes)).await {
+                Ok(filled) => filled?,
+                Err(_) => return Err(PipeEnd::SnapshotStands(patience)),
+            }
+            take_what_is_there(&self.pipe, &mut self.bytes);
+        }
+    }
+
+    fn end(self, why: PipeEnd) {
+        self.pipe.ended.cancel();
+        self.peers.pipes.lock().remove(&self.pipe.id);
+        let why = self.pipe.take_broken().unwrap_or(why);
+        let with = self.pipe.with.map_or_else(|| "nobody".into(), |with| with.to_string());
+        match why {
+            PipeEnd::Link(_) | PipeEnd::Receive(_) | PipeEnd::SnapshotStands(_) => {
+                tracing::warn!("quorum port: closing the connection with {with}: {why}");
+            }
+            PipeEnd::ClosedThere
+            | PipeEnd::ClosedHere
+            | PipeEnd::Read(_)
+            | PipeEnd::Write(_)
+            | PipeEnd::TakesNothing { .. }
+            | PipeEnd::SaysNothing(_)
+            | PipeEnd::WrongAddress { .. }
+            | PipeEnd::Thread(_) => tracing::debug!("quorum port: the connection with {with} ended: {why}"),
+        }
+        self.peers.core().submit(&mut self.link.end().into_iter().collect(), None);
+    }
 }
 
 /// Packets that are kept (a history of many) share this memory: a new piece for each read would keep all of it for the
@@ -122,122 +193,27 @@ fn make_room(input: &mut BytesMut) {
     }
 }
 
-/// Reads once. An error says why the link is over.
-async fn fill(link: &Link, input: &mut BytesMut) -> Result<(), String> {
+/// Reads once.
+async fn fill(pipe: &Pipe, bytes: &mut BytesMut) -> Result<(), PipeEnd> {
     loop {
-        link.may_read().await;
+        pipe.may_read().await?;
         tokio::select! {
-            () = link.ended.cancelled() => return Err("closed from here".into()),
-            readable = link.socket.readable() => readable.map_err(|error| format!("reading failed: {error}"))?,
+            () = pipe.ended.cancelled() => return Err(PipeEnd::ClosedHere),
+            readable = pipe.socket.readable() => readable.map_err(PipeEnd::Read)?,
         }
-        make_room(input);
-        match link.socket.try_read_buf(input) {
-            Ok(0) => return Err("closed by the other side".into()),
+        make_room(bytes);
+        match pipe.socket.try_read_buf(bytes) {
+            Ok(0) => return Err(PipeEnd::ClosedThere),
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(format!("reading failed: {error}")),
+            Err(error) => return Err(PipeEnd::Read(error)),
         }
-    }
-}
-
-/// The first packet. As long as it is not there the replica hears nothing of the connection.
-async fn introduce(
-    peers: &Peers,
-    link: &Link,
-    address: IpAddr,
-    input: &mut BytesMut,
-) -> Result<FromLearner, String> {
-    let mut packets = Packets::new(MAX_INTRODUCTION);
-    while input.len() < MAX_INTRODUCTION {
-        fill(link, input).await?;
-        if let Some(packet) = packets.decode(input).map_err(|error| error.to_string())? {
-            return match packet {
-                FromLearner::Info { id, .. } if !peers.may_be(id, address).await => {
-                    Err(format!("server {id} is not at {address}"))
-                }
-                packet => Ok(packet),
-            };
-        }
-    }
-    Err("an introduction that does not end".into())
-}
-
-async fn read_learner(
-    peers: &Arc<Peers>,
-    link: &Arc<Link>,
-    introduction: FromLearner,
-    mut input: BytesMut,
-) -> String {
-    let mut packets = Packets::<FromLearner>::new(peers.settings.max_packet);
-    let mut inputs = vec![
-        Input::Quorum(QuorumInput::Accepted(link.id)),
-        Input::Quorum(QuorumInput::FromLearner { link: link.id, packet: introduction }),
-    ];
-    loop {
-        loop {
-            match packets.decode(&mut input) {
-                Ok(Some(packet)) => {
-                    inputs.push(Input::Quorum(QuorumInput::FromLearner { link: link.id, packet }));
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!("a learner sent {error}");
-                    return error.to_string();
-                }
-            }
-        }
-        peers.core().submit(&mut inputs, None);
-        if let Err(why) = fill(link, &mut input).await {
-            return why;
-        }
-    }
-}
-
-async fn read_leader(peers: &Arc<Peers>, link: &Arc<Link>) -> String {
-    let mut input = BytesMut::new();
-    let mut packets = Packets::<FromLeader>::new(peers.settings.max_packet);
-    let mut inputs = Vec::new();
-    loop {
-        if let Err(why) = fill(link, &mut input).await {
-            return why;
-        }
-        loop {
-            match packets.decode(&mut input) {
-                Ok(Some(packet)) => {
-                    let snapshot = if let FromLeader::Snap(zxid, _) = packet { Some(zxid) } else { None };
-                    tell_way(&packet);
-                    if let FromLeader::Ping(_) = packet {
-                        // The answer tells which sessions were heard from: as late as possible.
-                        inputs.push(peers.core().collect_touches());
-                    }
-                    inputs.push(Input::Quorum(QuorumInput::FromLeader { link: link.id, packet }));
-                    if let Some(zxid) = snapshot {
-                        peers.core().submit(&mut inputs, None);
-                        match receive(peers, link, zxid, input).await {
-                            Ok((database, rest)) => {
-                                input = rest;
-                                inputs.push(database);
-                            }
-                            Err(why) => {
-                                tracing::warn!("the leader's snapshot could not be taken: {why}");
-                                return why;
-                            }
-                        }
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!("the leader sent {error}");
-                    return error.to_string();
-                }
-            }
-        }
-        peers.core().submit(&mut inputs, None);
     }
 }
 
 /// How this server is brought up to date.
-fn tell_way(packet: &FromLeader) {
+fn tell_way(input: &Input) {
+    let Input::Quorum(QuorumInput::FromLeader { packet, .. }) = input else { return };
     let way = if let FromLeader::Diff(zxid, _) = packet {
         ("DIFF", zxid)
     } else if let FromLeader::Trunc(zxid, _) = packet {
@@ -250,60 +226,23 @@ fn tell_way(packet: &FromLeader) {
     tracing::info!("the leader synchronizes this server by {} to {}", way.0, way.1);
 }
 
-/// Takes the snapshot behind SNAP, on a thread that may wait for the disk.
-async fn receive(
-    peers: &Arc<Peers>,
-    link: &Arc<Link>,
-    zxid: crate::model::Zxid,
-    mut input: BytesMut,
-) -> Result<(Input, BytesMut), String> {
-    let Files { disk, dirs, owners, .. } = peers.files.clone();
-    let id = link.id;
-    tracing::info!("taking the leader's snapshot of {zxid}");
-    let made = tokio::task::spawn_blocking(move || Receiver::new(disk, &dirs, owners, id, zxid)).await;
-    let mut receiver = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    let mut told = Instant::now();
-    loop {
-        let work = move || {
-            let taken = receiver.take(&mut input);
-            (receiver, input, taken)
-        };
-        let (back, rest, taken) =
-            tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
-        (receiver, input) = (back, rest);
-        if told.elapsed() >= TOLD_EVERY {
-            told = Instant::now();
-            tracing::info!("{} MB of the leader's snapshot taken", receiver.bytes() >> 20);
-        }
-        if let Some(db) = taken.map_err(|error| error.to_string())? {
-            tracing::info!("took the leader's snapshot of {zxid}: {} bytes", receiver.bytes());
-            return Ok((Input::Quorum(QuorumInput::Snapshot { link: link.id, zxid, db }), input));
-        }
-        match tokio::time::timeout(peers.settings.stall_timeout, fill(link, &mut input)).await {
-            Ok(filled) => filled?,
-            Err(_) => return Err("the snapshot does not go on".into()),
-        }
-        take_what_is_there(link, &mut input);
-    }
-}
-
 /// Some more at once, so that the hand-over to another thread pays. It must not wait: this may have been the end.
-fn take_what_is_there(link: &Link, input: &mut BytesMut) {
+fn take_what_is_there(pipe: &Pipe, input: &mut BytesMut) {
     let start = input.len();
     while input.len() - start < READ {
         make_room(input);
         // The end of the stream and its errors are told by the next read that waits.
-        if !link.socket.try_read_buf(input).is_ok_and(|count| count > 0) {
+        if !pipe.socket.try_read_buf(input).is_ok_and(|count| count > 0) {
             return;
         }
     }
 }
 
-/// Feeds a learner out of files, as fast as it takes them.
-pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: Feed) {
-    let outcome = feed_all(&core, &link, files, feed).await;
-    link.feed_ends();
-    let id = link.id;
+/// Feeds a learner out of files, as fast as it takes them. One that takes nothing for so long as `patience` is cut off.
+pub(super) async fn feed(core: Arc<Core>, pipe: Arc<Pipe>, files: Files, feed: Feed, patience: Duration) {
+    let outcome = feed_all(&core, &pipe, files, feed, patience).await;
+    pipe.feed_ends();
+    let id = pipe.id;
     match outcome {
         Ok(Fed::Upto(upto)) => {
             let what = if matches!(feed, Feed::Snapshot { .. }) {
@@ -325,7 +264,13 @@ pub(super) async fn feed(core: Arc<Core>, link: Arc<Link>, files: Files, feed: F
     }
 }
 
-async fn feed_all(core: &Arc<Core>, link: &Arc<Link>, files: Files, feed: Feed) -> Result<Fed, String> {
+async fn feed_all(
+    core: &Arc<Core>,
+    pipe: &Arc<Pipe>,
+    files: Files,
+    feed: Feed,
+    patience: Duration,
+) -> Result<Fed, FeedEnd> {
     let mut feeder = Feeder::new(files, feed);
     let mut told = Instant::now();
     let mut sent = 0;
@@ -335,18 +280,17 @@ async fn feed_all(core: &Arc<Core>, link: &Arc<Link>, files: Files, feed: Feed) 
             let fed = feeder.next(&mut piece);
             (feeder, piece, fed)
         };
-        let (back, piece, fed) =
-            tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+        let (back, piece, fed) = tokio::task::spawn_blocking(work).await?;
         feeder = back;
         sent += piece.len();
-        link.queue(&piece);
-        link.flush();
+        pipe.queue(&piece);
+        pipe.flush();
         match fed? {
             Fed::More => {}
             Fed::Upto(upto) if Feed::is_empty(feed, upto) => {
                 // What others have committed is not in this server's log yet.
                 tokio::time::sleep(LOG_POLL).await;
-                return if core.is_stopping() { Err("the server stops".into()) } else { Ok(Fed::Upto(upto)) };
+                return if core.is_stopping() { Err(FeedEnd::Stopping) } else { Ok(Fed::Upto(upto)) };
             }
             done => return Ok(done),
         }
@@ -354,11 +298,20 @@ async fn feed_all(core: &Arc<Core>, link: &Arc<Link>, files: Files, feed: Feed) 
             told = Instant::now();
             tracing::info!("sent {} MB to a learner that is far behind", sent >> 20);
         }
-        let room = tokio::time::timeout(Duration::from_secs(60), link.room()).await;
-        if room.is_err() || link.is_broken() {
-            return Err("it takes nothing of what it is sent".into());
-        }
+        wait_for_room(pipe, patience).await?;
     }
+}
+
+/// A slow learner is fed on: only one that takes nothing at all is not.
+async fn wait_for_room(pipe: &Pipe, patience: Duration) -> Result<(), FeedEnd> {
+    let mut waiting = pipe.waiting();
+    while tokio::time::timeout(patience, pipe.room()).await.is_err() {
+        if pipe.waiting() >= waiting {
+            return Err(FeedEnd::TakesNothing(patience));
+        }
+        waiting = pipe.waiting();
+    }
+    if pipe.is_broken() { Err(FeedEnd::Closed) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -388,28 +341,29 @@ mod tests {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let (ours, theirs) =
                 tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-            let (link, theirs) = (ours.unwrap(), theirs.unwrap().0);
+            let (ours, theirs) = (ours.unwrap(), theirs.unwrap().0);
             let stop = tokio_util::sync::CancellationToken::new();
-            let link = Link::new(LinkId(1), link, 1 << 20, &stop);
-            link.queue(b"something that is never read");
-            link.flush();
+            let pipe = Pipe::new(LinkId(1), ours, 1 << 20, &stop);
+            pipe.queue(b"something that is never read");
+            pipe.flush();
             theirs.readable().await.unwrap();
             theirs.try_write(b"last words").unwrap();
             // What it did not read makes a reset of the end.
             drop(theirs);
             for _ in 0..10_000 {
-                link.queue(b"more");
-                link.flush();
-                if link.is_broken() {
+                pipe.queue(b"more");
+                pipe.flush();
+                if pipe.is_broken() {
                     break;
                 }
                 tokio::task::yield_now().await;
             }
-            assert!(link.is_broken());
+            assert!(pipe.is_broken());
             let mut input = BytesMut::new();
-            fill(&link, &mut input).await.unwrap();
+            fill(&pipe, &mut input).await.unwrap();
             assert_eq!(input, &b"last words"[..]);
-            assert!(fill(&link, &mut input).await.is_err());
+            let end = fill(&pipe, &mut input).await;
+            assert!(matches!(end, Err(PipeEnd::ClosedThere | PipeEnd::Read(_))), "{end:?}");
         });
     }
 }

@@ -7,11 +7,12 @@ use super::options::Options;
 use super::random::Random;
 use crate::config::{Config, Machine};
 use crate::core::{
-    Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, Receiver, SnapshotJob,
+    Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, SnapshotJob,
 };
 use crate::election::ElectionConn;
 use crate::figures::Figures;
 use crate::jute::records::Id;
+use crate::link::{Link, Step};
 use crate::model::{ConnId, LinkId, Op, ServerId, SessionId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, ElectionOutput, Input, LinkAction, Listen, Mode, Outputs,
@@ -21,7 +22,6 @@ use crate::request::{ReadContext, Request, Rules, is_read, serve_read};
 use crate::server::{Assembled, Surroundings, Tuning, assemble};
 use crate::storage::StorageError;
 use crate::tree::Database;
-use crate::wire::quorum::{FromLeader, FromLearner, take};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -56,7 +56,6 @@ pub enum Incoming {
     Snapshot,
     Received {
         conn: u64,
-        zxid: Zxid,
         db: Box<Database>,
     },
     Tick,
@@ -110,14 +109,12 @@ impl Carrier for Carried {
 }
 
 /// One end of a quorum connection.
-struct Link {
-    /// This server is the leader of the two.
-    leads: bool,
-    input: BytesMut,
-    held: bool,
+struct Pipe {
+    link: Link,
+    bytes: BytesMut,
     receiver: Option<Receiver>,
     /// The snapshot is whole and on its way to the core.
-    receiving: bool,
+    is_received: bool,
     feeder: Option<Feeder>,
 }
 
@@ -139,7 +136,7 @@ pub struct Process {
     disk_busy: bool,
     inbox: VecDeque<Incoming>,
     pub listens_for_learners: bool,
-    links: BTreeMap<u64, Link>,
+    pipes: BTreeMap<u64, Pipe>,
     clients: BTreeMap<u64, ClientConn>,
     snapshot: Option<Job>,
     next_period: u64,
@@ -237,7 +234,7 @@ impl Process {
             disk_busy: false,
             inbox: VecDeque::new(),
             listens_for_learners: false,
-            links: BTreeMap::new(),
+            pipes: BTreeMap::new(),
             clients: BTreeMap::new(),
             snapshot: None,
             period,
@@ -300,8 +297,7 @@ impl Process {
                 inputs.push(Input::Election(ElectionInput::Accepted(ElectionConn(conn))));
             }
             Incoming::Accepted(Port::Quorum, conn) => {
-                self.links.insert(conn, Link::new(true));
-                inputs.push(Input::Quorum(QuorumInput::Accepted(LinkId(conn))));
+                self.pipes.insert(conn, Pipe::new(Link::accepted(LinkId(conn), MAX_PACKET)));
             }
             Incoming::Accepted(Port::Client, conn) => {
                 let client =
@@ -312,8 +308,9 @@ impl Process {
                 inputs.push(Input::Election(ElectionInput::Dialed { to, conn: ElectionConn(conn) }));
             }
             Incoming::Dialed { conn, .. } => {
-                self.links.insert(conn, Link::new(false));
-                inputs.push(Input::Quorum(QuorumInput::Dialed(LinkId(conn))));
+                let (link, dialed) = Link::dialed(LinkId(conn), MAX_PACKET);
+                self.pipes.insert(conn, Pipe::new(link));
+                inputs.push(dialed);
             }
             Incoming::DialFailed { port: Port::Election, to } => {
                 inputs.push(Input::Election(ElectionInput::DialFailed(to)));
@@ -323,9 +320,9 @@ impl Process {
                 inputs.push(Input::Election(ElectionInput::Bytes { conn: ElectionConn(conn), bytes }));
             }
             Incoming::Bytes(_, conn, bytes) => {
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.input.extend_from_slice(&bytes);
-                    self.read_link(conn, inputs, out);
+                if let Some(pipe) = self.pipes.get_mut(&conn) {
+                    pipe.bytes.extend_from_slice(&bytes);
+                    self.drive_link(conn, inputs, out);
                 }
             }
             Incoming::Message(conn, message) => self.on_message(conn, message, inputs, out),
@@ -333,9 +330,7 @@ impl Process {
                 inputs.push(Input::Election(ElectionInput::Closed(ElectionConn(conn))));
             }
             Incoming::Closed(Port::Quorum, conn) => {
-                if self.links.remove(&conn).is_some() {
-                    inputs.push(Input::Quorum(QuorumInput::Closed(LinkId(conn))));
-                }
+                inputs.extend(self.pipes.remove(&conn).and_then(|pipe| pipe.link.end()));
             }
             Incoming::Closed(Port::Client, conn) => self.client_gone(conn, inputs),
             Incoming::DiskDone(performed) => {
@@ -345,11 +340,11 @@ impl Process {
             }
             Incoming::Feed(conn) => self.feed(conn, inputs, out),
             Incoming::Snapshot => self.snapshot_step(out),
-            Incoming::Received { conn, zxid, db } => {
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.receiving = false;
-                    inputs.push(Input::Quorum(QuorumInput::Snapshot { link: LinkId(conn), zxid, db }));
-                    self.read_link(conn, inputs, out);
+            Incoming::Received { conn, db } => {
+                if let Some(pipe) = self.pipes.get_mut(&conn) {
+                    (pipe.receiver, pipe.is_received) = (None, false);
+                    pipe.link.on_snapshot(db, inputs);
+                    self.drive_link(conn, inputs, out);
                 }
             }
             Incoming::Tick => {
@@ -365,71 +360,33 @@ impl Process {
 
     // The quorum port.
 
-    /// Cuts packets out of what a link has brought, as far as it may be read.
-    fn read_link(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let id = LinkId(conn);
-        let mut wrong = None;
-        while !link.held && !link.receiving {
-            if let Some(receiver) = &mut link.receiver {
-                match receiver.take(&mut link.input) {
+    /// Does what a link asks for, as far as there are bytes.
+    fn drive_link(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        let Some(pipe) = self.pipes.get_mut(&conn) else { return };
+        let why = loop {
+            match pipe.link.take(&mut pipe.bytes, &|| self.core.collect_touches(), inputs) {
+                Step::NeedMore | Step::Held => return,
+                // Hosts have no addresses here that could tell who somebody is.
+                Step::Claims(_) => pipe.link.admit(inputs),
+                Step::Snapshot(zxid) => match pipe.receive(LinkId(conn), zxid, &self.files) {
                     Ok(None) => return,
                     Ok(Some(db)) => {
-                        let zxid = receiver.zxid();
-                        link.receiver = None;
-                        link.receiving = true;
-                        let incoming = Incoming::Received { conn, zxid, db };
-                        out.push(Effect::Later { disk: true, incoming });
-                        return;
+                        let incoming = Incoming::Received { conn, db };
+                        return out.push(Effect::Later { disk: true, incoming });
                     }
-                    Err(error) => {
-                        wrong = Some(error.to_string());
-                        break;
-                    }
-                }
+                    Err(error) => break error.to_string(),
+                },
+                Step::Broken(why) => break why.to_string(),
             }
-            if link.leads {
-                match take::<FromLearner>(&mut link.input, MAX_PACKET) {
-                    Ok(Some(packet)) => {
-                        inputs.push(Input::Quorum(QuorumInput::FromLearner { link: id, packet }));
-                    }
-                    Ok(None) => return,
-                    Err(error) => wrong = Some(error.to_string()),
-                }
-            } else {
-                match take::<FromLeader>(&mut link.input, MAX_PACKET) {
-                    Ok(Some(packet)) => {
-                        if let FromLeader::Snap(zxid, _) = packet {
-                            let Files { disk, dirs, owners, .. } = &self.files;
-                            match Receiver::new(disk.clone(), dirs, *owners, id, zxid) {
-                                Ok(receiver) => link.receiver = Some(receiver),
-                                Err(error) => wrong = Some(error.to_string()),
-                            }
-                        }
-                        if let FromLeader::Ping(_) = packet {
-                            inputs.push(self.core.collect_touches());
-                        }
-                        inputs.push(Input::Quorum(QuorumInput::FromLeader { link: id, packet }));
-                    }
-                    Ok(None) => return,
-                    Err(error) => wrong = Some(error.to_string()),
-                }
-            }
-            if wrong.is_some() {
-                break;
-            }
-        }
-        if let Some(wrong) = wrong {
-            tracing::info!("link {conn} ends: {wrong}");
-            self.links.remove(&conn);
-            inputs.push(Input::Quorum(QuorumInput::Closed(id)));
-            out.push(Effect::Close(conn));
-        }
+        };
+        tracing::info!("link {conn} ends: {why}");
+        inputs.extend(self.pipes.remove(&conn).and_then(|pipe| pipe.link.end()));
+        out.push(Effect::Close(conn));
     }
 
     fn feed(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let Some(feeder) = &mut link.feeder else { return };
+        let Some(pipe) = self.pipes.get_mut(&conn) else { return };
+        let Some(feeder) = &mut pipe.feeder else { return };
         let id = LinkId(conn);
         let mut piece = BytesMut::new();
         let fed = feeder.next(&mut piece);
@@ -451,12 +408,12 @@ impl Process {
                 inputs.push(Input::Quorum(QuorumInput::FeedFailed { link: id }));
             }
         }
-        link.feeder = None;
+        pipe.feeder = None;
     }
 
     /// Bytes may wait for this link without limit: it is fed out of files.
     pub fn is_feeding(&self, conn: u64) -> bool {
-        self.links.get(&conn).is_some_and(|link| link.feeder.is_some())
+        self.pipes.get(&conn).is_some_and(|pipe| pipe.feeder.is_some())
     }
 
     // The client port.
@@ -671,21 +628,21 @@ impl Process {
             Carry::Listen(listen) => self.listens_for_learners = listen.quorum.is_some(),
             Carry::Send(conn, bytes) => out.push(Effect::Send(conn, bytes)),
             Carry::Link(conn, LinkAction::Hold(on)) => {
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.held = on;
-                    self.read_link(conn, inputs, out);
+                if let Some(pipe) = self.pipes.get_mut(&conn) {
+                    pipe.link.hold(on);
+                    self.drive_link(conn, inputs, out);
                 }
             }
             Carry::Link(conn, LinkAction::Close(why)) => {
                 tracing::info!("link {conn} is closed: {why}");
-                if self.links.remove(&conn).is_some() {
+                if let Some(pipe) = self.pipes.remove(&conn) {
                     out.push(Effect::Close(conn));
-                    inputs.push(Input::Quorum(QuorumInput::Closed(LinkId(conn))));
+                    inputs.extend(pipe.link.end());
                 }
             }
             Carry::Link(conn, LinkAction::Feed(feed)) => {
-                if let Some(link) = self.links.get_mut(&conn) {
-                    link.feeder = Some(Feeder::new(self.files.clone(), feed));
+                if let Some(pipe) = self.pipes.get_mut(&conn) {
+                    pipe.feeder = Some(Feeder::new(self.files.clone(), feed));
                     out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
                 }
             }
@@ -694,8 +651,27 @@ impl Process {
     }
 }
 
-impl Link {
-    fn new(leads: bool) -> Self {
-        Self { leads, input: BytesMut::new(), held: false, receiver: None, receiving: false, feeder: None }
+impl Pipe {
+    fn new(link: Link) -> Self {
+        Self { link, bytes: BytesMut::new(), receiver: None, is_received: false, feeder: None }
+    }
+
+    /// Takes more of the snapshot that follows SNAP.
+    fn receive(
+        &mut self,
+        id: LinkId,
+        zxid: Zxid,
+        files: &Files,
+    ) -> Result<Option<Box<Database>>, ReceiveError> {
+        if self.is_received {
+            return Ok(None);
+        }
+        if self.receiver.is_none() {
+            let Files { disk, dirs, owners, .. } = files;
+            self.receiver = Some(Receiver::new(disk.clone(), dirs, *owners, id, zxid)?);
+        }
+        let taken = self.receiver.as_mut().map_or(Ok(None), |receiver| receiver.take(&mut self.bytes))?;
+        self.is_received = taken.is_some();
+        Ok(taken)
     }
 }

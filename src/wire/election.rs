@@ -81,6 +81,12 @@ fn address(text: &str) -> Result<(String, u16), DecodeError> {
     if host.is_empty() { Err(wrong) } else { Ok((host.into(), port)) }
 }
 
+/// Whether the bytes begin as the initial message of a server of 3.5 or later does. A packet of the quorum port never does.
+pub fn is_initial(bytes: &[u8]) -> bool {
+    let version = bytes.first_chunk().map(|first| i64::from_be_bytes(*first));
+    matches!(version, Some(ONE_ADDRESS | MANY_ADDRESSES))
+}
+
 /// What a server does, as it tells the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {

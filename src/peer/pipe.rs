@@ -1,11 +1,13 @@
 //! One connection of the quorum port, at either end: what waits to be written, and how it is written by whoever has
 //! something to say, without a wake-up in between.
 
+use super::ends::PipeEnd;
 use crate::model::LinkId;
 use crate::replica::CloseWhy;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -14,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 /// Bytes that may wait while a learner is fed out of files.
 const FEED_AHEAD: usize = 1 << 20;
 
-pub(super) struct Link {
+pub(super) struct Pipe {
     pub id: LinkId,
     pub socket: TcpStream,
+    /// The address at the other end, for messages.
+    pub with: Option<SocketAddr>,
     out: Mutex<Out>,
     /// The socket took less than there was.
     blocked: Notify,
@@ -24,7 +28,7 @@ pub(super) struct Link {
     drained: Notify,
     held: AtomicBool,
     released: Notify,
-    /// The link is over, for whatever reason.
+    /// It is over, for whatever reason.
     pub ended: CancellationToken,
     max_queued: usize,
 }
@@ -35,13 +39,14 @@ struct Out {
     /// Close once everything is written.
     closing: bool,
     feeding: bool,
-    broken: Option<String>,
+    broken: Option<PipeEnd>,
 }
 
-impl Link {
+impl Pipe {
     pub fn new(id: LinkId, socket: TcpStream, max_queued: usize, stop: &CancellationToken) -> Self {
         Self {
             id,
+            with: socket.peer_addr().ok(),
             socket,
             out: Mutex::new(Out::default()),
             blocked: Notify::new(),
@@ -61,8 +66,7 @@ impl Link {
         }
         out.bytes.extend_from_slice(bytes);
         if out.bytes.len() > self.max_queued && !out.feeding {
-            let waiting = out.bytes.len();
-            out.broken = Some(format!("{waiting} bytes wait for a server that does not take them"));
+            out.broken = Some(PipeEnd::TakesNothing { waiting: out.bytes.len() });
             self.ended.cancel();
         }
     }
@@ -79,7 +83,7 @@ impl Link {
                 }
                 Err(error) => {
                     // What the other side said before it went is still to be read; reading comes to the end of it.
-                    out.broken = Some(format!("writing failed: {error}"));
+                    out.broken = Some(PipeEnd::Write(error));
                     out.bytes.clear();
                 }
             }
@@ -130,6 +134,11 @@ impl Link {
         }
     }
 
+    /// Bytes that the other side has not taken yet.
+    pub fn waiting(&self) -> usize {
+        self.out.lock().bytes.len()
+    }
+
     pub fn feed_begins(&self) {
         self.out.lock().feeding = true;
     }
@@ -145,14 +154,19 @@ impl Link {
         }
     }
 
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
     /// Waits while nothing should be read.
-    pub async fn may_read(&self) {
-        while self.held.load(Ordering::Acquire) && !self.ended.is_cancelled() {
+    pub async fn may_read(&self) -> Result<(), PipeEnd> {
+        while self.is_held() {
             tokio::select! {
-                () = self.ended.cancelled() => return,
+                () = self.ended.cancelled() => return Err(PipeEnd::ClosedHere),
                 () = self.released.notified() => {}
             }
         }
+        Ok(())
     }
 
     pub fn close(&self, why: &CloseWhy) {
@@ -170,7 +184,7 @@ impl Link {
     }
 
     /// Why it broke, where that was noticed while writing.
-    pub fn why_broken(&self) -> Option<String> {
-        self.out.lock().broken.clone()
+    pub fn take_broken(&self) -> Option<PipeEnd> {
+        self.out.lock().broken.take()
     }
 }

@@ -1,4 +1,4 @@
-//! Connections as TCP has them: in order, without loss, and cut or reset at any time. A blocked way holds bytes back, as a
+//! Connections as TCP has them: bytes in order and without loss, in pieces of any size, and cut or reset at any time. A blocked way holds bytes back, as a
 //! partition does; it does not drop them.
 
 use super::random::Random;
@@ -68,6 +68,14 @@ impl Way {
         Some(chunk)
     }
 
+    /// Lets bytes arrive with those that were sent last. False: they have arrived.
+    fn join(&mut self, bytes: &Bytes) -> bool {
+        let Some((_, Chunk::Bytes(last))) = self.chunks.back_mut() else { return false };
+        *last = [&last[..], bytes].concat().into();
+        self.queued += bytes.len();
+        true
+    }
+
     fn truncate(&mut self, kept: usize) {
         self.chunks.truncate(kept);
         self.queued = self.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
@@ -107,12 +115,14 @@ pub struct Network {
     blocked: Vec<Vec<bool>>,
     pub latency: (u64, u64),
     pub spike: u64,
+    /// So many in a thousand of what a server is sent by another arrives in two pieces, or with what was sent before it.
+    pub cuts: u64,
 }
 
 impl Network {
-    pub fn new(servers: usize, latency: (u64, u64), spike: u64) -> Self {
+    pub fn new(servers: usize, latency: (u64, u64), spike: u64, cuts: u64) -> Self {
         let blocked = vec![vec![false; servers]; servers];
-        Self { conns: BTreeMap::new(), next: 1, blocked, latency, spike }
+        Self { conns: BTreeMap::new(), next: 1, blocked, latency, spike, cuts }
     }
 
     pub fn delay(&self, random: &mut Random) -> u64 {
@@ -161,20 +171,29 @@ impl Network {
         self.conns[&key].ways[side].queued
     }
 
-    pub fn send(&mut self, now: u64, key: u64, from: Host, chunk: Chunk, random: &mut Random) -> Option<Due> {
-        let side = self.side(key, from)?;
-        let delay = self.delay(random);
-        let conn = self.conns.get_mut(&key)?;
-        if !conn.open[side] || conn.broken {
-            return None;
-        }
-        if chunk.is_last() {
-            conn.open[side] = false;
-        }
+    pub fn send(&mut self, now: u64, key: u64, from: Host, chunk: Chunk, random: &mut Random) -> Vec<Due> {
+        let Some(side) = self.side(key, from) else { return Vec::new() };
+        let (delay, pause, cuts) = (self.delay(random), self.latency.1, self.cuts);
+        let Some(conn) = self.conns.get_mut(&key).filter(|conn| conn.open[side] && !conn.broken) else {
+            return Vec::new();
+        };
+        conn.open[side] = !chunk.is_last();
+        let is_cut = conn.port != Port::Client && cuts > 0;
         let way = &mut conn.ways[side];
-        way.last_due = way.last_due.max(now + delay);
-        way.push(way.last_due, chunk);
-        Some((way.last_due, key, side))
+        let pieces = match chunk {
+            Chunk::Bytes(mut bytes) if is_cut && bytes.len() > 1 && random.permille(cuts) => {
+                let rest = bytes.split_off(random.between(1, bytes.len() as u64 - 1) as usize);
+                vec![(Chunk::Bytes(bytes), delay), (Chunk::Bytes(rest), delay + random.below(pause + 1))]
+            }
+            Chunk::Bytes(bytes) if is_cut && random.permille(cuts) && way.join(&bytes) => Vec::new(),
+            chunk => vec![(chunk, delay)],
+        };
+        let due = pieces.into_iter().map(|(chunk, after)| {
+            way.last_due = way.last_due.max(now + after);
+            way.push(way.last_due, chunk);
+            (way.last_due, key, side)
+        });
+        due.collect()
     }
 
     /// Whether something is under way to this host.
@@ -183,9 +202,10 @@ impl Network {
     }
 
     /// A close with something unread: of what is under way to the other side, only a part arrives.
-    pub fn reset(&mut self, now: u64, key: u64, from: Host, random: &mut Random) -> Option<Due> {
-        let side = self.side(key, from)?;
-        let way = &mut self.conns.get_mut(&key)?.ways[side];
+    pub fn reset(&mut self, now: u64, key: u64, from: Host, random: &mut Random) -> Vec<Due> {
+        let Some(side) = self.side(key, from) else { return Vec::new() };
+        let Some(conn) = self.conns.get_mut(&key) else { return Vec::new() };
+        let way = &mut conn.ways[side];
         let kept = random.below(way.chunks.len() as u64 + 1) as usize;
         way.truncate(kept);
         self.send(now, key, from, Chunk::Reset, random)

@@ -134,6 +134,8 @@ pub struct Options {
     pub handover_crash: u64,
     /// Who send what no server of the ensemble would.
     pub strangers: usize,
+    /// So many in a thousand of what servers send each other arrive in two pieces, or with what was sent before.
+    pub cuts: u64,
 }
 
 impl Options {
@@ -151,6 +153,7 @@ impl Options {
         if more.permille(CALM) {
             options.begin_calmly(&mut more);
         }
+        options.cuts = *more.pick(&[0, 0, 100, 500]);
         options
     }
 
@@ -230,6 +233,7 @@ impl Options {
             resets: 0,
             handover_crash: 0,
             strangers: 0,
+            cuts: 0,
         }
     }
 

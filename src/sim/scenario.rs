@@ -98,6 +98,7 @@ fn calm() -> Options {
         resets: 0,
         handover_crash: 0,
         strangers: 0,
+        cuts: 0,
     }
 }
 

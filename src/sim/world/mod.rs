@@ -186,7 +186,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, options: Options, mut random: Random, figures: Arc<Figures>, tells: Tells) -> Self {
-        let network = Network::new(options.servers(), options.latency, options.spike);
+        let network = Network::new(options.servers(), options.latency, options.spike, options.cuts);
         let servers_text = options.servers_text();
         let mut nodes = Vec::new();
         for index in 0..options.servers() {

@@ -1,4 +1,4 @@
-//! The quorum port: bytes of learners to a leader, and of a leader to a learner, cut into packets as the driver does it,
+//! The quorum port: bytes of learners to a leader, and of a leader to a learner, cut into packets by the link as a value,
 //! and taken by a server in whatever state it is.
 #![no_main]
 
@@ -7,14 +7,12 @@ mod server;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use server::{SERVERS, Script, Server, bounded};
-use std::collections::BTreeMap;
 use zabra::jute::records::{
     CreateRequest, CreateSessionTxn, CreateTxn, DeleteTxn, ErrorTxn, SetDataTxn, TxnHeader,
 };
 use zabra::model::owner::OwnerRules;
 use zabra::model::{Epoch, LinkId, Op, ServerId, SessionId, Zxid};
-use zabra::replica::{Input, QuorumInput};
-use zabra::tree::{Database, Loader, open_entry};
+use zabra::tree::{Database, open_entry};
 use zabra::wire::election::PeerState;
 use zabra::wire::quorum::{Forwarded, FromLeader, FromLearner, PROTOCOL, Packet, Plea, SIGNATURE, take};
 use zabra::wire::txn::{Txn, TxnBody};
@@ -48,13 +46,6 @@ fn cut<P: Packet + PartialEq + std::fmt::Debug>(data: &[u8], encode: fn(&P, &mut
     }
 }
 
-/// What waits of each link, and the snapshot that it brings.
-#[derive(Default)]
-struct Stream {
-    input: BytesMut,
-    snapshot: Option<(Zxid, Loader)>,
-}
-
 // A leader and its learners.
 
 fn lead(first: u8, mut script: Script<'_>) {
@@ -64,7 +55,6 @@ fn lead(first: u8, mut script: Script<'_>) {
         server.is_told(conn, PeerState::Looking, 3);
     }
     server.feeds = first & 2 == 0;
-    let mut streams = BTreeMap::new();
     if first & 4 == 0 {
         let link = server.link(false);
         for packet in [
@@ -78,11 +68,11 @@ fn lead(first: u8, mut script: Script<'_>) {
             FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() },
             FromLearner::Ack(Zxid::new(Epoch(1), 0)),
         ] {
-            learner_says(&mut server, &mut streams, link, &packet);
+            learner_says(&mut server, link, &packet);
         }
     }
     while let Some(what) = script.byte() {
-        let link = server.links.iter().nth(usize::from(what >> 4)).copied();
+        let link = server.links.keys().nth(usize::from(what >> 4)).copied();
         match (what & 15, link) {
             (0, _) => drop(server.link(false)),
             (1, _) => {
@@ -95,11 +85,11 @@ fn lead(first: u8, mut script: Script<'_>) {
             (5, _) => voters.iter().for_each(|conn| server.is_told(*conn, PeerState::Looking, 3)),
             (6..=12, Some(link)) => {
                 let packet = learner_packet(&mut script);
-                learner_says(&mut server, &mut streams, link, &packet);
+                learner_says(&mut server, link, &packet);
             }
             (_, Some(link)) => {
                 let bytes = script.bytes();
-                learner_bytes(&mut server, &mut streams, link, bytes);
+                server.hear_link(link, bytes);
             }
             (_, None) => drop(server.link(false)),
         }
@@ -160,27 +150,10 @@ fn learner_packet(script: &mut Script<'_>) -> FromLearner {
     }
 }
 
-fn learner_says(
-    server: &mut Server,
-    streams: &mut BTreeMap<LinkId, Stream>,
-    link: LinkId,
-    packet: &FromLearner,
-) {
+fn learner_says(server: &mut Server, link: LinkId, packet: &FromLearner) {
     let mut bytes = BytesMut::new();
     packet.encode(&mut bytes);
-    learner_bytes(server, streams, link, &bytes);
-}
-
-fn learner_bytes(server: &mut Server, streams: &mut BTreeMap<LinkId, Stream>, link: LinkId, bytes: &[u8]) {
-    let input = &mut streams.entry(link).or_default().input;
-    input.extend_from_slice(bytes);
-    while server.links.contains(&link) {
-        match take::<FromLearner>(input, MAX) {
-            Ok(Some(packet)) => server.input(Input::Quorum(QuorumInput::FromLearner { link, packet })),
-            Ok(None) => return,
-            Err(_) => return server.unlink(link),
-        }
-    }
+    server.hear_link(link, &bytes);
 }
 
 // A learner and its leader.
@@ -194,7 +167,6 @@ fn learn(first: u8, mut script: Script<'_>) {
     };
     established(&mut server);
     server.is_mendable = first & 2 == 0;
-    let mut streams = BTreeMap::new();
     let epoch = Epoch(1);
     if first & 4 == 0 {
         let link = server.link(true);
@@ -205,11 +177,11 @@ fn learn(first: u8, mut script: Script<'_>) {
             FromLeader::UpToDate,
         ];
         for packet in packets.iter().take(usize::from(first >> 3) % 5) {
-            leader_says(&mut server, &mut streams, link, packet);
+            leader_says(&mut server, link, packet);
         }
     }
     while let Some(what) = script.byte() {
-        let link = server.links.iter().nth(usize::from(what >> 6)).copied();
+        let link = server.links.keys().nth(usize::from(what >> 6)).copied();
         match (what & 15, link) {
             (0, _) => drop(server.link(true)),
             (1, _) => {
@@ -222,15 +194,15 @@ fn learn(first: u8, mut script: Script<'_>) {
             (5, _) => established(&mut server),
             (6..=12, Some(link)) => {
                 let packet = leader_packet(&mut script);
-                leader_says(&mut server, &mut streams, link, &packet);
+                leader_says(&mut server, link, &packet);
             }
             (13, Some(link)) => {
                 let snapshot = small_snapshot();
-                leader_bytes(&mut server, &mut streams, link, &snapshot);
+                server.hear_link(link, &snapshot);
             }
             (_, Some(link)) => {
                 let bytes = script.bytes();
-                leader_bytes(&mut server, &mut streams, link, bytes);
+                server.hear_link(link, bytes);
             }
             (_, None) => drop(server.link(true)),
         }
@@ -330,61 +302,8 @@ fn small_snapshot() -> BytesMut {
     bytes
 }
 
-fn leader_says(
-    server: &mut Server,
-    streams: &mut BTreeMap<LinkId, Stream>,
-    link: LinkId,
-    packet: &FromLeader,
-) {
+fn leader_says(server: &mut Server, link: LinkId, packet: &FromLeader) {
     let mut bytes = BytesMut::new();
     packet.encode(&mut bytes);
-    leader_bytes(server, streams, link, &bytes);
-}
-
-fn leader_bytes(server: &mut Server, streams: &mut BTreeMap<LinkId, Stream>, link: LinkId, bytes: &[u8]) {
-    let stream = streams.entry(link).or_default();
-    stream.input.extend_from_slice(bytes);
-    while server.links.contains(&link) {
-        if stream.snapshot.is_some() {
-            match snapshot(stream) {
-                Ok(Some((zxid, db))) => {
-                    server.input(Input::Quorum(QuorumInput::Snapshot { link, zxid, db }));
-                    continue;
-                }
-                Ok(None) => return,
-                Err(()) => return server.unlink(link),
-            }
-        }
-        match take::<FromLeader>(&mut stream.input, MAX) {
-            Ok(Some(packet)) => {
-                if let FromLeader::Snap(zxid, _) = packet {
-                    let loader = Loader::new(OwnerRules { extended_types: true, emulate_353: false });
-                    stream.snapshot = Some((zxid, loader));
-                }
-                server.input(Input::Quorum(QuorumInput::FromLeader { link, packet }));
-            }
-            Ok(None) => return,
-            Err(_) => return server.unlink(link),
-        }
-    }
-}
-
-/// As `core::Receiver` takes it, which needs a disk.
-fn snapshot(stream: &mut Stream) -> Result<Option<(Zxid, Box<Database>)>, ()> {
-    let Some((_, loader)) = &mut stream.snapshot else { return Ok(None) };
-    if !loader.is_done() {
-        let taken = loader.feed(&stream.input).map_err(|_| ())?;
-        let _ = stream.input.split_to(taken);
-        if !loader.is_done() {
-            return Ok(None);
-        }
-    }
-    if stream.input.len() < 4 + SIGNATURE.len() {
-        return Ok(None);
-    }
-    if stream.input.split_to(4 + SIGNATURE.len())[4..] != *SIGNATURE {
-        return Err(());
-    }
-    let (zxid, loader) = stream.snapshot.take().ok_or(())?;
-    Ok(Some((zxid, Box::new(Database::from_snapshot(loader, zxid)))))
+    server.hear_link(link, &bytes);
 }

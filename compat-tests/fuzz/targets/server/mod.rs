@@ -6,10 +6,11 @@ pub mod bounded;
 
 use bytes::Bytes;
 use bytes::BytesMut;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use zabra::election::{ElectionConn, Pace};
 use zabra::ensemble::{Ensemble, View};
+use zabra::link::{Link, Step};
 use zabra::model::owner::OwnerRules;
 use zabra::model::{ConnId, Debt, DigestAlgorithm, Epoch, LinkId, Op, Place, ServerId, SessionId, Zxid};
 use zabra::replica::{
@@ -17,13 +18,16 @@ use zabra::replica::{
     Position, QuorumInput, Replica, Settings, Strangers,
 };
 use zabra::request::{Request, Rules};
-use zabra::tree::Database;
+use zabra::tree::{Database, Loader};
 use zabra::wire::connect::Connect;
 use zabra::wire::election::{InitialMessage, Notification, PeerState};
+use zabra::wire::quorum::SIGNATURE;
 use zabra::zab;
 
 pub const SERVERS: &str = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2";
 pub const CLIENT: ConnId = ConnId(1);
+/// What a packet may have.
+const MAX_PACKET: usize = 1 << 20;
 
 /// Bytes that decide what happens.
 pub struct Script<'a>(pub &'a [u8]);
@@ -62,13 +66,49 @@ impl<'a> Script<'a> {
     }
 }
 
+/// One end of a link: what waits of it, and the snapshot that it brings.
+pub struct Stream {
+    link: Link,
+    bytes: BytesMut,
+    loader: Option<Loader>,
+}
+
+impl Stream {
+    fn new(link: Link) -> Self {
+        Self { link, bytes: BytesMut::new(), loader: None }
+    }
+
+    /// As `core::Receiver` takes it, which needs a disk.
+    fn snapshot(&mut self, zxid: Zxid) -> Result<Option<Box<Database>>, ()> {
+        let rules = OwnerRules { extended_types: true, emulate_353: false };
+        let loader = self.loader.get_or_insert_with(|| Loader::new(rules));
+        if !loader.is_done() {
+            let taken = loader.feed(&self.bytes).map_err(|_| ())?;
+            let _ = self.bytes.split_to(taken);
+            if !loader.is_done() {
+                return Ok(None);
+            }
+        }
+        if self.bytes.len() < 4 + SIGNATURE.len() {
+            return Ok(None);
+        }
+        if self.bytes.split_to(4 + SIGNATURE.len())[4..] != *SIGNATURE {
+            return Err(());
+        }
+        let loader = self.loader.take().ok_or(())?;
+        Ok(Some(Box::new(Database::from_snapshot(loader, zxid))))
+    }
+}
+
 pub struct Server {
     pub replica: Replica,
     pub db: Database,
     pub now: Now,
     /// Connections of the election port that the server has not closed.
     pub conns: BTreeSet<ElectionConn>,
-    pub links: BTreeSet<LinkId>,
+    pub links: BTreeMap<LinkId, Stream>,
+    /// Links that are not held any more: there may be something to be read.
+    released: Vec<LinkId>,
     /// What it wants to be connected to.
     pub dials: Vec<ServerId>,
     pub dials_leader: bool,
@@ -137,7 +177,8 @@ impl Server {
             db: Database::new(OwnerRules { extended_types: true, emulate_353: false }),
             now,
             conns: BTreeSet::new(),
-            links: BTreeSet::new(),
+            links: BTreeMap::new(),
+            released: Vec::new(),
             dials: Vec::new(),
             dials_leader: false,
             is_mendable: true,
@@ -170,6 +211,9 @@ impl Server {
             }
             self.carry(&mut inputs);
         }
+        while let Some(link) = self.released.pop() {
+            self.drive(link);
+        }
     }
 
     fn carry(&mut self, inputs: &mut Vec<Input>) {
@@ -182,11 +226,16 @@ impl Server {
         for (link, action) in std::mem::take(&mut self.out.zab.links) {
             match action {
                 LinkAction::Close(_) => {
-                    self.links.remove(&link);
-                    inputs.push(Input::Quorum(QuorumInput::Closed(link)));
+                    inputs.extend(self.links.remove(&link).and_then(|stream| stream.link.end()));
                 }
                 LinkAction::Feed(feed) => inputs.push(Input::Quorum(self.feed(link, feed))),
-                LinkAction::Send { .. } | LinkAction::Hold(_) => {}
+                LinkAction::Hold(on) => {
+                    if let Some(stream) = self.links.get_mut(&link) {
+                        stream.link.hold(on);
+                        self.released.extend((!on).then_some(link));
+                    }
+                }
+                LinkAction::Send { .. } => {}
             }
         }
         for output in std::mem::take(&mut self.out.election) {
@@ -236,7 +285,7 @@ impl Server {
 
     fn feed(&self, link: LinkId, feed: Feed) -> QuorumInput {
         match feed {
-            _ if !self.feeds => QuorumInput::FeedFailed { link, why: "the disk is gone".into() },
+            _ if !self.feeds => QuorumInput::FeedFailed { link },
             Feed::Locate(_) => {
                 let found = Located { place: Place::Within, mark: None, is_far: false };
                 QuorumInput::Located { link, found }
@@ -303,17 +352,54 @@ impl Server {
     // The quorum port.
 
     pub fn link(&mut self, dialed: bool) -> LinkId {
-        let link = LinkId(self.new_id());
-        self.links.insert(link);
+        let id = LinkId(self.new_id());
         self.dials_leader = false;
-        let input = if dialed { QuorumInput::Dialed(link) } else { QuorumInput::Accepted(link) };
-        self.input(Input::Quorum(input));
-        link
+        if dialed {
+            let (link, dialed) = Link::dialed(id, MAX_PACKET);
+            self.links.insert(id, Stream::new(link));
+            self.input(dialed);
+        } else {
+            self.links.insert(id, Stream::new(Link::accepted(id, MAX_PACKET)));
+        }
+        id
     }
 
-    pub fn unlink(&mut self, link: LinkId) {
-        if self.links.remove(&link) {
-            self.input(Input::Quorum(QuorumInput::Closed(link)));
+    pub fn unlink(&mut self, id: LinkId) {
+        if let Some(end) = self.links.remove(&id).and_then(|stream| stream.link.end()) {
+            self.input(end);
+        }
+    }
+
+    /// Bytes of the other side of a link, as the driver takes them.
+    pub fn hear_link(&mut self, id: LinkId, bytes: &[u8]) {
+        if let Some(stream) = self.links.get_mut(&id) {
+            stream.bytes.extend_from_slice(bytes);
+            self.drive(id);
+        }
+    }
+
+    fn drive(&mut self, id: LinkId) {
+        while let Some(stream) = self.links.get_mut(&id) {
+            let mut inputs = Vec::new();
+            let goes_on = match stream.link.take(&mut stream.bytes, &|| Input::Touched(vec![]), &mut inputs) {
+                Step::NeedMore | Step::Held => Ok(false),
+                Step::Claims(_) => {
+                    stream.link.admit(&mut inputs);
+                    Ok(true)
+                }
+                Step::Snapshot(zxid) => stream.snapshot(zxid).map(|db| {
+                    let is_whole = db.is_some();
+                    db.into_iter().for_each(|db| stream.link.on_snapshot(db, &mut inputs));
+                    is_whole
+                }),
+                Step::Broken(_) => Err(()),
+            };
+            inputs.into_iter().for_each(|input| self.input(input));
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(()) => return self.unlink(id),
+            }
         }
     }
 

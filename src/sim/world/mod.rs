@@ -286,6 +286,7 @@ impl World {
                     self.spoil()?;
                 }
                 self.attack()?;
+                self.begin_strangers();
                 self.after(FAULT_STEP, Event::Fault);
             }
             None => {

@@ -13,13 +13,15 @@ use bytes::{Bytes, BytesMut};
 use std::path::Path;
 
 /// Microseconds between two packets of a stranger, at the most.
-const PACE_US: u64 = 20_000;
+const PACE_US: u64 = 5_000;
 /// Versions of configurations that they make up.
 const FORGED: [&str; 3] = ["7ffffffffffffff0", "ffffffff", "200000ffe"];
 /// Connections that they keep.
 const CONNS: usize = 12;
 /// Milliseconds for which they have to themselves an ensemble in which nothing else goes wrong.
 const ATTACK_MS: u64 = 400;
+/// Milliseconds after which they have gone, and what they did may still show: sessions end.
+const AFTERMATH_MS: u64 = 300;
 /// Milliseconds in which clients begin to write.
 const HISTORY_MS: u64 = 5000;
 
@@ -271,9 +273,12 @@ impl World {
         self.is_calm = true;
         self.begin_strangers();
         self.say(|| "strangers come".into());
-        let end = self.now + ATTACK_MS * 1000;
-        while self.now < end {
+        let gone = self.now + ATTACK_MS * 1000;
+        while self.now < gone + AFTERMATH_MS * 1000 {
             self.step()?;
+            if self.now >= gone {
+                self.end_strangers();
+            }
             for (client, session) in self.clients.iter().zip(&sessions) {
                 if *session != 0 && client.session != *session && !client.has_closed(*session) {
                     return Err(format!("strangers: client {} lost its session {session:#x}", client.index));

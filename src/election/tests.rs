@@ -1,5 +1,7 @@
+use super::search::{FAR_ROUND, MAX_ROUNDS_AHEAD};
 use super::*;
 use crate::ensemble::Ensemble;
+use crate::wire::election::LAST_ROUND;
 use std::sync::Arc;
 
 const PACE: Pace =
@@ -44,7 +46,7 @@ impl Round {
     fn start(&mut self, own: Candidate, standing: Standing) {
         let mut election = Election::new(own.id, PACE);
         let mut out = Vec::new();
-        election.start(self.now, own, standing, &self.view_of(own.id.0), &mut out);
+        election.start(own, standing, &mut Turn::new(self.now, &self.view_of(own.id.0), &mut out));
         self.servers.insert(own.id.0, election);
         self.deliver(own.id.0, out);
         let others: Vec<i64> = self.servers.keys().copied().filter(|id| *id != own.id.0).collect();
@@ -52,7 +54,7 @@ impl Round {
             for (at, to) in [(other, own.id.0), (own.id.0, other)] {
                 let (mut out, view) = (Vec::new(), self.view_of(at));
                 let server = self.servers.get_mut(&at).unwrap();
-                server.on_connected(self.now, ServerId(to), &view, &mut out);
+                server.on_connected(ServerId(to), &mut Turn::new(self.now, &view, &mut out));
                 self.deliver(at, out);
             }
         }
@@ -79,7 +81,11 @@ impl Round {
                     let view = self.view_of(to.0);
                     let Some(server) = self.servers.get_mut(&to.0) else { continue };
                     let mut out = Vec::new();
-                    server.on_notification(self.now, ServerId(from), &notification, &view, &mut out);
+                    server.on_notification(
+                        ServerId(from),
+                        &notification,
+                        &mut Turn::new(self.now, &view, &mut out),
+                    );
                     queue.extend(out.into_iter().map(|output| (to.0, output)));
                 }
             }
@@ -92,7 +98,7 @@ impl Round {
             self.now += 50;
             for id in self.servers.keys().copied().collect::<Vec<_>>() {
                 let (mut out, view) = (Vec::new(), self.view_of(id));
-                self.servers.get_mut(&id).unwrap().on_tick(self.now, &view, &mut out);
+                self.servers.get_mut(&id).unwrap().on_tick(&mut Turn::new(self.now, &view, &mut out));
                 self.deliver(id, out);
             }
         }
@@ -101,14 +107,14 @@ impl Round {
     fn connected(&mut self, at: i64, to: i64) {
         let mut out = Vec::new();
         let server = self.servers.get_mut(&at).unwrap();
-        server.on_connected(self.now, ServerId(to), &self.view, &mut out);
+        server.on_connected(ServerId(to), &mut Turn::new(self.now, &self.view, &mut out));
         self.deliver(at, out);
     }
 
     fn unreachable(&mut self, at: i64, gone: i64) {
         let mut out = Vec::new();
         let server = self.servers.get_mut(&at).unwrap();
-        server.on_unreachable(self.now, ServerId(gone), &self.view, &mut out);
+        server.on_unreachable(ServerId(gone), &mut Turn::new(self.now, &self.view, &mut out));
         self.deliver(at, out);
     }
 
@@ -166,14 +172,14 @@ fn an_elected_server_that_nobody_follows_hears_of_the_established_leader() {
     // Server 2 elected itself by a vote that 1 changed a moment later; 1 and 3 elect 3.
     let (view, mut out) = (view(3), Vec::new());
     let mut lonely = Election::new(ServerId(2), PACE);
-    lonely.start(0, candidate(2, 1, 5), Standing::Voter, &view, &mut out);
-    lonely.on_notification(0, ServerId(1), &told(PeerState::Looking, 2), &view, &mut out);
-    lonely.on_tick(PACE.finalize_ms, &view, &mut out);
+    lonely.start(candidate(2, 1, 5), Standing::Voter, &mut Turn::new(0, &view, &mut out));
+    lonely.on_notification(ServerId(1), &told(PeerState::Looking, 2), &mut Turn::new(0, &view, &mut out));
+    lonely.on_tick(&mut Turn::new(PACE.finalize_ms, &view, &mut out));
     assert!(out.contains(&Output::Elected(ServerId(2))));
     out.clear();
-    lonely.on_notification(210, ServerId(1), &told(PeerState::Following, 3), &view, &mut out);
+    lonely.on_notification(ServerId(1), &told(PeerState::Following, 3), &mut Turn::new(210, &view, &mut out));
     assert_eq!(overtaken(&out), [], "3 may still follow");
-    lonely.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    lonely.on_notification(ServerId(3), &told(PeerState::Leading, 3), &mut Turn::new(210, &view, &mut out));
     assert_eq!(overtaken(&out), [Overtaken::Established(ServerId(3))]);
 }
 
@@ -182,18 +188,26 @@ fn an_elected_server_that_nobody_follows_hears_of_the_established_leader() {
 fn a_leader_that_can_have_no_quorum_looks_again() {
     let (view, mut out) = (view(5), Vec::new());
     let mut election = Election::new(ServerId(4), PACE);
-    election.start(0, candidate(4, 1, 5), Standing::Voter, &view, &mut out);
+    election.start(candidate(4, 1, 5), Standing::Voter, &mut Turn::new(0, &view, &mut out));
     for from in [1, 2, 3] {
-        election.on_notification(0, ServerId(from), &told(PeerState::Looking, 4), &view, &mut out);
+        election.on_notification(
+            ServerId(from),
+            &told(PeerState::Looking, 4),
+            &mut Turn::new(0, &view, &mut out),
+        );
     }
-    election.on_tick(PACE.finalize_ms, &view, &mut out);
+    election.on_tick(&mut Turn::new(PACE.finalize_ms, &view, &mut out));
     out.clear();
-    election.on_notification(210, ServerId(1), &told(PeerState::Following, 3), &view, &mut out);
-    election.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    election.on_notification(
+        ServerId(1),
+        &told(PeerState::Following, 3),
+        &mut Turn::new(210, &view, &mut out),
+    );
+    election.on_notification(ServerId(3), &told(PeerState::Leading, 3), &mut Turn::new(210, &view, &mut out));
     assert_eq!(overtaken(&out), [], "5 was not heard, and may follow");
-    election.on_unreachable(220, ServerId(5), &view, &mut out);
+    election.on_unreachable(ServerId(5), &mut Turn::new(220, &view, &mut out));
     assert_eq!(overtaken(&out), [], "what tells otherwise may be on its way");
-    election.on_tick(270, &view, &mut out);
+    election.on_tick(&mut Turn::new(270, &view, &mut out));
     assert_eq!(overtaken(&out), [Overtaken::TooFew]);
 }
 
@@ -203,48 +217,52 @@ fn a_learner_whose_leader_goes_another_way_looks_again() {
     let mut out = Vec::new();
     let elected_3 = |out: &mut Vec<Output>| {
         let mut election = Election::new(ServerId(1), PACE);
-        election.start(0, candidate(1, 1, 5), Standing::Voter, &view, out);
+        election.start(candidate(1, 1, 5), Standing::Voter, &mut Turn::new(0, &view, out));
         for from in [2, 3] {
-            election.on_notification(0, ServerId(from), &told(PeerState::Looking, 3), &view, out);
+            election.on_notification(
+                ServerId(from),
+                &told(PeerState::Looking, 3),
+                &mut Turn::new(0, &view, out),
+            );
         }
-        election.on_tick(PACE.finalize_ms, &view, out);
+        election.on_tick(&mut Turn::new(PACE.finalize_ms, &view, out));
         assert!(out.contains(&Output::Elected(ServerId(3))));
         out.clear();
         election
     };
     let mut election = elected_3(&mut out);
-    election.on_notification(210, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
-    election.on_notification(210, ServerId(4), &told(PeerState::Looking, 4), &view, &mut out);
+    election.on_notification(ServerId(3), &told(PeerState::Leading, 3), &mut Turn::new(210, &view, &mut out));
+    election.on_notification(ServerId(4), &told(PeerState::Looking, 4), &mut Turn::new(210, &view, &mut out));
     assert_eq!(overtaken(&out), [], "3 leads, and 4 is alone");
     let mut election = elected_3(&mut out);
-    election.on_notification(210, ServerId(3), &told(PeerState::Looking, 5), &view, &mut out);
+    election.on_notification(ServerId(3), &told(PeerState::Looking, 5), &mut Turn::new(210, &view, &mut out));
     assert_eq!(overtaken(&out), []);
     assert!(election.next_wake().is_some_and(|at| at <= 260));
-    election.on_tick(260, &view, &mut out);
+    election.on_tick(&mut Turn::new(260, &view, &mut out));
     assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
     // A vote that it sent before it was elected comes behind, and its own outcome right after it.
     let mut election = elected_3(&mut out);
-    election.on_notification(210, ServerId(3), &told(PeerState::Looking, 5), &view, &mut out);
-    election.on_notification(211, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
-    election.on_tick(300, &view, &mut out);
+    election.on_notification(ServerId(3), &told(PeerState::Looking, 5), &mut Turn::new(210, &view, &mut out));
+    election.on_notification(ServerId(3), &told(PeerState::Leading, 3), &mut Turn::new(211, &view, &mut out));
+    election.on_tick(&mut Turn::new(300, &view, &mut out));
     assert_eq!(overtaken(&out), []);
     // It lost its disk at that moment.
     let mut election = elected_3(&mut out);
     let empty = Notification { zxid: Zxid::NO_DATA, peer_epoch: Epoch(0), ..told(PeerState::Looking, 3) };
-    election.on_notification(210, ServerId(3), &empty, &view, &mut out);
-    election.on_tick(260, &view, &mut out);
+    election.on_notification(ServerId(3), &empty, &mut Turn::new(210, &view, &mut out));
+    election.on_tick(&mut Turn::new(260, &view, &mut out));
     assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
     // It led, and looks again in a later round.
     let mut election = elected_3(&mut out);
-    election.on_notification(300, ServerId(3), &told(PeerState::Leading, 3), &view, &mut out);
+    election.on_notification(ServerId(3), &told(PeerState::Leading, 3), &mut Turn::new(300, &view, &mut out));
     let later = Notification { round: 2, ..told(PeerState::Looking, 3) };
-    election.on_notification(310, ServerId(3), &later, &view, &mut out);
-    election.on_tick(360, &view, &mut out);
+    election.on_notification(ServerId(3), &later, &mut Turn::new(310, &view, &mut out));
+    election.on_tick(&mut Turn::new(360, &view, &mut out));
     assert_eq!(overtaken(&out), [Overtaken::LeaderLooks(ServerId(3))]);
     let mut election = elected_3(&mut out);
     for from in [2, 4, 5] {
         let state = if from == 5 { PeerState::Leading } else { PeerState::Following };
-        election.on_notification(210, ServerId(from), &told(state, 5), &view, &mut out);
+        election.on_notification(ServerId(from), &told(state, 5), &mut Turn::new(210, &view, &mut out));
     }
     assert_eq!(overtaken(&out), [Overtaken::Established(ServerId(5))]);
 }
@@ -383,7 +401,7 @@ fn a_server_that_offers_nothing_follows_the_others_into_their_round() {
     let owes = Standing::AtLeast(Epoch(2), Zxid(12));
     let mut election = Election::new(ServerId(1), PACE);
     for _ in 0..3 {
-        election.start(0, candidate(1, 2, 10), owes, &round.view, &mut Vec::new());
+        election.start(candidate(1, 2, 10), owes, &mut Turn::new(0, &round.view, &mut Vec::new()));
     }
     round.servers.insert(1, election);
     round.voter(2, 5, 14);
@@ -399,7 +417,7 @@ fn a_leader_that_does_not_know_the_pending_configuration_is_joined() {
     let mut out = Vec::new();
     let mut election = Election::new(ServerId(3), PACE);
     view.last_seen = Arc::new(next);
-    election.start(0, candidate(3, 1, 9), Standing::Voter, &view, &mut out);
+    election.start(candidate(3, 1, 9), Standing::Voter, &mut Turn::new(0, &view, &mut out));
     out.clear();
     for (from, state) in [(1, PeerState::Following), (2, PeerState::Leading)] {
         let told = Notification {
@@ -411,7 +429,7 @@ fn a_leader_that_does_not_know_the_pending_configuration_is_joined() {
             version: 2,
             config: None,
         };
-        election.on_notification(0, ServerId(from), &told, &view, &mut out);
+        election.on_notification(ServerId(from), &told, &mut Turn::new(0, &view, &mut out));
     }
     assert_eq!(out.last(), Some(&Output::Elected(ServerId(2))));
 }
@@ -425,7 +443,7 @@ fn who_is_followed_by_a_quorum_leads_though_it_voted_for_another() {
     view.last_seen = ensemble("server.2=h2:1:2\nserver.4=h4:1:2\nserver.6=h6:1:2\nversion=9");
     let mut election = Election::new(ServerId(4), PACE);
     let mut out = Vec::new();
-    election.start(0, candidate(4, 2, 9), Standing::Voter, &view, &mut out);
+    election.start(candidate(4, 2, 9), Standing::Voter, &mut Turn::new(0, &view, &mut out));
     for (from, leader, state) in [(6, 6, PeerState::Looking), (2, 4, PeerState::Following)] {
         assert!(!out.iter().any(|output| matches!(output, Output::Elected(_))), "not yet");
         let told = Notification {
@@ -437,7 +455,7 @@ fn who_is_followed_by_a_quorum_leads_though_it_voted_for_another() {
             version: 2,
             config: None,
         };
-        election.on_notification(0, ServerId(from), &told, &view, &mut out);
+        election.on_notification(ServerId(from), &told, &mut Turn::new(0, &view, &mut out));
     }
     assert_eq!(out.last(), Some(&Output::Elected(ServerId(4))));
 }
@@ -449,15 +467,15 @@ fn a_voter_that_does_not_know_it_yet_votes() {
     let old = view(1);
     let mut joiner = Election::new(ServerId(2), PACE);
     for _ in 0..3 {
-        joiner.start(0, candidate(2, 1, 1), Standing::Voter, &old, &mut Vec::new());
+        joiner.start(candidate(2, 1, 1), Standing::Voter, &mut Turn::new(0, &old, &mut Vec::new()));
     }
     let mut leader = Election::new(ServerId(1), PACE);
     let mut out = Vec::new();
-    leader.start(0, candidate(1, 1, 5), Standing::Voter, &round.view, &mut out);
-    let vote = leader.notify(ServerId(2), &round.view);
+    leader.start(candidate(1, 1, 5), Standing::Voter, &mut Turn::new(0, &round.view, &mut out));
+    let vote = leader.voter.notify(ServerId(2), &round.view);
     let Output::Send { notification, .. } = vote else { panic!("it notifies") };
     out.clear();
-    joiner.on_notification(0, ServerId(1), &notification, &old, &mut out);
+    joiner.on_notification(ServerId(1), &notification, &mut Turn::new(0, &old, &mut out));
     round.servers.insert(1, leader);
     round.deliver(2, out);
     assert_eq!(round.elected(), [(1, 1), (2, 1)]);
@@ -469,7 +487,11 @@ fn who_does_not_vote_and_who_does_do_not_answer_each_other_for_ever() {
     let mut round = Round::new(2);
     let mut outsider = Election::new(ServerId(9), PACE);
     for _ in 0..3 {
-        outsider.start(0, candidate(9, 1, 1), Standing::Observer, &round.view, &mut Vec::new());
+        outsider.start(
+            candidate(9, 1, 1),
+            Standing::Observer,
+            &mut Turn::new(0, &round.view, &mut Vec::new()),
+        );
     }
     round.servers.insert(9, outsider);
     round.voter(1, 1, 1);
@@ -570,7 +592,7 @@ impl Round {
     fn lie_as(&mut self, claimed: i64, at: i64, heard: &Notification) {
         let (mut out, view) = (Vec::new(), self.view_of(at));
         let server = self.servers.get_mut(&at).unwrap();
-        server.on_notification(self.now, ServerId(claimed), heard, &view, &mut out);
+        server.on_notification(ServerId(claimed), heard, &mut Turn::new(self.now, &view, &mut out));
         self.deliver(at, out);
     }
 }
@@ -651,10 +673,10 @@ fn who_is_a_little_ahead_in_a_far_round_stays_there() {
 fn the_last_round_is_stayed_in() {
     let (view, mut out) = (view(3), Vec::new());
     let mut election = Election::new(ServerId(1), PACE);
-    election.round = LAST_ROUND;
-    election.start(0, candidate(1, 1, 1), Standing::Voter, &view, &mut out);
+    election.voter.round = LAST_ROUND;
+    election.start(candidate(1, 1, 1), Standing::Voter, &mut Turn::new(0, &view, &mut out));
     for heard in [vote(1, LAST_ROUND), vote(2, LAST_ROUND), vote(1, i64::MAX)] {
-        election.on_notification(0, ServerId(3), &heard, &view, &mut out);
+        election.on_notification(ServerId(3), &heard, &mut Turn::new(0, &view, &mut out));
     }
     assert!(election.round() <= LAST_ROUND);
 }

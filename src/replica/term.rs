@@ -4,7 +4,7 @@ use super::lineage::shares_nothing;
 use super::{
     ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
 };
-use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Overtaken, Standing};
+use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Overtaken, Standing, Turn};
 use crate::ensemble::{Ensemble, Member, PeerAddress};
 use crate::model::{Debt, Epoch, LinkId, ServerId, Zxid};
 use crate::tree::Database;
@@ -90,7 +90,8 @@ impl Replica {
             _ => Standing::Voter,
         };
         let mut votes = Vec::new();
-        self.election.start(now.mono_ms, own, standing, &self.zab.server.view, &mut votes);
+        let mut turn = Turn::new(now.mono_ms, &self.zab.server.view, &mut votes);
+        self.election.start(own, standing, &mut turn);
         out.told.push(Told::Looking { round: self.election.round(), zxid: own.zxid, epoch: own.epoch });
         self.carry_votes(now, votes, out);
         for (from, heard) in heard {
@@ -113,7 +114,8 @@ impl Replica {
             out.told.push(Told::History { from });
         }
         let mut votes = Vec::new();
-        self.election.on_notification(now.mono_ms, from, &heard, &self.zab.server.view, &mut votes);
+        let mut turn = Turn::new(now.mono_ms, &self.zab.server.view, &mut votes);
+        self.election.on_notification(from, &heard, &mut turn);
         self.carry_votes(now, votes, out);
     }
 
@@ -223,7 +225,7 @@ impl Replica {
                     continue;
                 }
                 LinkEvent::Connected(to) => {
-                    self.election.on_connected(now.mono_ms, to, view, &mut votes);
+                    self.election.on_connected(to, &mut Turn::new(now.mono_ms, view, &mut votes));
                 }
                 LinkEvent::Asked { conn, .. } => {
                     let mut links = Vec::new();
@@ -233,7 +235,7 @@ impl Replica {
                 }
                 LinkEvent::Claimed(by) => votes.push(self.election.ask(by, view)),
                 LinkEvent::Unreachable(to) => {
-                    self.election.on_unreachable(now.mono_ms, to, view, &mut votes);
+                    self.election.on_unreachable(to, &mut Turn::new(now.mono_ms, view, &mut votes));
                 }
             }
             self.carry_votes(now, votes, out);
@@ -410,7 +412,7 @@ impl Replica {
         self.carry_links(links, out);
         self.carry_events(now, events, out);
         let mut votes = Vec::new();
-        self.election.on_tick(now.mono_ms, &self.zab.server.view, &mut votes);
+        self.election.on_tick(&mut Turn::new(now.mono_ms, &self.zab.server.view, &mut votes));
         self.carry_votes(now, votes, out);
         let init_ms = self.settings.zab.init_limit * self.settings.tick_ms;
         let is_looking = matches!(self.between, Between::Looking { .. });

@@ -1,10 +1,18 @@
-//! Clients and their sessions, whatever part this server plays: connect, reattach, touch, end.
+//! Clients and their sessions, whatever part this server plays: who hangs on which connection, and who waits.
 
-use super::{ClientMessage, CloseReason, Now, Outputs, Replica, Serving};
+use super::{ClientMessage, CloseReason, Now, Outputs, Told};
 use crate::model::{ConnId, SessionId};
 use crate::session::password_of;
-use crate::tree::Database;
 use crate::wire::connect::{self, Connect};
+use std::collections::HashMap;
+
+/// What clients may do here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Full,
+    /// There is no leader: they may read.
+    ReadOnly,
+}
 
 /// The connection on which a session hangs here.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +34,23 @@ pub(super) struct Hello {
 
 impl Hello {
     /// The request, to be looked at anew. `session` is none where one is to begin.
-    fn again(self, session: SessionId) -> Connect {
+    pub fn again(self, session: SessionId) -> Connect {
         let (timeout, last_zxid_seen) = (self.timeout_ms, self.last_zxid_seen);
         let passwd = password_of(session).to_vec();
         Connect { last_zxid_seen, timeout, session, passwd, read_only: self.read_only }
+    }
+
+    /// What the client is told of this server's mode, if it asked.
+    fn told_read_only(self, access: Access) -> Option<bool> {
+        self.read_only.map(|_| access == Access::ReadOnly)
+    }
+
+    /// "No such session": the client has to begin a new one.
+    pub fn refuse(self, access: Access, out: &mut Outputs) {
+        let read_only = self.told_read_only(access);
+        out.client(self.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
+            connect::write_response(SessionId::NONE, 0, &[0; 16], read_only, bytes);
+        });
     }
 }
 
@@ -47,54 +68,72 @@ const PATIENCE_MS: u64 = 500;
 /// How many are kept.
 const MAX_ARRIVALS: usize = 10_000;
 
-impl Replica {
-    pub(super) fn on_connect(
-        &mut self,
-        now: Now,
-        db: &Database,
-        conn: ConnId,
-        connect: Connect,
-        out: &mut Outputs,
-    ) {
-        match &self.serving {
-            Serving::Nobody => return self.keep_waiting(now, conn, connect, out),
-            Serving::ReadOnly(_) if connect.read_only != Some(true) => {
-                return self.keep_waiting(now, conn, connect, out);
-            }
-            Serving::Leading(_) if !self.settings.leader_serves => {
-                return out.close(conn, CloseReason::NotServing);
-            }
-            Serving::Leading(_) | Serving::Learning(_) | Serving::ReadOnly(_) => {}
+/// How often people are told of writes that were refused for their size, in milliseconds.
+const TELL_TOO_LARGE_EVERY_MS: u64 = 10_000;
+
+/// Writes that were refused because no server could have read their transactions.
+#[derive(Debug, Default)]
+struct RefusedForSize {
+    untold: u64,
+    tell_from_ms: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    /// The connection that each session hangs on here.
+    attached: HashMap<SessionId, Attached>,
+    /// Those that wait for a leader.
+    arrivals: Vec<Arrival>,
+    refused_for_size: RefusedForSize,
+}
+
+impl Clients {
+    /// The session hangs on this connection from now on; another one that it hung on ends.
+    pub fn establish(&mut self, session: SessionId, hello: Hello, access: Access, out: &mut Outputs) {
+        let Hello { conn, timeout_ms, .. } = hello;
+        let old = self.attached.insert(session, Attached { conn, timeout_ms });
+        if let Some(old) = old.filter(|old| old.conn != conn) {
+            out.close(old.conn, CloseReason::SessionTakenOver);
         }
-        if connect.last_zxid_seen > db.last_zxid.0 {
-            // It has seen a future that this server has not: no answer, so that it tries another one.
-            return out.close(conn, CloseReason::ClientIsAhead);
-        }
-        let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
-        let timeout_ms = connect.timeout.min(max).max(min);
-        let Connect { read_only, last_zxid_seen, .. } = connect;
-        let hello = Hello { conn, timeout_ms, read_only, last_zxid_seen };
-        if connect.session == SessionId::NONE {
-            let session = self.ids.next(|id| db.sessions.contains_key(&id));
-            return match &self.serving {
-                Serving::Leading(_) => self.lead_new_session(now, session, hello, out),
-                Serving::ReadOnly(_) => self.read_only_new_session(now, session, hello, out),
-                Serving::Nobody | Serving::Learning(_) => self.learn_new_session(session, hello, out),
-            };
-        }
-        out.tally.revalidated_sessions += 1;
-        // The password comes first: a stranger must not cut the owner's connection.
-        if connect.passwd != password_of(connect.session) {
-            return self.refuse(hello, out);
-        }
-        match &self.serving {
-            Serving::Leading(_) => self.lead_reattach(now, connect.session, hello, out),
-            Serving::ReadOnly(_) => self.read_only_reattach(now, db, connect.session, hello, out),
-            Serving::Nobody | Serving::Learning(_) => self.learn_reattach(connect.session, hello, out),
+        out.client(conn, ClientMessage::Established { session, timeout_ms }, |bytes| {
+            let read_only = hello.told_read_only(access);
+            connect::write_response(session, timeout_ms, &password_of(session), read_only, bytes);
+        });
+    }
+
+    /// The timeout that was negotiated on the connection that the session hangs on here.
+    pub fn timeout_ms(&self, session: SessionId) -> Option<i32> {
+        self.attached.get(&session).map(|attached| attached.timeout_ms)
+    }
+
+    pub fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
+        self.attached.iter().map(|(session, attached)| (*session, attached.conn))
+    }
+
+    /// A session's end was applied: its connection here ends, unless it is the one that asked and was answered.
+    pub fn detach(&mut self, session: SessionId, answered: Option<ConnId>, out: &mut Outputs) {
+        if let Some(attached) = self.attached.remove(&session)
+            && answered != Some(attached.conn)
+        {
+            out.close(attached.conn, CloseReason::SessionEnded);
         }
     }
 
-    fn keep_waiting(&mut self, now: Now, conn: ConnId, connect: Connect, out: &mut Outputs) {
+    /// No session hangs on a connection any more. Returns those connections.
+    pub fn detach_all(&mut self) -> Vec<ConnId> {
+        self.attached.drain().map(|(_, attached)| attached.conn).collect()
+    }
+
+    pub fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
+        // Let in later, it would take its session away from where that hangs by then.
+        self.arrivals.retain(|arrival| arrival.conn != conn);
+        if self.attached.get(&session).is_some_and(|attached| attached.conn == conn) {
+            self.attached.remove(&session);
+        }
+    }
+
+    /// The client waits for a leader, unless too many do.
+    pub fn keep_waiting(&mut self, now: Now, conn: ConnId, connect: Connect, out: &mut Outputs) {
         if self.arrivals.len() == MAX_ARRIVALS {
             return out.close(conn, CloseReason::NotServing);
         }
@@ -103,115 +142,31 @@ impl Replica {
         self.arrivals.push(Arrival { conn, connect, until: now.mono_ms + patience_ms });
     }
 
-    /// There is a leader: whoever waited is let in.
-    pub(super) fn let_in(&mut self, now: Now, db: &Database, out: &mut Outputs) {
-        for Arrival { conn, connect, .. } in std::mem::take(&mut self.arrivals) {
-            self.on_connect(now, db, conn, connect, out);
-        }
+    /// Those that wait for a leader, who do so no more.
+    pub fn take_arrivals(&mut self) -> impl Iterator<Item = (ConnId, Connect)> + use<> {
+        std::mem::take(&mut self.arrivals).into_iter().map(|arrival| (arrival.conn, arrival.connect))
     }
 
-    /// The session hangs on this connection from now on; another one that it hung on ends.
-    pub(super) fn establish(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        let Hello { conn, timeout_ms, .. } = hello;
-        let read_only = self.answers_read_only(hello);
-        let old = self.attached.insert(session, Attached { conn, timeout_ms });
-        if let Some(old) = old.filter(|old| old.conn != conn) {
-            out.close(old.conn, CloseReason::SessionTakenOver);
-        }
-        out.client(conn, ClientMessage::Established { session, timeout_ms }, |bytes| {
-            connect::write_response(session, timeout_ms, &password_of(session), read_only, bytes);
-        });
-    }
-
-    /// "No such session": the client has to begin a new one.
-    pub(super) fn refuse(&self, hello: Hello, out: &mut Outputs) {
-        let read_only = self.answers_read_only(hello);
-        out.client(hello.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
-            connect::write_response(SessionId::NONE, 0, &[0; 16], read_only, bytes);
-        });
-    }
-
-    /// What a client is told of this server's mode.
-    fn answers_read_only(&self, hello: Hello) -> Option<bool> {
-        hello.read_only.map(|_| matches!(self.serving, Serving::ReadOnly(_)))
-    }
-
-    pub(super) fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
-        // Let in later, it would take its session away from where that hangs by then.
-        self.arrivals.retain(|arrival| arrival.conn != conn);
-        if self.attached.get(&session).is_some_and(|attached| attached.conn == conn) {
-            self.attached.remove(&session);
-        }
-    }
-
-    /// A session's end was applied: its connection here ends, unless it is the one that asked and was answered.
-    pub(super) fn detach(&mut self, session: SessionId, answered: Option<ConnId>, out: &mut Outputs) {
-        if let Some(attached) = self.attached.remove(&session)
-            && answered != Some(attached.conn)
-        {
-            out.close(attached.conn, CloseReason::SessionEnded);
-        }
-    }
-
-    /// Without a leader nobody is served: every connection ends, so that clients look for a server that has one. Those that
-    /// have just come wait for the next one here.
-    pub(super) fn stop_serving(&mut self, now: Now, out: &mut Outputs) {
-        let mut conns: Vec<ConnId> = self.attached.drain().map(|(_, attached)| attached.conn).collect();
-        let mut arriving = match std::mem::replace(&mut self.serving, Serving::Nobody) {
-            Serving::Nobody | Serving::ReadOnly(_) => Vec::new(),
-            Serving::Leading(leading) => leading.end(&mut conns),
-            Serving::Learning(learning) => learning.end(&mut conns),
-        };
-        arriving.sort_unstable_by_key(|(_, hello)| hello.conn);
-        for (session, hello) in arriving {
-            self.keep_waiting(now, hello.conn, hello.again(session), out);
-        }
-        conns.sort_unstable();
-        conns.dedup();
-        for conn in conns {
-            out.close(conn, CloseReason::NotServing);
-        }
-    }
-
-    pub fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
-        self.attached.iter().map(|(session, attached)| (*session, attached.conn))
-    }
-
-    pub(super) fn on_touched(&mut self, now: Now, sessions: Vec<SessionId>) {
-        match &mut self.serving {
-            Serving::Nobody => {}
-            Serving::ReadOnly(read_only) => {
-                for session in sessions {
-                    read_only.sessions.touch(now.mono_ms, session, None);
-                }
-            }
-            Serving::Leading(leading) => leading.touch(now, sessions),
-            Serving::Learning(learning) => {
-                for session in sessions {
-                    if let Some(attached) = self.attached.get(&session) {
-                        learning.touch(session, attached.timeout_ms);
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn tick_clients(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+    /// Who has waited long enough has to try another server.
+    pub fn on_tick(&mut self, now: Now, out: &mut Outputs) {
         for arrival in self.arrivals.extract_if(.., |arrival| arrival.until <= now.mono_ms) {
             out.close(arrival.conn, CloseReason::NotServing);
         }
-        if matches!(self.serving, Serving::Leading(_)) {
-            self.tick_leading(now, db, out);
-        }
-        self.tick_read_only(now, db, out);
     }
 
-    /// Requests of this server's own clients that are not answered yet.
-    pub fn outstanding(&self) -> usize {
-        match &self.serving {
-            Serving::Nobody | Serving::ReadOnly(_) => 0,
-            Serving::Leading(leading) => leading.outstanding(),
-            Serving::Learning(learning) => learning.outstanding(),
+    /// When [`Self::on_tick`] has something to do, in monotonic milliseconds.
+    pub fn next_wake(&self) -> Option<u64> {
+        self.arrivals.iter().map(|arrival| arrival.until).min()
+    }
+
+    /// A write was refused for its size. A client may try it without end: people are told once in a while.
+    pub fn too_large(&mut self, now: Now, session: SessionId, limit: usize, out: &mut Outputs) {
+        let refused = &mut self.refused_for_size;
+        refused.untold += 1;
+        if now.mono_ms >= refused.tell_from_ms {
+            let count = std::mem::take(&mut refused.untold);
+            refused.tell_from_ms = now.mono_ms + TELL_TOO_LARGE_EVERY_MS;
+            out.told.push(Told::TooLarge { session, limit, count });
         }
     }
 }

@@ -2,12 +2,13 @@
 //! committed.
 
 use super::clients::Hello;
-use super::leading::{last_reply, sync_path, write_sync};
-use super::{ClientMessage, Now, Outputs, Replica, Serving, answer};
+use super::replies::{answer, last_reply, sync_path, write_sync};
+use super::serving::Turn;
+use super::{ClientMessage, Outputs};
 use crate::jute::records::SyncRequest;
 use crate::model::{ConnId, ErrorCode, Op, SessionId, Zxid};
 use crate::request::{Request, TOO_LARGE, may_forward};
-use crate::tree::{Applied, Database};
+use crate::tree::Applied;
 use crate::wire::quorum::{Forwarded, TOUCH_LEN};
 use crate::wire::txn::TxnBody;
 use crate::zab::Entry;
@@ -123,10 +124,6 @@ impl Learning {
         arriving
     }
 
-    pub fn touch(&mut self, session: SessionId, timeout_ms: i32) {
-        self.touched.insert(session, timeout_ms);
-    }
-
     pub fn outstanding(&self) -> usize {
         self.count
     }
@@ -177,8 +174,24 @@ impl Learning {
         }
     }
 
+    /// A watch event goes out, or waits behind older answers of its connection.
+    pub fn on_watch_event(
+        &mut self,
+        conn: ConnId,
+        entry: &Entry,
+        out: &mut Outputs,
+        write: impl FnOnce(&mut BytesMut),
+    ) {
+        let Some(session) = self.holds(conn, entry) else {
+            return out.client(conn, ClientMessage::Event, write);
+        };
+        let mut event = BytesMut::new();
+        write(&mut event);
+        self.hold(session, conn, entry, event.freeze());
+    }
+
     /// The session and connection whose answers an event for `conn` has to wait for.
-    pub fn holds(&self, conn: ConnId, entry: &Entry) -> Option<SessionId> {
+    fn holds(&self, conn: ConnId, entry: &Entry) -> Option<SessionId> {
         if self.syncs.is_empty() {
             return None;
         }
@@ -195,7 +208,7 @@ impl Learning {
     }
 
     /// Keeps an event behind what its connection has been answered by then.
-    pub fn hold(&mut self, session: SessionId, conn: ConnId, entry: &Entry, event: Bytes) {
+    fn hold(&mut self, session: SessionId, conn: ConnId, entry: &Entry, event: Bytes) {
         let own = self.own_place(conn, entry);
         let Some(queue) = self.waiting.get_mut(&session) else { return };
         let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
@@ -203,6 +216,162 @@ impl Learning {
         let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
         queue.insert(at, Waiting { cxid: 0, what: What::Event { conn }, answer: Some(answer) });
         self.count += 1;
+    }
+
+    // Sessions.
+
+    pub fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+        self.wait(session, 0, What::Establish(hello));
+        let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
+        let op = Op::CreateSession.code();
+        forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
+    }
+
+    pub fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+        self.revalidations.entry(session).or_default().push_back(hello);
+        if let Some(learner) = turn.zab.learner() {
+            learner.revalidate(session, hello.timeout_ms, &mut turn.out.zab);
+        }
+    }
+
+    /// The leader says whether a session that reattaches here is alive.
+    pub fn on_revalidated(&mut self, session: SessionId, valid: bool, turn: &mut Turn<'_>) {
+        let Some(queue) = self.revalidations.get_mut(&session) else { return };
+        let hello = queue.pop_front();
+        if queue.is_empty() {
+            self.revalidations.remove(&session);
+        }
+        let Some(hello) = hello else { return };
+        if !valid {
+            return turn.refuse(hello);
+        }
+        self.touched.insert(session, hello.timeout_ms);
+        self.syncs.push_back(SyncFor::Arrival(session, hello));
+        let mut body = BytesMut::new();
+        SyncRequest::<&[u8]> { path: Some(b"/") }.encode(&mut body);
+        let (op, body) = (Op::Sync.code(), body.freeze());
+        forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
+    }
+
+    pub fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
+        for session in sessions {
+            self.touch(session, turn);
+        }
+    }
+
+    /// The session was active, if it hangs on a connection here.
+    fn touch(&mut self, session: SessionId, turn: &Turn<'_>) {
+        self.touched.extend(turn.clients.timeout_ms(session).map(|timeout_ms| (session, timeout_ms)));
+    }
+
+    /// The leader asks which sessions were active.
+    pub fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
+        // What does not fit into one packet is told with the next.
+        let most = turn.settings.rules.max_txn_bytes / TOUCH_LEN;
+        let rest = self.touched.keys().nth(most).copied().map(|first| self.touched.split_off(&first));
+        let touched = std::mem::replace(&mut self.touched, rest.unwrap_or_default()).into_iter().collect();
+        if let Some(learner) = turn.zab.learner() {
+            learner.pong(zxid, touched, &mut turn.out.zab);
+        }
+    }
+
+    // Requests.
+
+    pub fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
+        let Request { session, cxid, op, body, auth } = request;
+        self.touch(session, turn);
+        let what = match op {
+            Op::CloseSession => Ok(What::CloseSession { conn }),
+            Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
+            _ => may_forward(op, &body).map(|()| What::Write { conn }),
+        };
+        let body = if op == Op::CloseSession { Bytes::new() } else { body };
+        let mut forwarded = Forwarded { session, cxid, op: op.code(), body, auth: auth.to_vec() };
+        let fits = forwarded.fits(turn.settings.rules.max_txn_bytes);
+        let what = match what {
+            Ok(What::Write { .. }) if !fits => {
+                turn.too_large(session);
+                Err(TOO_LARGE)
+            }
+            what => what,
+        };
+        if !fits {
+            // Who ends a session, or only waits for others, needs no rights.
+            forwarded.auth.clear();
+        }
+        match what {
+            Ok(what) => {
+                if matches!(what, What::Sync { .. }) {
+                    self.syncs.push_back(SyncFor::Request(session));
+                }
+                self.wait(session, cxid, what);
+                forward(forwarded, turn);
+            }
+            Err(code) => {
+                self.wait(session, cxid, What::Refused { conn });
+                let is_refused = |waiting: &Waiting| matches!(waiting.what, What::Refused { .. });
+                if let Some(refused) = self.find(session, is_refused) {
+                    refused.answer = Some(Answer::Refused(code));
+                }
+                self.release(session, turn.db.last_zxid, turn.out);
+            }
+        }
+    }
+
+    /// The leader answered the oldest `sync`, and all that it covers is applied.
+    pub fn on_synced(&mut self, turn: &mut Turn<'_>) {
+        let session = match self.syncs.pop_front() {
+            None => return,
+            Some(SyncFor::Request(session)) => session,
+            Some(SyncFor::Arrival(session, hello)) if turn.db.sessions.contains_key(&session) => {
+                return turn.establish(session, hello);
+            }
+            // It ended meanwhile.
+            Some(SyncFor::Arrival(_, hello)) => return turn.refuse(hello),
+        };
+        let is_sync = |waiting: &Waiting| matches!(waiting.what, What::Sync { .. });
+        let Some(waiting) = self.find(session, is_sync) else { return };
+        waiting.answer = Some(Answer::Synced);
+        self.release(session, turn.db.last_zxid, turn.out);
+    }
+
+    // What was committed.
+
+    pub fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
+        let session = entry.session();
+        let cxid = entry.txn.header.cxid;
+        let mut answered = None;
+        let mut established = None;
+        if let Some(waiting) = self.find(session, |waiting| waiting.waits_for(entry)) {
+            let told = match &waiting.what {
+                What::Establish(hello) => {
+                    established = Some(*hello);
+                    Vec::new()
+                }
+                What::CloseSession { conn } => {
+                    answered = Some(*conn);
+                    aside(|out| last_reply(out, *conn, cxid, entry.zxid))
+                }
+                What::Write { conn } => aside(|out| answer(out, *conn, cxid, entry, applied)),
+                What::Sync { .. } | What::Refused { .. } | What::Event { .. } => Vec::new(),
+            };
+            waiting.answer = Some(Answer::Told(entry.zxid, told));
+            self.release(session, entry.zxid, turn.out);
+        }
+        if let Some(hello) = established {
+            self.touched.insert(session, hello.timeout_ms);
+            turn.establish(session, hello);
+        }
+        if matches!(entry.txn.body, TxnBody::CloseSession(_)) {
+            turn.detach(session, answered);
+        }
+    }
+}
+
+/// Hands a request on to the leader.
+fn forward(request: Forwarded, turn: &mut Turn<'_>) {
+    if let Some(learner) = turn.zab.learner() {
+        learner.forward(request, &mut turn.out.zab);
     }
 }
 
@@ -229,178 +398,6 @@ fn aside(write: impl FnOnce(&mut Outputs)) -> Vec<(ConnId, ClientMessage, Bytes)
     let mut bytes = out.bytes;
     let told = out.client.into_iter();
     told.map(|output| (output.conn, output.message, bytes.split_to(output.len).freeze())).collect()
-}
-
-impl Replica {
-    fn learning(&mut self) -> &mut Learning {
-        match &mut self.serving {
-            Serving::Learning(learning) => learning,
-            Serving::Nobody | Serving::Leading(_) | Serving::ReadOnly(_) => {
-                panic!("asked of a server that does not learn")
-            }
-        }
-    }
-
-    pub(super) fn learn_clients(&mut self) {
-        self.serving = Serving::Learning(Box::default());
-    }
-
-    fn forward(&mut self, request: Forwarded, out: &mut Outputs) {
-        if let Some(learner) = self.zab.learner() {
-            learner.forward(request, &mut out.zab);
-        }
-    }
-
-    // Sessions.
-
-    pub(super) fn learn_new_session(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        self.learning().wait(session, 0, What::Establish(hello));
-        let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
-        let op = Op::CreateSession.code();
-        self.forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, out);
-    }
-
-    pub(super) fn learn_reattach(&mut self, session: SessionId, hello: Hello, out: &mut Outputs) {
-        self.learning().revalidations.entry(session).or_default().push_back(hello);
-        if let Some(learner) = self.zab.learner() {
-            learner.revalidate(session, hello.timeout_ms, &mut out.zab);
-        }
-    }
-
-    pub(super) fn on_revalidated(&mut self, _: Now, session: SessionId, valid: bool, out: &mut Outputs) {
-        let Serving::Learning(learning) = &mut self.serving else { return };
-        let Some(queue) = learning.revalidations.get_mut(&session) else { return };
-        let hello = queue.pop_front();
-        if queue.is_empty() {
-            learning.revalidations.remove(&session);
-        }
-        let Some(hello) = hello else { return };
-        if !valid {
-            return self.refuse(hello, out);
-        }
-        learning.touch(session, hello.timeout_ms);
-        learning.syncs.push_back(SyncFor::Arrival(session, hello));
-        let mut body = BytesMut::new();
-        SyncRequest::<&[u8]> { path: Some(b"/") }.encode(&mut body);
-        let (op, body) = (Op::Sync.code(), body.freeze());
-        self.forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, out);
-    }
-
-    pub(super) fn on_pinged(&mut self, zxid: Zxid, out: &mut Outputs) {
-        let Serving::Learning(learning) = &mut self.serving else { return };
-        // What does not fit into one packet is told with the next.
-        let most = self.settings.rules.max_txn_bytes / TOUCH_LEN;
-        let rest = learning.touched.keys().nth(most).copied().map(|first| learning.touched.split_off(&first));
-        let touched =
-            std::mem::replace(&mut learning.touched, rest.unwrap_or_default()).into_iter().collect();
-        if let Some(learner) = self.zab.learner() {
-            learner.pong(zxid, touched, &mut out.zab);
-        }
-    }
-
-    // Requests.
-
-    pub(super) fn learn_request(
-        &mut self,
-        now: Now,
-        db: &Database,
-        conn: ConnId,
-        request: Request,
-        out: &mut Outputs,
-    ) {
-        let Request { session, cxid, op, body, auth } = request;
-        if let Some(attached) = self.attached.get(&session) {
-            let timeout_ms = attached.timeout_ms;
-            self.learning().touch(session, timeout_ms);
-        }
-        let what = match op {
-            Op::CloseSession => Ok(What::CloseSession { conn }),
-            Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
-            _ => may_forward(op, &body).map(|()| What::Write { conn }),
-        };
-        let body = if op == Op::CloseSession { Bytes::new() } else { body };
-        let mut forwarded = Forwarded { session, cxid, op: op.code(), body, auth: auth.to_vec() };
-        let fits = forwarded.fits(self.settings.rules.max_txn_bytes);
-        let what = match what {
-            Ok(What::Write { .. }) if !fits => {
-                self.too_large(now, session, out);
-                Err(TOO_LARGE)
-            }
-            what => what,
-        };
-        if !fits {
-            // Who ends a session, or only waits for others, needs no rights.
-            forwarded.auth.clear();
-        }
-        let learning = self.learning();
-        match what {
-            Ok(what) => {
-                if matches!(what, What::Sync { .. }) {
-                    learning.syncs.push_back(SyncFor::Request(session));
-                }
-                learning.wait(session, cxid, what);
-                self.forward(forwarded, out);
-            }
-            Err(code) => {
-                learning.wait(session, cxid, What::Refused { conn });
-                let refused = learning.find(session, |waiting| matches!(waiting.what, What::Refused { .. }));
-                refused.expect("it was just put there").answer = Some(Answer::Refused(code));
-                learning.release(session, db.last_zxid, out);
-            }
-        }
-    }
-
-    /// The leader answered the oldest `sync`, and all that it covers is applied.
-    pub(super) fn sync_answered(&mut self, db: &Database, out: &mut Outputs) {
-        let Serving::Learning(learning) = &mut self.serving else { return };
-        let session = match learning.syncs.pop_front() {
-            None => return,
-            Some(SyncFor::Request(session)) => session,
-            Some(SyncFor::Arrival(session, hello)) if db.sessions.contains_key(&session) => {
-                return self.establish(session, hello, out);
-            }
-            // It ended meanwhile.
-            Some(SyncFor::Arrival(_, hello)) => return self.refuse(hello, out),
-        };
-        let is_sync = |waiting: &Waiting| matches!(waiting.what, What::Sync { .. });
-        let Some(waiting) = learning.find(session, is_sync) else { return };
-        waiting.answer = Some(Answer::Synced);
-        learning.release(session, db.last_zxid, out);
-    }
-
-    // What was committed.
-
-    pub(super) fn learned(&mut self, _: Now, entry: Entry, applied: &Applied, out: &mut Outputs) {
-        let session = entry.session();
-        let ended = matches!(entry.txn.body, TxnBody::CloseSession(_));
-        let cxid = entry.txn.header.cxid;
-        let learning = self.learning();
-        let mut answered = None;
-        let mut established = None;
-        if let Some(waiting) = learning.find(session, |waiting| waiting.waits_for(&entry)) {
-            let told = match &waiting.what {
-                What::Establish(hello) => {
-                    established = Some(*hello);
-                    Vec::new()
-                }
-                What::CloseSession { conn } => {
-                    answered = Some(*conn);
-                    aside(|out| last_reply(out, *conn, cxid, entry.zxid))
-                }
-                What::Write { conn } => aside(|out| answer(out, *conn, cxid, &entry, applied)),
-                What::Sync { .. } | What::Refused { .. } | What::Event { .. } => Vec::new(),
-            };
-            waiting.answer = Some(Answer::Told(entry.zxid, told));
-            learning.release(session, entry.zxid, out);
-        }
-        if let Some(hello) = established {
-            self.learning().touch(session, hello.timeout_ms);
-            self.establish(session, hello, out);
-        }
-        if ended {
-            self.detach(session, answered, out);
-        }
-    }
 }
 
 #[cfg(test)]

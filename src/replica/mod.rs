@@ -5,35 +5,41 @@
 //! carries packets. A server alone is an ensemble of one: its quorum is its own log.
 
 mod clients;
+mod inputs;
 mod leading;
 mod learning;
 mod lineage;
+mod outputs;
 mod read_only;
 mod replies;
+mod serving;
 mod status;
 mod term;
 #[cfg(test)]
 mod tests;
 
+pub use inputs::{ElectionInput, Input, Now, QuorumInput};
+pub use outputs::{
+    ClientMessage, ClientOutput, CloseReason, ElectionOutput, Listen, Outputs, Refusal, Tally, Told,
+};
 pub use status::{Mode, Standing, Status};
 
-use crate::election::{Election, ElectionConn, Links, Pace};
-use crate::ensemble::{Ensemble, PeerAddress, View};
+use crate::election::{Election, Links, Pace};
+use crate::ensemble::{Ensemble, View};
 use crate::jute::records::Id;
-use crate::model::{ConnId, Debt, Epoch, ErrorCode, LinkId, ServerId, SessionId, Zxid, perms};
-use crate::request::{Request, Rules, acl, write_event, write_reply};
-use crate::session::SessionIds;
-use crate::tree::{AclList, Applied, Database, WatchEvent};
+use crate::model::{ConnId, Debt, Epoch, ServerId, SessionId, Zxid, perms};
+use crate::request::{Rules, acl, write_event};
+use crate::session::{SessionIds, SessionTracker, password_of};
+use crate::tree::{AclList, Database, WatchEvent};
 use crate::wire::connect::Connect;
 use crate::wire::election::PeerState;
-use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::zab::{self, Zab};
 use bytes::{Bytes, BytesMut};
-use clients::Attached;
+use clients::{Clients, Hello};
 use leading::Leading;
-use learning::Learning;
 use read_only::ReadOnly;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use serving::{Serving, Turn, Welcome};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use term::Between;
 
@@ -69,262 +75,6 @@ pub struct Settings {
     pub handshake_ms: u64,
 }
 
-/// The time of an input.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Now {
-    /// Monotonic milliseconds: for sessions, elections, deadlines.
-    pub mono_ms: u64,
-    /// Milliseconds since 1970: for transactions and TTLs.
-    pub wall_ms: i64,
-}
-
-#[derive(Debug)]
-pub enum Input {
-    /// The first frame of a client's connection.
-    Connect {
-        conn: ConnId,
-        connect: Connect,
-    },
-    /// A request that reads do not answer: writes, sync, closeSession.
-    Request {
-        conn: ConnId,
-        request: Request,
-    },
-    /// A client's connection is gone. [`SessionId::NONE`]: its session was not there yet.
-    Disconnected {
-        conn: ConnId,
-        session: SessionId,
-    },
-    /// These sessions were heard from just now.
-    Touched(Vec<SessionId>),
-    /// The disk has done this. A truncated log may need the database read anew: here it is.
-    Disk(DiskDone, Option<Box<Database>>),
-    Election(ElectionInput),
-    Quorum(QuorumInput),
-    /// Time has passed.
-    Tick,
-}
-
-/// What happened on the election port.
-#[derive(Debug)]
-pub enum ElectionInput {
-    Accepted(ElectionConn),
-    Dialed { to: ServerId, conn: ElectionConn },
-    DialFailed(ServerId),
-    Bytes { conn: ElectionConn, bytes: Bytes },
-    Closed(ElectionConn),
-}
-
-/// What happened on the quorum port, and on the connection to the leader.
-#[derive(Debug)]
-pub enum QuorumInput {
-    Accepted(LinkId),
-    FromLearner {
-        link: LinkId,
-        packet: FromLearner,
-    },
-    Dialed(LinkId),
-    DialFailed,
-    FromLeader {
-        link: LinkId,
-        packet: FromLeader,
-    },
-    /// The snapshot behind a SNAP is here, as a whole and on disk.
-    Snapshot {
-        link: LinkId,
-        zxid: Zxid,
-        db: Box<Database>,
-    },
-    Closed(LinkId),
-    Located {
-        link: LinkId,
-        found: Located,
-    },
-    /// A feed is through up to this zxid.
-    Fed {
-        link: LinkId,
-        upto: Zxid,
-    },
-    FeedFailed {
-        link: LinkId,
-    },
-}
-
-/// What a [`ClientOutput`] means to the connection; its bytes are framed already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientMessage {
-    /// The session is there; reading goes on.
-    Established { session: SessionId, timeout_ms: i32 },
-    /// The answer to one request that was handed in.
-    Reply,
-    /// The same, and the connection ends behind it: its session is closed.
-    LastReply,
-    /// A watch event.
-    Event,
-    /// Send the bytes, if there are any, and end the connection.
-    Close(CloseReason),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    InvalidSession,
-    ClientIsAhead,
-    SessionTakenOver,
-    SessionEnded,
-    /// Its requests come through another server now.
-    SessionMoved,
-    /// This server has no leader, or is not up to date.
-    NotServing,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientOutput {
-    pub conn: ConnId,
-    pub message: ClientMessage,
-    /// How many of [`Outputs::bytes`] belong to it: they stand in order.
-    pub len: usize,
-}
-
-/// What the driver has to do on the election port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ElectionOutput {
-    Dial {
-        to: ServerId,
-        addresses: Vec<(String, u16)>,
-    },
-    /// In one write.
-    Write {
-        conn: ElectionConn,
-        bytes: Bytes,
-    },
-    /// Once what was written has left.
-    Close {
-        conn: ElectionConn,
-        why: &'static str,
-    },
-}
-
-/// Where to listen for other servers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    pub election: Vec<(String, u16)>,
-    /// None while another server leads: people look for the leader by its open quorum port.
-    pub quorum: Option<Vec<(String, u16)>>,
-    /// Who may connect, and the hosts that each is at.
-    pub members: Vec<(ServerId, Vec<String>)>,
-}
-
-/// Something that people should read in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    Looking {
-        round: i64,
-        zxid: Zxid,
-        epoch: Epoch,
-    },
-    /// This server has nothing, and that one knows of something.
-    History {
-        from: ServerId,
-    },
-    Elected {
-        leader: ServerId,
-        round: i64,
-    },
-    Leads(Epoch),
-    Learns {
-        leader: ServerId,
-        epoch: Epoch,
-        observer: bool,
-    },
-    Lost {
-        why: LostWhy,
-    },
-    /// There has been no leader for a while.
-    ReadOnly,
-    Reconfigured {
-        version: i64,
-        pending: bool,
-        text: String,
-    },
-    /// The tree is another one than the leader's.
-    DigestMismatch {
-        zxid: Zxid,
-        doubt: Doubt,
-    },
-    /// A write of this session was refused, for its transaction would take more than `limit` bytes; with it, `count` were
-    /// since this was told last.
-    TooLarge {
-        session: SessionId,
-        limit: usize,
-        count: u64,
-    },
-}
-
-/// What the driver has to carry out, in order. Reused from batch to batch.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    pub client: Vec<ClientOutput>,
-    pub bytes: BytesMut,
-    /// The disk's work, packets and what happens to the quorum port's links.
-    pub zab: zab::Outputs,
-    pub election: Vec<ElectionOutput>,
-    /// Connect to the leader, at one of these.
-    pub dial: Option<(ServerId, Vec<PeerAddress>)>,
-    /// Changes where to listen.
-    pub listen: Option<Listen>,
-    pub told: Vec<Told>,
-    /// This server must not go on: what it has would be lost. The process ends, with this reason.
-    pub refusal: Option<Refusal>,
-    /// A database that was replaced: dropping it takes time, and should happen outside of every lock.
-    pub replaced: Vec<Database>,
-    pub tally: Tally,
-    /// The namespaces whose quota refused a request, once for each refusal.
-    pub quota_exceeded: Vec<String>,
-}
-
-/// Why a process ends rather than give up its history.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "server {leader} leads with a history that shares nothing with this server's ({what}): following it would take all that \
-     this server has. Nothing was changed. To keep this server's history, stop all servers, move the directory version-2 of \
-     the others aside, and start all. To give it up, move version-2 of this server aside, and start it"
-)]
-pub struct Refusal {
-    pub leader: ServerId,
-    pub what: Foreign,
-}
-
-/// What happened, for the figures.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
-    pub expired_sessions: u64,
-    pub revalidated_sessions: u64,
-    pub commits: u64,
-    pub proposals: u64,
-    pub digest_mismatches: u64,
-    pub elections: u64,
-    pub watch_events: [u64; 4],
-    pub watch_bytes: u64,
-}
-
-impl Outputs {
-    fn client(&mut self, conn: ConnId, message: ClientMessage, write: impl FnOnce(&mut BytesMut)) {
-        let before = self.bytes.len();
-        write(&mut self.bytes);
-        self.client.push(ClientOutput { conn, message, len: self.bytes.len() - before });
-    }
-
-    fn close(&mut self, conn: ConnId, reason: CloseReason) {
-        self.client(conn, ClientMessage::Close(reason), |_| {});
-    }
-
-    fn fail(&mut self, conn: ConnId, xid: i32, zxid: Zxid, code: ErrorCode) {
-        self.client(conn, ClientMessage::Reply, |bytes| {
-            write_reply(bytes, xid, zxid.0, Err::<fn(&mut BytesMut), _>(code));
-        });
-    }
-}
-
 /// What is applied under the database's write lock, in order.
 #[derive(Debug)]
 enum Step {
@@ -339,16 +89,6 @@ enum Step {
     Synced,
 }
 
-/// Whom this server serves, and how.
-#[derive(Debug)]
-enum Serving {
-    /// No client: there is no leader.
-    Nobody,
-    Leading(Box<Leading>),
-    Learning(Box<Learning>),
-    ReadOnly(Box<ReadOnly>),
-}
-
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
@@ -358,10 +98,7 @@ pub struct Replica {
     between: Between,
     serving: Serving,
     ids: SessionIds,
-    /// The connection that each session hangs on here.
-    attached: HashMap<SessionId, Attached>,
-    /// Those that wait for a leader.
-    arrivals: Vec<clients::Arrival>,
+    clients: Clients,
     steps: VecDeque<Step>,
     /// The database of the snapshot that is being installed.
     received: Option<Box<Database>>,
@@ -373,17 +110,7 @@ pub struct Replica {
     listening: Option<Listen>,
     /// Since when there has been no leader.
     looking_since: u64,
-    refused_for_size: RefusedForSize,
 }
-
-/// Writes that were refused because no server could have read their transactions.
-#[derive(Debug, Default)]
-struct RefusedForSize {
-    untold: u64,
-    tell_from_ms: u64,
-}
-
-const TELL_TOO_LARGE_EVERY_MS: u64 = 10_000;
 
 impl Replica {
     /// A server that leads an ensemble of one, on the database that recovery gave.
@@ -401,7 +128,7 @@ impl Replica {
         let mut replica = Self::new(settings, View::new(Arc::new(me)), at, now);
         replica.zab.lead_alone(now.mono_ms);
         replica.between = Between::Term;
-        replica.lead_clients(now, db);
+        replica.serving = Serving::Leading(Box::new(Leading::begin(now, db, &replica.settings)));
         replica
     }
 
@@ -419,8 +146,7 @@ impl Replica {
             between: Between::Settling { next: zab::Next::Election, heard: BTreeMap::new() },
             serving: Serving::Nobody,
             ids: SessionIds::new(me, now.wall_ms as u64),
-            attached: HashMap::new(),
-            arrivals: Vec::new(),
+            clients: Clients::default(),
             steps: VecDeque::new(),
             received: None,
             reread: None,
@@ -429,7 +155,6 @@ impl Replica {
             status_changed: true,
             listening: None,
             looking_since: now.mono_ms,
-            refused_for_size: RefusedForSize::default(),
             settings,
         }
     }
@@ -437,9 +162,15 @@ impl Replica {
     pub fn handle(&mut self, now: Now, db: &Database, input: Input, out: &mut Outputs) {
         match input {
             Input::Connect { conn, connect } => self.on_connect(now, db, conn, connect, out),
-            Input::Request { conn, request } => self.on_request(now, db, conn, request, out),
-            Input::Disconnected { conn, session } => self.on_disconnected(conn, session),
-            Input::Touched(sessions) => self.on_touched(now, sessions),
+            Input::Request { conn, request } => {
+                let (serving, mut turn) = self.turn(now, db, out);
+                serving.on_request(conn, request, &mut turn);
+            }
+            Input::Disconnected { conn, session } => self.clients.on_disconnected(conn, session),
+            Input::Touched(sessions) => {
+                let (serving, turn) = self.turn(now, db, out);
+                serving.on_touched(sessions, &turn);
+            }
             Input::Disk(done, reread) => {
                 self.reread = reread.or(self.reread.take());
                 self.zab.on_disk(now.mono_ms, done, &mut out.zab);
@@ -472,6 +203,7 @@ impl Replica {
 
     fn on_event(&mut self, now: Now, db: &Database, event: zab::Event, out: &mut Outputs) {
         use zab::Event;
+        let (serving, mut turn) = self.turn(now, db, out);
         match event {
             Event::Deliver(entry) => self.steps.push_back(Step::Deliver(entry)),
             Event::Install(zxid) => self.steps.push_back(Step::Install(zxid)),
@@ -482,36 +214,149 @@ impl Replica {
             Event::SyncReady => self.steps.push_back(Step::SyncReady),
             Event::Synced => self.steps.push_back(Step::Synced),
             Event::Reconfigured => self.on_reconfigured(out),
-            Event::Forwarded { link, request } => self.on_forwarded(now, db, link, request, out),
-            Event::Touched(sessions) => self.on_learners_touched(now, &sessions),
+            Event::Forwarded { link, request } => serving.on_forwarded(link, request, &mut turn),
+            Event::Touched(sessions) => serving.on_learners_touched(&sessions, &turn),
             Event::Revalidate { link, session, timeout_ms } => {
-                self.on_revalidate(now, link, session, timeout_ms, out);
+                serving.on_revalidate(link, session, timeout_ms, &mut turn);
             }
             Event::Refused { leader, what } => out.refusal = Some(Refusal { leader, what }),
             Event::LinkGone(_) => self.status_changed = true,
-            Event::Pinged(zxid) => self.on_pinged(zxid, out),
-            Event::Revalidated { session, valid } => self.on_revalidated(now, session, valid, out),
+            Event::Pinged(zxid) => serving.on_pinged(zxid, &mut turn),
+            Event::Revalidated { session, valid } => serving.on_revalidated(session, valid, &mut turn),
         }
     }
 
-    fn on_request(&mut self, now: Now, db: &Database, conn: ConnId, request: Request, out: &mut Outputs) {
-        match &self.serving {
-            Serving::Nobody => out.close(conn, CloseReason::NotServing),
-            Serving::Leading(_) => self.lead_request(now, db, conn, request, out),
-            Serving::Learning(_) => self.learn_request(now, db, conn, request, out),
-            Serving::ReadOnly(_) => self.read_only_request(db, conn, &request, out),
+    // Clients.
+
+    /// The part that this server plays for its clients, and what it needs to act.
+    fn turn<'a>(
+        &'a mut self,
+        now: Now,
+        db: &'a Database,
+        out: &'a mut Outputs,
+    ) -> (&'a mut Serving, Turn<'a>) {
+        let access = self.serving.access();
+        let Self { serving, settings, zab, clients, .. } = self;
+        (serving, Turn { now, db, settings, zab, clients, access, out })
+    }
+
+    fn on_connect(&mut self, now: Now, db: &Database, conn: ConnId, connect: Connect, out: &mut Outputs) {
+        match self.serving.welcome(connect.read_only == Some(true), &self.settings) {
+            Welcome::Served => {}
+            Welcome::Waits => return self.clients.keep_waiting(now, conn, connect, out),
+            Welcome::SentAway => return out.close(conn, CloseReason::NotServing),
+        }
+        if connect.last_zxid_seen > db.last_zxid.0 {
+            // It has seen a future that this server has not: no answer, so that it tries another one.
+            return out.close(conn, CloseReason::ClientIsAhead);
+        }
+        let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
+        let timeout_ms = connect.timeout.min(max).max(min);
+        let Connect { session, passwd, read_only, last_zxid_seen, .. } = connect;
+        let hello = Hello { conn, timeout_ms, read_only, last_zxid_seen };
+        if session == SessionId::NONE {
+            let session = self.ids.next(|id| db.sessions.contains_key(&id));
+            let (serving, mut turn) = self.turn(now, db, out);
+            return serving.on_new_session(session, hello, &mut turn);
+        }
+        out.tally.revalidated_sessions += 1;
+        let (serving, mut turn) = self.turn(now, db, out);
+        // The password comes first: a stranger must not cut the owner's connection.
+        if passwd != password_of(session) {
+            return turn.refuse(hello);
+        }
+        serving.on_reattach(session, hello, &mut turn);
+    }
+
+    /// Clients are served: whoever waited is let in.
+    fn serve(&mut self, now: Now, db: &Database, serving: Serving, out: &mut Outputs) {
+        self.serving = serving;
+        for (conn, connect) in self.clients.take_arrivals() {
+            self.on_connect(now, db, conn, connect, out);
         }
     }
 
-    /// A write was refused for its size. A client may try it without end: people are told once in a while.
-    fn too_large(&mut self, now: Now, session: SessionId, out: &mut Outputs) {
-        let refused = &mut self.refused_for_size;
-        refused.untold += 1;
-        if now.mono_ms >= refused.tell_from_ms {
-            let (limit, count) = (self.settings.rules.max_txn_bytes, std::mem::take(&mut refused.untold));
-            refused.tell_from_ms = now.mono_ms + TELL_TOO_LARGE_EVERY_MS;
-            out.told.push(Told::TooLarge { session, limit, count });
+    /// Without a leader nobody is served: every connection ends, so that clients look for a server that has one. Those that
+    /// have just come wait for the next one here.
+    fn stop_serving(&mut self, now: Now, out: &mut Outputs) {
+        let mut conns = self.clients.detach_all();
+        let mut arriving = std::mem::replace(&mut self.serving, Serving::Nobody).end(&mut conns);
+        arriving.sort_unstable_by_key(|(_, hello)| hello.conn);
+        for (session, hello) in arriving {
+            self.clients.keep_waiting(now, hello.conn, hello.again(session), out);
         }
+        conns.sort_unstable();
+        conns.dedup();
+        for conn in conns {
+            out.close(conn, CloseReason::NotServing);
+        }
+    }
+
+    /// When read-only mode begins, if there is no leader until then.
+    fn read_only_from(&self) -> Option<u64> {
+        let looks = self.serving.is_nobody() && matches!(self.between, Between::Looking { .. });
+        let begins = looks && self.settings.read_only_mode;
+        begins.then(|| self.looking_since + ReadOnly::grace_ms(&self.settings))
+    }
+
+    /// A leader was elected: clients find their way to whoever serves them with it.
+    fn end_read_only(&mut self, now: Now, out: &mut Outputs) {
+        if self.serving.is_read_only() {
+            self.stop_serving(now, out);
+        }
+    }
+
+    fn tick_clients(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        self.clients.on_tick(now, out);
+        if self.read_only_from().is_some_and(|at| at <= now.mono_ms) {
+            self.status_changed = true;
+            out.told.push(Told::ReadOnly);
+            self.serve(now, db, Serving::ReadOnly(Box::new(ReadOnly::begin(&self.settings))), out);
+        }
+        let (serving, mut turn) = self.turn(now, db, out);
+        serving.on_tick(&mut turn);
+    }
+
+    /// Sessions with the connections that they hang on here, in no order.
+    pub fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
+        self.clients.attached()
+    }
+
+    /// Requests of this server's own clients that are not answered yet.
+    pub fn outstanding(&self) -> usize {
+        self.serving.outstanding()
+    }
+
+    /// The sessions whose ends this server decides: all as leader, its own in read-only mode.
+    pub fn sessions(&self) -> Option<&SessionTracker> {
+        self.serving.sessions()
+    }
+
+    /// Sessions that this server alone knows.
+    pub fn local_sessions(&self) -> usize {
+        self.serving.sessions().filter(|_| self.serving.is_read_only()).map_or(0, SessionTracker::len)
+    }
+
+    /// Until when reads may be answered, in monotonic milliseconds: no other leader can be known so long.
+    pub fn lease(&self) -> u64 {
+        self.serving.lease(&self.zab)
+    }
+
+    // The state.
+
+    /// How far this server's term is, and who follows it.
+    pub fn standing(&self) -> Standing {
+        Standing::of(&self.zab)
+    }
+
+    /// What this server tells of itself.
+    pub fn status(&self) -> Status {
+        Status::of(&self.zab, &self.serving)
+    }
+
+    /// Whether [`Self::status`] may have changed in more than the standing since this was last asked.
+    pub fn take_status_changed(&mut self) -> bool {
+        std::mem::take(&mut self.status_changed)
     }
 
     /// The configurations that count.
@@ -548,17 +393,17 @@ impl Replica {
                     let next = self.reread.take();
                     replace(db, next, zxid, out);
                 }
-                Step::Leads(epoch) => {
-                    self.begin_leading(now, db, epoch, out);
-                    self.let_in(now, db, out);
-                }
-                Step::Learns(epoch) => {
-                    self.begin_learning(now, db, epoch, out);
-                    self.let_in(now, db, out);
-                }
+                Step::Leads(epoch) => self.begin_leading(now, db, epoch, out),
+                Step::Learns(epoch) => self.begin_learning(now, db, epoch, out),
                 Step::Lost(why, next) => self.lose(now, why, next, out),
-                Step::SyncReady => self.sync_confirmed(db, out),
-                Step::Synced => self.sync_answered(db, out),
+                Step::SyncReady => {
+                    let (serving, mut turn) = self.turn(now, db, out);
+                    serving.on_sync_ready(&mut turn);
+                }
+                Step::Synced => {
+                    let (serving, mut turn) = self.turn(now, db, out);
+                    serving.on_synced(&mut turn);
+                }
             }
         }
         self.after(now, db, out);
@@ -576,11 +421,8 @@ impl Replica {
             out.told.extend(doubt.map(|doubt| Told::DigestMismatch { zxid: entry.zxid, doubt }));
         }
         self.announce(&entry, db, out);
-        match &self.serving {
-            Serving::Nobody | Serving::ReadOnly(_) => {}
-            Serving::Leading(_) => self.led(now, entry, &applied, out),
-            Serving::Learning(_) => self.learned(now, entry, &applied, out),
-        }
+        let (serving, mut turn) = self.turn(now, db, out);
+        serving.on_committed(&entry, &applied, &mut turn);
     }
 
     fn announce(&mut self, entry: &Entry, db: &mut Database, out: &mut Outputs) {
@@ -596,21 +438,7 @@ impl Replica {
             out.tally.watch_events[event.kind as usize - 1] += 1;
             out.tally.watch_bytes += (EVENT_BYTES + event.path.len()) as u64;
             let write = |bytes: &mut BytesMut| write_event(bytes, zxid.0, event.kind, &event.path);
-            let held = |write: &dyn Fn(&mut BytesMut)| {
-                let mut bytes = BytesMut::new();
-                write(&mut bytes);
-                bytes.freeze()
-            };
-            match &mut self.serving {
-                Serving::Leading(leading) if leading.holds(event.conn, zxid) => {
-                    leading.hold(event.conn, zxid, &held(&write));
-                }
-                Serving::Learning(learning) => match learning.holds(event.conn, entry) {
-                    Some(session) => learning.hold(session, event.conn, entry, held(&write)),
-                    None => out.client(event.conn, ClientMessage::Event, write),
-                },
-                _ => out.client(event.conn, ClientMessage::Event, write),
-            }
+            self.serving.on_watch_event(event.conn, entry, out, write);
         }
     }
 
@@ -629,18 +457,6 @@ fn replace(db: &mut Database, next: Option<Box<Database>>, zxid: Zxid, out: &mut
     let Some(next) = next else { return };
     assert!(next.last_zxid <= zxid, "{} is more than {zxid}, which was asked for", next.last_zxid);
     out.replaced.push(std::mem::replace(db, *next));
-}
-
-/// A write's reply, or the end of a connection whose session is at home elsewhere by now: Java answers that with
-/// nothing.
-fn answer(out: &mut Outputs, conn: ConnId, cxid: i32, entry: &Entry, applied: &Applied) {
-    let moved = ErrorCode::SessionMoved.code();
-    if applied.err == moved || applied.parts.iter().any(|part| part.err == moved) {
-        return out.close(conn, CloseReason::SessionMoved);
-    }
-    out.client(conn, ClientMessage::Reply, |bytes| {
-        replies::write(bytes, cxid, entry.zxid, &entry.txn.body, applied);
-    });
 }
 
 /// The state that other servers are told.

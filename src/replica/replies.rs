@@ -1,15 +1,65 @@
-//! The reply to a write, from its transaction and what applying it gave (`FinalRequestProcessor`).
+//! The replies to what reads do not answer: to a write, from its transaction and what applying it gave
+//! (`FinalRequestProcessor`), to `sync`, and to closeSession.
 
-use crate::jute::close_frame;
-use crate::jute::records::{Create2Response, CreateResponse, ReplyHeader, StatResponse};
-use crate::model::{Op, Zxid};
+use super::{ClientMessage, CloseReason, Outputs};
+use crate::jute::records::{
+    Create2Response, CreateResponse, GetDataResponse, ReplyHeader, StatResponse, SyncRequest, SyncResponse,
+};
+use crate::jute::{SharedReader, close_frame};
+use crate::model::{ConnId, ErrorCode, Op, Zxid, text};
+use crate::request::write_reply;
 use crate::tree::Applied;
 use crate::wire::multi;
 use crate::wire::txn::TxnBody;
-use bytes::{BufMut, BytesMut};
+use crate::zab::Entry;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A write's reply, or the end of a connection whose session is at home elsewhere by now: Java answers that with
+/// nothing.
+pub(super) fn answer(out: &mut Outputs, conn: ConnId, cxid: i32, entry: &Entry, applied: &Applied) {
+    let moved = ErrorCode::SessionMoved.code();
+    if applied.err == moved || applied.parts.iter().any(|part| part.err == moved) {
+        return out.close(conn, CloseReason::SessionMoved);
+    }
+    out.client(conn, ClientMessage::Reply, |bytes| {
+        write(bytes, cxid, entry.zxid, &entry.txn.body, applied);
+    });
+}
+
+/// The path of a `sync`: it is echoed unchecked.
+pub(super) fn sync_path(body: &Bytes) -> Result<Option<Bytes>, ErrorCode> {
+    let sync = SyncRequest::decode(&mut SharedReader::new(body.clone()));
+    sync.map(|sync| sync.path).map_err(|_| ErrorCode::MarshallingError)
+}
+
+/// The answer to `sync`: the path as it came.
+pub(super) fn write_sync(
+    out: &mut Outputs,
+    conn: ConnId,
+    xid: i32,
+    zxid: Zxid,
+    path: Result<Option<Bytes>, ErrorCode>,
+) {
+    match path {
+        Err(code) => out.fail(conn, xid, zxid, code),
+        Ok(path) => out.client(conn, ClientMessage::Reply, |bytes| {
+            let body = |bytes: &mut BytesMut| {
+                SyncResponse { path: path.as_deref().map(text::as_java_reads) }.encode(bytes);
+            };
+            write_reply(bytes, xid, zxid.0, Ok(body));
+        }),
+    }
+}
+
+/// The answer to closeSession; the connection ends behind it.
+pub(super) fn last_reply(out: &mut Outputs, conn: ConnId, cxid: i32, zxid: Zxid) {
+    out.client(conn, ClientMessage::LastReply, |bytes| {
+        write_reply(bytes, cxid, zxid.0, Ok(|_: &mut BytesMut| ()));
+    });
+}
 
 /// Appends the framed reply.
-pub(super) fn write(out: &mut BytesMut, cxid: i32, zxid: Zxid, body: &TxnBody, applied: &Applied) {
+fn write(out: &mut BytesMut, cxid: i32, zxid: Zxid, body: &TxnBody, applied: &Applied) {
     let start = out.len();
     out.put_i32(0);
     // A failed multi says so inside.
@@ -31,7 +81,7 @@ fn write_body(out: &mut BytesMut, body: &TxnBody, applied: &Applied) {
         TxnBody::SetData(_) | TxnBody::SetAcl(_) => StatResponse { stat: stat() }.encode(out),
         TxnBody::Reconfig(txn) => {
             let data = txn.data.as_ref();
-            crate::jute::records::GetDataResponse { data, stat: stat() }.encode(out);
+            GetDataResponse { data, stat: stat() }.encode(out);
         }
         TxnBody::Multi(parts) => {
             for (part, result) in parts.iter().zip(&applied.parts) {

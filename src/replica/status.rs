@@ -1,8 +1,8 @@
 //! What a server tells of itself: in `srvr`, `stat`, `mntr`.
 
-use super::{Replica, Serving};
+use super::serving::Serving;
 use crate::model::{Epoch, ServerId};
-use crate::zab::Term;
+use crate::zab::{Term, Zab};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -74,69 +74,64 @@ impl Standing {
     pub fn peer_state(&self) -> String {
         self.phase.map_or(self.role.into(), |phase| format!("{} - {phase}", self.role))
     }
-}
 
-impl Replica {
-    pub fn standing(&self) -> Standing {
-        match &self.zab.term {
-            Term::None => Standing::LOOKING,
+    pub(super) fn of(zab: &Zab) -> Self {
+        match &zab.term {
+            Term::None => Self::LOOKING,
             Term::Leading(leader) => {
-                let mut standing = Standing {
+                let mut standing = Self {
                     role: "leading",
                     phase: Some(leader.phase_name()),
                     pending_syncs: leader.pending_syncs(),
-                    ..Standing::LOOKING
+                    ..Self::LOOKING
                 };
                 for (sid, observer, synced) in leader.learners() {
                     standing.learners += 1;
                     standing.synced_observers += usize::from(synced && observer);
                     standing.synced_followers += usize::from(synced && !observer);
-                    let votes = self.view().committed.is_voter(sid);
+                    let votes = zab.server.view.committed.is_voter(sid);
                     standing.synced_non_voters += usize::from(synced && !observer && !votes);
                 }
                 standing
             }
             Term::Learning(learner) => {
                 let role = if learner.is_observer() { "observing" } else { "following" };
-                Standing { role, phase: Some(learner.phase_name()), ..Standing::LOOKING }
+                Self { role, phase: Some(learner.phase_name()), ..Self::LOOKING }
             }
         }
     }
+}
 
-    pub fn status(&self) -> Status {
-        let server = &self.zab.server;
-        let mut status = Status {
+impl Status {
+    pub(super) fn of(zab: &Zab, serving: &Serving) -> Self {
+        let server = &zab.server;
+        let mut status = Self {
             mode: Mode::NotServing,
-            standing: self.standing(),
+            standing: Standing::of(zab),
             leader: None,
             epoch: server.current,
             quorum_size: server.view.committed.voters().count(),
             leading_since: None,
             config: server.view.committed.to_string(),
         };
-        match &self.zab.term {
-            Term::None if matches!(self.serving, Serving::ReadOnly(_)) => status.mode = Mode::ReadOnly,
+        match &zab.term {
+            Term::None if serving.is_read_only() => status.mode = Mode::ReadOnly,
             Term::None => {}
             Term::Leading(leader) => {
                 status.leader = Some(server.me());
                 status.epoch = leader.epoch();
-                if matches!(self.serving, Serving::Leading(_)) {
+                if serving.is_leading() {
                     status.mode = if leader.is_alone() { Mode::Standalone } else { Mode::Leader };
                     status.leading_since = Some(leader.established_at());
                 }
             }
             Term::Learning(learner) => {
                 status.leader = Some(learner.leader());
-                if matches!(self.serving, Serving::Learning(_)) {
+                if serving.is_learning() {
                     status.mode = if learner.is_observer() { Mode::Observer } else { Mode::Follower };
                 }
             }
         }
         status
-    }
-
-    /// Whether [`Self::status`] may have changed in more than the standing since this was last asked.
-    pub fn take_status_changed(&mut self) -> bool {
-        std::mem::take(&mut self.status_changed)
     }
 }

@@ -1,9 +1,9 @@
 //! From an election to a term and back: who leads, and when this server may ask.
 
+use super::leading::Leading;
 use super::lineage::shares_nothing;
-use super::{
-    ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Serving, Told, peer_state,
-};
+use super::serving::Serving;
+use super::{ElectionInput, ElectionOutput, Listen, Now, Outputs, QuorumInput, Replica, Told, peer_state};
 use crate::election::{Admission, Candidate, LinkEvent, LinkOutput, Output, Overtaken, Standing, Turn};
 use crate::ensemble::{Ensemble, Member, PeerAddress};
 use crate::model::{Debt, Epoch, LinkId, ServerId, Zxid};
@@ -383,8 +383,9 @@ impl Replica {
     pub(super) fn begin_leading(&mut self, now: Now, db: &mut Database, epoch: Epoch, out: &mut Outputs) {
         self.election.joined(epoch);
         self.enter_epoch(now, db, epoch);
-        self.lead_clients(now, db);
         out.told.push(Told::Leads(epoch));
+        let leading = Leading::begin(now, db, &self.settings);
+        self.serve(now, db, Serving::Leading(Box::new(leading)), out);
     }
 
     pub(super) fn begin_learning(&mut self, now: Now, db: &mut Database, epoch: Epoch, out: &mut Outputs) {
@@ -392,8 +393,8 @@ impl Replica {
         let (leader, observer) = (learner.leader(), learner.is_observer());
         self.election.joined(epoch);
         self.enter_epoch(now, db, epoch);
-        self.learn_clients();
         out.told.push(Told::Learns { leader, epoch, observer });
+        self.serve(now, db, Serving::Learning(Box::default()), out);
     }
 
     /// All that came before the epoch is in the database. So that a client that was told an epoch's first zxid may move
@@ -432,21 +433,15 @@ impl Replica {
 
     /// When [`super::Input::Tick`] has something to do, in monotonic milliseconds.
     pub fn next_wake(&self) -> u64 {
-        let sends_away = self.arrivals.iter().map(|arrival| arrival.until).min();
-        let read_only = self.next_read_only_wake();
-        let wakes =
-            [self.election.next_wake(), self.links.next_wake(), self.zab.next_wake(), sends_away, read_only];
+        let wakes = [
+            self.election.next_wake(),
+            self.links.next_wake(),
+            self.zab.next_wake(),
+            self.clients.next_wake(),
+            self.serving.next_wake(),
+            self.read_only_from(),
+        ];
         wakes.into_iter().flatten().min().unwrap_or(u64::MAX)
-    }
-
-    /// Until when reads may be answered, in monotonic milliseconds: no other leader can be known so long.
-    pub fn lease(&self) -> u64 {
-        match &self.serving {
-            Serving::Nobody => 0,
-            // Its clients know that there may be another leader.
-            Serving::ReadOnly(_) => u64::MAX,
-            Serving::Leading(_) | Serving::Learning(_) => self.zab.lease(),
-        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The server as a value: what is acknowledged when, who is told, how sessions end.
 
 use super::*;
+use crate::election::ElectionConn;
 use crate::jute::Reader;
 use crate::jute::records::{CreateRequest, ReplyHeader, SetDataRequest, SyncRequest};
 use crate::model::owner::OwnerRules;
-use crate::model::{DigestAlgorithm, Op};
-use crate::session::password_of;
+use crate::model::{DigestAlgorithm, ErrorCode, LinkId, Op};
+use crate::request::Request;
 use crate::tree::open_entry;
 use crate::wire::election::Notification;
 use crate::wire::quorum::Forwarded;
@@ -248,7 +249,8 @@ fn a_session_with_too_many_ephemerals_is_closed_in_steps() {
 fn a_write_that_no_peer_could_read_is_refused_and_told_once_in_a_while() {
     let mut server = Server::new();
     server.replica.settings.rules.max_txn_bytes = 9000;
-    server.replica.lead_clients(server.now, &server.db);
+    let leading = Leading::begin(server.now, &server.db, &server.replica.settings);
+    server.replica.serving = Serving::Leading(Box::new(leading));
     let session = server.connect(CONN);
     let mut told = || {
         let large = |out: &mut BytesMut| {
@@ -510,7 +512,8 @@ fn a_session_that_is_begun_anew_while_it_is_closed_still_expires() {
     for (op, timeout) in ops {
         let body = Bytes::copy_from_slice(&i32::to_be_bytes(timeout));
         let forwarded = Forwarded { session, cxid: 0, op: op.code(), body, auth: Vec::new() };
-        server.replica.on_forwarded(server.now, &server.db, LinkId(1), forwarded, &mut server.out);
+        let event = zab::Event::Forwarded { link: LinkId(1), request: forwarded };
+        server.replica.on_event(server.now, &server.db, event, &mut server.out);
     }
     server.input(Input::Touched(Vec::new()));
     server.sync();
@@ -529,7 +532,8 @@ fn a_learner_begins_no_session_that_lives_and_not_number_zero() {
         let session = SessionId(session);
         let op = Op::CreateSession.code();
         let forwarded = Forwarded { session, cxid: 0, op, body, auth: Vec::new() };
-        server.replica.on_forwarded(server.now, &server.db, LinkId(1), forwarded, &mut server.out);
+        let event = zab::Event::Forwarded { link: LinkId(1), request: forwarded };
+        server.replica.on_event(server.now, &server.db, event, &mut server.out);
     }
     let before = server.db.last_zxid;
     server.input(Input::Touched(Vec::new()));
@@ -545,15 +549,17 @@ fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
     let mut server = Server::new();
     let session = server.connect(CONN);
     let over = SessionId(77);
-    server.replica.learn_clients();
+    server.replica.serving = Serving::Learning(Box::default());
     for (session, conn) in [(session, ConnId(2)), (over, ConnId(3))] {
         let connect = Connect { session, passwd: password_of(session).to_vec(), ..a_client() };
         server.input(Input::Connect { conn, connect });
-        server.replica.on_revalidated(server.now, session, true, &mut server.out);
+        let event = zab::Event::Revalidated { session, valid: true };
+        server.replica.on_event(server.now, &server.db, event, &mut server.out);
     }
     assert!(server.out.client.is_empty(), "not before the sync is answered");
     for _ in 0..2 {
-        server.replica.sync_answered(&server.db, &mut server.out);
+        let (serving, mut turn) = server.replica.turn(server.now, &server.db, &mut server.out);
+        serving.on_synced(&mut turn);
     }
     let told: Vec<_> = server.out.client.drain(..).map(|output| (output.conn, output.message)).collect();
     let is_over = ClientMessage::Close(CloseReason::InvalidSession);

@@ -650,6 +650,25 @@ impl Zab {
         }
     }
 
+    /// The zxid of the next proposal; none where this term can't propose any more.
+    pub fn next_zxid(&mut self, out: &mut Outputs) -> Option<Zxid> {
+        let Term::Leading(leader) = &mut self.term else { return None };
+        if !leader.proposes() {
+            return None;
+        }
+        match leader.next_zxid() {
+            None if leader.is_alone() => {
+                leader.open_next_epoch_alone();
+                leader.next_zxid()
+            }
+            None => {
+                leader.roll_over(out);
+                None
+            }
+            zxid => zxid,
+        }
+    }
+
     /// Proposes what is next in the epoch. Only an established leader does.
     pub fn propose(&mut self, entry: Entry, out: &mut Outputs) {
         match &mut self.term {

@@ -43,6 +43,8 @@ pub enum Stage {
     Synced,
     /// Up to date.
     Live,
+    /// The term is over: nothing that comes is looked at any more.
+    Over,
 }
 
 /// What a leader claims that was not elected.
@@ -79,7 +81,6 @@ pub struct Learner {
     is_contained: bool,
     /// The tree differs from the leader's. Until then the leader may find that it is its own that is wrong.
     doubted_until: Option<u64>,
-    over: bool,
 }
 
 impl Learner {
@@ -111,7 +112,6 @@ impl Learner {
             hears_pleas: false,
             is_contained: false,
             doubted_until: None,
-            over: false,
         }
     }
 
@@ -128,14 +128,23 @@ impl Learner {
     }
 
     pub fn is_live(&self) -> bool {
-        self.stage == Stage::Live && !self.over
+        self.stage == Stage::Live
     }
 
     pub fn phase_name(&self) -> &'static str {
         match self.stage {
-            Stage::Dialing { .. } | Stage::Introduced | Stage::Accepting | Stage::Accepted => "discovery",
+            Stage::Dialing { .. } | Stage::Introduced | Stage::Accepting | Stage::Accepted | Stage::Over => {
+                "discovery"
+            }
+            Stage::Truncating
+            | Stage::Receiving(_)
+            | Stage::Staging
+            | Stage::Wiping
+            | Stage::Syncing
+            | Stage::Flushing(_)
+            | Stage::Entering
+            | Stage::Synced => "synchronization",
             Stage::Live => "broadcast",
-            _ => "synchronization",
         }
     }
 
@@ -145,7 +154,7 @@ impl Learner {
     }
 
     pub(super) fn on_dialed(&mut self, now: u64, link: LinkId, server: &Server, out: &mut Outputs) {
-        if self.over || self.link.is_some() {
+        if self.stage == Stage::Over || self.link.is_some() {
             return out.close(link, CloseWhy::NotFollowing);
         }
         self.link = Some(link);
@@ -162,6 +171,9 @@ impl Learner {
     }
 
     pub(super) fn on_dial_failed(&mut self, now: u64) {
+        if self.stage == Stage::Over {
+            return;
+        }
         let delay = (5 << self.dials.min(10)).min(MAX_DIAL_DELAY_MS);
         self.stage = Stage::Dialing { retry_at: Some(now + delay) };
     }
@@ -178,8 +190,8 @@ impl Learner {
     }
 
     fn lose(&mut self, why: LostWhy, out: &mut Outputs) {
-        if !self.over {
-            self.over = true;
+        if self.stage != Stage::Over {
+            self.stage = Stage::Over;
             out.events.push_back(Event::Lost { why, next: Next::Election });
         }
     }
@@ -194,7 +206,7 @@ impl Learner {
         server: &Server,
         out: &mut Outputs,
     ) -> bool {
-        if self.doubted_until.is_some() || self.over {
+        if self.doubted_until.is_some() || self.stage == Stage::Over {
             return false;
         }
         self.doubted_until = Some(now + server.settings.tick_ms);
@@ -218,7 +230,7 @@ impl Learner {
         server: &mut Server,
         out: &mut Outputs,
     ) {
-        if self.over || self.link != Some(link) {
+        if self.stage == Stage::Over || self.link != Some(link) {
             return;
         }
         let patience = match self.stage {
@@ -246,7 +258,8 @@ impl Learner {
             | Stage::Flushing(_)
             | Stage::Entering
             | Stage::Synced
-            | Stage::Live => false,
+            | Stage::Live
+            | Stage::Over => false,
         }
     }
 
@@ -436,12 +449,12 @@ impl Learner {
 
     /// This server keeps what it has, and does not follow.
     fn refuse(&mut self, what: Foreign, out: &mut Outputs) {
-        self.over = true;
+        self.stage = Stage::Over;
         out.events.push_back(Event::Refused { leader: self.leader, what });
     }
 
     pub(super) fn refuse_over(&mut self, link: LinkId, what: Foreign, out: &mut Outputs) {
-        if !self.over && self.link == Some(link) {
+        if self.stage != Stage::Over && self.link == Some(link) {
             self.refuse(what, out);
         }
     }
@@ -497,7 +510,7 @@ impl Learner {
         server: &mut Server,
         out: &mut Outputs,
     ) -> bool {
-        if self.over || self.link != Some(link) || self.stage != Stage::Receiving(zxid) {
+        if self.link != Some(link) || self.stage != Stage::Receiving(zxid) {
             return false;
         }
         self.deadline = now + server.settings.init_ms();
@@ -595,7 +608,7 @@ impl Learner {
         server.activate(std::sync::Arc::new(config?), out);
         let role_changed = server.is_observer() != was_observer;
         if leader != self.leader || role_changed {
-            self.over = true;
+            self.stage = Stage::Over;
             let why = LostWhy::Reconfigured(zxid);
             out.events.push_back(Event::Lost { why, next: Next::Designated { leader, zxid } });
         }
@@ -635,8 +648,7 @@ impl Learner {
         out: &mut Outputs,
     ) -> Result<(), LeaderMisbehaved> {
         self.require(Stage::Synced, "UPTODATE")?;
-        let link = self.link.expect("packets come over a link");
-        out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
+        self.ack_new_leader(out);
         self.stage = Stage::Live;
         self.deadline = now + server.settings.sync_ms();
         server.settle_debt(out);
@@ -664,7 +676,7 @@ impl Learner {
     // What the disk has done.
 
     pub(super) fn on_disk(&mut self, now: u64, done: &DiskDone, server: &mut Server, out: &mut Outputs) {
-        if self.over {
+        if self.stage == Stage::Over {
             return;
         }
         match (self.stage, done) {
@@ -688,17 +700,23 @@ impl Learner {
                 let committed = server.history.end();
                 // What the leader sent as committed needs no ACK.
                 self.unacked.retain(|zxid| *zxid > committed);
-                let link = self.link.expect("its loss ends the term");
-                out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
+                self.ack_new_leader(out);
             }
             _ => {}
         }
         self.advance(now, server, out);
     }
 
+    /// The ACK of NEWLEADER, and once more of UPTODATE.
+    fn ack_new_leader(&self, out: &mut Outputs) {
+        if let Some(link) = self.link {
+            out.tell_leader(link, &FromLearner::Ack(Zxid::new(self.epoch, 0)));
+        }
+    }
+
     /// Does what has become possible.
     fn advance(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
-        while !self.over
+        while self.stage != Stage::Over
             && !self.waits_for_disk()
             && let Some(packet) = self.held.pop_front()
         {
@@ -706,7 +724,7 @@ impl Learner {
                 self.lose(LostWhy::LeaderMisbehaved { leader: self.leader, how }, out);
             }
         }
-        if self.over {
+        if self.stage == Stage::Over {
             return;
         }
         if let Stage::Flushing(zxid) = self.stage
@@ -751,7 +769,7 @@ impl Learner {
     // Time.
 
     pub(super) fn on_tick(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
-        if self.over {
+        if self.stage == Stage::Over {
             return;
         }
         if self.doubted_until.is_some_and(|until| now >= until) {
@@ -777,6 +795,7 @@ impl Learner {
 
     pub(super) fn next_wake(&self) -> u64 {
         let wake = match self.stage {
+            Stage::Over => return u64::MAX,
             Stage::Dialing { retry_at } => retry_at.unwrap_or(self.give_up_at),
             _ => self.deadline,
         };

@@ -3,12 +3,14 @@
 
 mod gathering;
 mod links;
+mod packets;
 mod synchronization;
 mod syncs;
 
 use self::gathering::{Gathering, Memory};
-use self::links::Link;
-pub use self::links::{MAX_EPOCHS_AHEAD, Stage};
+use self::links::Links;
+pub use self::links::Stage;
+pub use self::packets::MAX_EPOCHS_AHEAD;
 use self::syncs::Sync;
 use super::broadcast::Broadcast;
 use super::{CloseWhy, DiskDone, DiskOp, Entry, Event, LostWhy, Next, Outputs, Server};
@@ -29,6 +31,8 @@ enum Phase {
     /// A quorum has to have this leader's history on disk.
     Synchronization,
     Broadcast,
+    /// The term is over: nothing that comes is looked at any more.
+    Over,
 }
 
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub struct Leader {
     connecting: Gathering,
     electing: Gathering,
     synced: BTreeSet<ServerId>,
-    links: BTreeMap<LinkId, Link>,
+    links: Links,
     broadcast: Broadcast,
     /// What comes behind a reconfiguration that is not committed yet is proposed after that: so a new voter is never ahead
     /// of all old ones, one of whom has to lead if the others know nothing of the new configuration.
@@ -57,7 +61,6 @@ pub struct Leader {
     /// Pings go out at every beat, deadlines are looked at every second one.
     beats: u64,
     established_at: u64,
-    over: bool,
     alone: bool,
     /// The newest transaction after which learners have other trees, and the digests of those.
     differing: (Zxid, BTreeMap<ServerId, i64>),
@@ -95,7 +98,7 @@ impl Leader {
             connecting: Gathering::default(),
             electing: Gathering::default(),
             synced: BTreeSet::new(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             broadcast: Broadcast::new(Zxid::ZERO),
             held: VecDeque::new(),
             committed: Zxid::ZERO,
@@ -105,11 +108,27 @@ impl Leader {
             next_beat: now + server.settings.tick_ms / 2,
             beats: 0,
             established_at: now,
-            over: false,
             alone: false,
             differing: (Zxid::ZERO, BTreeMap::new()),
             log_fails: false,
         }
+    }
+
+    pub(super) fn on_accepted(&mut self, now: u64, link: LinkId, server: &Server) {
+        self.links.accept(now, link, &server.settings);
+    }
+
+    pub(super) fn on_closed(&mut self, link: LinkId, out: &mut Outputs) {
+        self.links.on_closed(link, out);
+    }
+
+    pub(super) fn drop_link(&mut self, link: LinkId, why: CloseWhy, out: &mut Outputs) {
+        self.links.drop(link, why, out);
+    }
+
+    /// Learners by id, whether they observe, and whether they are synchronized.
+    pub fn learners(&self) -> impl Iterator<Item = (ServerId, bool, bool)> {
+        self.links.learners()
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -117,7 +136,7 @@ impl Leader {
     }
 
     pub fn is_established(&self) -> bool {
-        self.phase == Phase::Broadcast && !self.over
+        self.phase == Phase::Broadcast
     }
 
     /// Whether new proposals may be made. Not any more once somebody else is designated.
@@ -144,7 +163,7 @@ impl Leader {
 
     pub fn phase_name(&self) -> &'static str {
         match self.phase {
-            Phase::Discovery | Phase::AcceptingEpoch | Phase::EpochAcks => "discovery",
+            Phase::Discovery | Phase::AcceptingEpoch | Phase::EpochAcks | Phase::Over => "discovery",
             Phase::Synchronization => "synchronization",
             Phase::Broadcast => "broadcast",
         }
@@ -168,7 +187,7 @@ impl Leader {
 
     /// Until when this leader may be sure that nobody else leads: a quorum has been heard of so lately.
     pub fn lease(&self, server: &Server) -> u64 {
-        let until = |id: ServerId| if id == server.me() { u64::MAX } else { self.alive_until(id) };
+        let until = |id: ServerId| if id == server.me() { u64::MAX } else { self.links.alive_until(id) };
         let leases = server.view.required().map(|ensemble| ensemble.reached_by_quorum(until).unwrap_or(0));
         leases.min().unwrap_or(0)
     }
@@ -178,14 +197,14 @@ impl Leader {
     /// became an observer.
     pub fn has_synced_quorum(&self, now: u64, server: &Server, next: &Ensemble) -> bool {
         next.has_quorum(|id| {
-            let live = |link: &Link| {
-                link.sid == id && !link.observer && link.is_forwarding() && link.alive_until >= now
-            };
-            id == server.me() || self.links.values().any(live) && !server.view.committed.is_observer(id)
+            id == server.me() || self.links.has_synced(now, id) && !server.view.committed.is_observer(id)
         })
     }
 
     pub(super) fn on_disk(&mut self, now: u64, done: &DiskDone, server: &mut Server, out: &mut Outputs) {
+        if self.phase == Phase::Over {
+            return;
+        }
         match done {
             DiskDone::Logged(zxid) => self.broadcast.on_ack(server.me(), *zxid),
             DiskDone::AcceptedSaved(epoch) if *epoch == self.epoch && self.phase == Phase::AcceptingEpoch => {
@@ -198,8 +217,7 @@ impl Leader {
                 };
                 self.electing.add(server.me(), memory);
                 self.version_first_config(server, out);
-                let waiting = self.links.iter().filter(|(_, link)| link.stage == Stage::Introduced);
-                for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+                for id in self.links.in_stage(Stage::Introduced) {
                     self.inform(now, id, server, out);
                 }
             }
@@ -221,7 +239,7 @@ impl Leader {
 
     /// Goes on to the next phase, or commits, as far as possible.
     pub(super) fn advance(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
-        if self.over {
+        if self.phase == Phase::Over {
             return;
         }
         // There may be no epoch left: then this server opens none.
@@ -249,20 +267,14 @@ impl Leader {
             self.commit(server, out);
             self.confirm_syncs(server, out);
         }
-        if self.has_waiting() {
-            self.judge_waiting(now, server, out);
-        }
+        self.judge_waiting(now, server, out);
     }
 
     /// Those that wait for it.
     fn synchronize_all(&mut self, now: u64, promised: bool, server: &Server, out: &mut Outputs) {
-        let accepted = self.links.iter().filter_map(|(id, link)| match link.stage {
-            Stage::Accepted { last } if link.promised == promised => Some((*id, last)),
-            _ => None,
-        });
         // The newest first: a server's older link goes with it.
-        for (id, last) in accepted.collect::<Vec<_>>().into_iter().rev() {
-            if self.links.contains_key(&id) {
+        for (id, last) in self.links.accepted(promised).into_iter().rev() {
+            if self.links.contains(id) {
                 self.synchronize(now, id, last, server, out);
             }
         }
@@ -282,8 +294,7 @@ impl Leader {
             server.me()
         };
         out.events.push_back(Event::Leads(self.epoch));
-        let ready = self.links.iter().filter(|(_, link)| link.stage == Stage::Ready);
-        for id in ready.map(|(id, _)| *id).collect::<Vec<_>>() {
+        for id in self.links.in_stage(Stage::Ready) {
             self.welcome(id, out);
         }
         self.synchronize_all(now, true, server, out);
@@ -325,9 +336,8 @@ impl Leader {
             None => false,
         };
         self.broadcast.propose(entry, reconfigures);
-        let followers = self.links.iter().filter(|(_, link)| link.is_forwarding() && !link.observer);
         let packet = FromLeader::Proposal { zxid: logged.zxid, body: logged.body.clone() };
-        out.tell_learners(followers.map(|(id, _)| *id), &packet);
+        out.tell_learners(self.links.forwarding(false), &packet);
         server.append(logged, out);
     }
 
@@ -340,10 +350,7 @@ impl Leader {
             let logged = entry.logged();
             let reconfig = entry.configuration().map(|config| config.expect("it was proposed"));
             let designated = reconfig.as_ref().map(|config| self.designate(config, zxid, server));
-            let links = |observers: bool| {
-                let these = move |link: &Link| link.is_forwarding() && link.observer == observers;
-                self.links.iter().filter(move |(_, link)| these(link)).map(|(id, _)| *id)
-            };
+            let links = |observers| self.links.forwarding(observers);
             let body = logged.body.clone();
             match designated {
                 Some(leader) => {
@@ -365,7 +372,7 @@ impl Leader {
                     }
                 } else {
                     self.commits = false;
-                    self.over = true;
+                    self.phase = Phase::Over;
                     let why = LostWhy::LeadGiven { zxid, leader };
                     out.events.push_back(Event::Lost { why, next: Next::Designated { leader, zxid } });
                 }
@@ -374,25 +381,20 @@ impl Leader {
     }
 
     pub fn revalidated(&self, link: LinkId, session: SessionId, valid: bool, out: &mut Outputs) {
-        if self.links.contains_key(&link) {
+        if self.links.contains(link) {
             out.tell_learner(link, &FromLeader::Revalidate { session, valid });
         }
     }
 
     pub(super) fn on_tick(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
-        if self.over || self.alone {
+        if self.phase == Phase::Over || self.alone {
             self.next_beat = u64::MAX;
             return;
         }
         self.drop_late(now, server, out);
         if self.phase != Phase::Broadcast {
-            let busy = |link: &Link| match link.stage {
-                Stage::Feeding { .. } | Stage::Locating { .. } => true,
-                Stage::Asked => link.deadline > now,
-                _ => false,
-            };
             // A long synchronization is no reason to begin it again.
-            let waits = self.phase == Phase::Synchronization && self.links.values().any(busy);
+            let waits = self.phase == Phase::Synchronization && self.links.is_synchronizing(now);
             if now >= self.deadline && !waits {
                 let why = LostWhy::NoQuorumInTime { epoch: self.epoch, phase: self.phase_name() };
                 self.give_up(why, out);
@@ -406,9 +408,7 @@ impl Leader {
         self.next_beat = now + (server.settings.tick_ms / 2).max(1);
         self.beats += 1;
         if self.beats.is_multiple_of(2) && self.lease(server) < now {
-            let alive = self.links.values().filter(|link| link.alive_until >= now);
-            let alive = alive.map(|link| link.sid).collect();
-            return self.give_up(LostWhy::NoQuorum(alive), out);
+            return self.give_up(LostWhy::NoQuorum(self.links.alive(now)), out);
         }
         self.ping(|stage| matches!(stage, Stage::Ready | Stage::Live), out);
     }
@@ -418,13 +418,13 @@ impl Leader {
     }
 
     fn give_up(&mut self, why: LostWhy, out: &mut Outputs) {
-        self.over = true;
+        self.phase = Phase::Over;
         out.events.push_back(Event::Lost { why, next: Next::Election });
     }
 
     /// This leader's own tree is not what it told the others.
     pub(super) fn doubt(&mut self, zxid: Zxid, out: &mut Outputs) -> bool {
-        let is_news = !self.over;
+        let is_news = self.phase != Phase::Over;
         if is_news {
             self.give_up(LostWhy::OwnTree(zxid), out);
         }
@@ -432,7 +432,7 @@ impl Leader {
     }
 
     pub(super) fn abandon(&mut self, why: LostWhy, out: &mut Outputs) {
-        if self.phase != Phase::Broadcast && !self.over {
+        if self.phase < Phase::Broadcast {
             self.give_up(why, out);
         }
     }
@@ -444,9 +444,6 @@ impl Leader {
 
     pub(super) fn end(self, server: &mut Server, out: &mut Outputs) {
         server.tail.extend(self.broadcast.into_outstanding());
-        for id in self.links.into_keys() {
-            out.close(id, CloseWhy::TermOver);
-            out.events.push_back(Event::LinkGone(id));
-        }
+        self.links.end(out);
     }
 }

@@ -16,14 +16,16 @@ impl Leader {
         out: &mut Outputs,
     ) {
         // It may be told to cut off what it acknowledged on an earlier connection.
-        let sid = self.links[&id].sid;
+        let Some((sid, wants_snapshot)) = self.links.get(id).map(|link| (link.sid, link.wants_snapshot))
+        else {
+            return;
+        };
         self.broadcast.forget(sid);
-        let old = self.links.iter().filter(|(other, link)| **other != id && link.sid == sid);
-        for old in old.map(|(old, _)| *old).collect::<Vec<_>>() {
-            self.drop_link(old, CloseWhy::Reconnected(sid), out);
+        for old in self.links.others_of(id, sid) {
+            self.links.drop(old, CloseWhy::Reconnected(sid), out);
         }
         let mark = server.history.mark(last);
-        if server.settings.force_snapshot_sync || last == Zxid::NO_DATA || self.links[&id].wants_snapshot {
+        if server.settings.force_snapshot_sync || last == Zxid::NO_DATA || wants_snapshot {
             return self.feed(now, id, Feed::Snapshot { mark }, server, out);
         }
         match server.history.place(last) {
@@ -44,7 +46,7 @@ impl Leader {
     }
 
     fn feed(&mut self, now: u64, id: LinkId, feed: Feed, server: &Server, out: &mut Outputs) {
-        let link = self.links.get_mut(&id).expect("the caller has it");
+        let Some(link) = self.links.get_mut(id) else { return };
         link.stage = match feed {
             Feed::Locate(last) => Stage::Locating { last },
             Feed::Log { .. } => Stage::Feeding { snapshot: false },
@@ -52,6 +54,11 @@ impl Leader {
         };
         link.deadline = now + server.settings.init_ms();
         out.feed(id, feed);
+    }
+
+    /// What this leader is about with the learner, as long as it leads.
+    fn stage_of(&self, id: LinkId) -> Option<Stage> {
+        self.links.get(id).filter(|_| self.phase != Phase::Over).map(|link| link.stage)
     }
 
     pub(in crate::zab) fn on_located(
@@ -62,7 +69,7 @@ impl Leader {
         server: &Server,
         out: &mut Outputs,
     ) {
-        let Some(Stage::Locating { last }) = self.links.get(&id).map(|link| link.stage) else { return };
+        let Some(Stage::Locating { last }) = self.stage_of(id) else { return };
         let upto = server.history.end();
         let Located { place, mark, is_far } = found;
         match place {
@@ -87,7 +94,7 @@ impl Leader {
         server: &Server,
         out: &mut Outputs,
     ) {
-        if let Some(Stage::Feeding { .. }) = self.links.get(&id).map(|link| link.stage) {
+        if let Some(Stage::Feeding { .. }) = self.stage_of(id) {
             self.catch_up(now, id, upto, server, out);
         }
     }
@@ -99,7 +106,7 @@ impl Leader {
         server: &Server,
         out: &mut Outputs,
     ) {
-        match self.links.get(&id).map(|link| link.stage) {
+        match self.stage_of(id) {
             Some(Stage::Locating { .. }) => self.feed(now, id, Feed::Snapshot { mark: None }, server, out),
             // It has a part of it: it starts again from there, or from the beginning.
             Some(Stage::Feeding { snapshot }) => {
@@ -124,7 +131,7 @@ impl Leader {
             out.tell_learner(id, &FromLeader::Proposal { zxid, body });
             out.tell_learner(id, &FromLeader::Commit(zxid));
         }
-        let link = self.links.get_mut(&id).expect("the caller has it");
+        let Some(link) = self.links.get_mut(id) else { return };
         if !link.observer {
             for entry in self.broadcast.outstanding() {
                 let (zxid, body) = (entry.zxid, entry.body.clone());

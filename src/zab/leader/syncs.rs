@@ -1,6 +1,6 @@
 //! Pings, and `sync`, which a leader answers once it has heard from a quorum that it still leads.
 
-use super::{Leader, Link, Stage};
+use super::{Leader, Stage};
 use crate::model::{LinkId, ServerId, Zxid};
 use crate::wire::quorum::FromLeader;
 use crate::zab::{Event, Outputs, Server};
@@ -41,16 +41,9 @@ impl Leader {
         self.confirm_syncs(server, out);
     }
 
-    /// A learner answers each ping, in order; none before UPTODATE.
     pub(super) fn ping(&mut self, whom: impl Fn(Stage) -> bool, out: &mut Outputs) {
         self.round += 1;
-        let mut pinged = Vec::new();
-        for (id, link) in self.links.iter_mut().filter(|(_, link)| whom(link.stage)) {
-            if link.stage == Stage::Live {
-                link.pings.push_back(self.round);
-            }
-            pinged.push(*id);
-        }
+        let pinged = self.links.ping(self.round, whom);
         out.tell_learners(pinged.into_iter(), &FromLeader::Ping(self.broadcast.last_proposed()));
     }
 
@@ -59,10 +52,7 @@ impl Leader {
         for sync in &mut self.syncs {
             // A later one's pongs confirm this one too, but not the other way round: stop at the first that waits.
             if !sync.confirmed {
-                let answered = |id: ServerId| {
-                    let follows = |link: &Link| link.sid == id && !link.promised && link.heard >= sync.round;
-                    id == server.me() || links.values().any(follows)
-                };
+                let answered = |id: ServerId| id == server.me() || links.has_answered(id, sync.round);
                 sync.confirmed = server.view.has_quorum(answered);
             }
             if !sync.confirmed {
@@ -73,7 +63,7 @@ impl Leader {
         {
             match sync.asker {
                 Asker::Myself => out.events.push_back(Event::SyncReady),
-                Asker::Link(link) if self.links.contains_key(&link) => {
+                Asker::Link(link) if self.links.contains(link) => {
                     out.tell_learner(link, &FromLeader::Sync);
                 }
                 Asker::Link(_) => {}

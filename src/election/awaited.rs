@@ -20,13 +20,13 @@ pub(super) struct Awaited {
 }
 
 impl Awaited {
-    pub fn new(now: u64, voter: &Voter) -> Self {
+    pub(super) fn new(now: u64, voter: &Voter) -> Self {
         let interval_ms = voter.moment_ms();
         Self { votes: BTreeMap::new(), announce_at: now, interval_ms, against_since: None }
     }
 
     /// When there is something to announce or to judge, in monotonic milliseconds.
-    pub fn next_wake(&self, voter: &Voter) -> u64 {
+    pub(super) fn next_wake(&self, voter: &Voter) -> u64 {
         let judged = self.against_since.map(|since| since + voter.moment_ms());
         judged.map_or(self.announce_at, |at| at.min(self.announce_at))
     }
@@ -34,7 +34,7 @@ impl Awaited {
     /// Tells the voters the outcome until its leader is established, and asks who keeps silent (no Java server tells its
     /// outcome unasked) as a server that looks would: who has a leader answers that, and to who looks it is this
     /// server's vote again.
-    pub fn announce(&mut self, voter: &Voter, turn: &mut Turn<'_>) {
+    pub(super) fn announce(&mut self, voter: &Voter, turn: &mut Turn<'_>) {
         if turn.now < self.announce_at {
             return;
         }
@@ -50,12 +50,12 @@ impl Awaited {
     }
 
     /// What a voter says of the election since.
-    pub fn hear(&mut self, from: ServerId, heard: &Notification) {
+    pub(super) fn hear(&mut self, from: ServerId, heard: &Notification) {
         self.votes.insert(from, Vote::of(heard));
     }
 
     /// Why the leader can't come to lead, once that is sure.
-    pub fn judge(&mut self, voter: &Voter, turn: &Turn<'_>) -> Option<Overtaken> {
+    pub(super) fn judge(&mut self, voter: &Voter, turn: &Turn<'_>) -> Option<Overtaken> {
         let Some(overtaken) = self.overtaken(voter, turn.view) else {
             self.against_since = None;
             return None;

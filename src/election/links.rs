@@ -14,11 +14,26 @@ pub struct ElectionConn(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkOutput {
     /// Connect to the server, at these addresses where it is in no configuration.
-    Dial { to: ServerId, addresses: Vec<(String, u16)> },
+    Dial {
+        /// The server to reach.
+        to: ServerId,
+        /// Host and port. Empty: those of the configuration.
+        addresses: Vec<(String, u16)>,
+    },
     /// In one write: Java takes of an initial message what one read brings.
-    Write { conn: ElectionConn, bytes: Bytes },
+    Write {
+        /// The connection.
+        conn: ElectionConn,
+        /// One message as a whole.
+        bytes: Bytes,
+    },
     /// Once what was written has left.
-    Close { conn: ElectionConn, why: &'static str },
+    Close {
+        /// The connection.
+        conn: ElectionConn,
+        /// The reason, for the log.
+        why: &'static str,
+    },
 }
 
 /// What the connections brought.
@@ -26,17 +41,24 @@ pub enum LinkOutput {
 pub enum LinkEvent {
     /// `proved`: over a connection that this server made to where its configuration has that one.
     Heard {
+        /// Who says that he is this server's peer.
         from: ServerId,
+        /// What it tells.
         notification: Notification,
+        /// Whether it was told over a connection that this server made to where its configuration has the other.
         proved: bool,
     },
+    /// There is a connection to this server now.
     Connected(ServerId),
+    /// This server refuses connections.
     Unreachable(ServerId),
     /// Somebody else says that he is this server, with whom there is a connection: it is to be asked something that it answers.
     Claimed(ServerId),
     /// A server with a smaller id has connected: it is told the present vote there, by [`Links::answer`].
     Asked {
+        /// Who connected.
         from: ServerId,
+        /// Its connection, which is answered and closed.
         conn: ElectionConn,
     },
 }
@@ -44,6 +66,7 @@ pub enum LinkEvent {
 /// Whose connections are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
+    /// Closed at once: nobody lets it in.
     Refused,
     /// In no configuration: it is not called, as anybody can say where he wants to be called.
     Guest,
@@ -67,6 +90,7 @@ const MAX_EARLY: usize = 64 << 10;
 /// Connections that have not said who they are, at the most.
 const MAX_STRANGERS: usize = 64;
 
+/// Which connection lives with each other server, and what was told over it.
 #[derive(Debug)]
 pub struct Links {
     me: ServerId,
@@ -135,6 +159,7 @@ impl Conn {
 }
 
 impl Links {
+    /// `addresses`: what other servers are told to call this one at. A stranger has `patience_ms` to say who it is.
     pub fn new(me: ServerId, addresses: Vec<(String, u16)>, patience_ms: u64) -> Self {
         Self { me, addresses, peers: BTreeMap::new(), conns: BTreeMap::new(), patience_ms }
     }
@@ -200,6 +225,7 @@ impl Links {
         }
     }
 
+    /// The server `to` can't be reached.
     pub fn on_dial_failed(&mut self, to: ServerId, events: &mut Vec<LinkEvent>) {
         let peer = self.peers.entry(to).or_default();
         peer.dialing = false;
@@ -472,6 +498,7 @@ impl Links {
         Some(with)
     }
 
+    /// Closes what is late, and calls who is to be called. `now` is in monotonic milliseconds.
     pub fn on_tick(&mut self, now: u64, out: &mut Vec<LinkOutput>, events: &mut Vec<LinkEvent>) {
         let won = |peer: &Peer| peer.rival.as_ref().is_some_and(|rival| rival.until <= now);
         let won = self.peers.iter().filter(|(_, peer)| won(peer)).map(|(id, _)| *id);

@@ -4,6 +4,17 @@
 //! Every voter proposes the best candidate that it knows of, by epoch, zxid and id. Once a quorum proposes the same one
 //! the round is over. Safety does not hang on it: what the elected server may do is decided by `zab`.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
 mod awaited;
 mod links;
 mod search;
@@ -61,10 +72,14 @@ pub struct Pace {
     pub empty_wait_ms: u64,
 }
 
+/// What the election asks of those around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
+    /// A message to another server.
     Send {
+        /// The receiver.
         to: ServerId,
+        /// The vote that it is told.
         notification: Notification,
     },
     /// The round is over.
@@ -114,6 +129,7 @@ pub struct Election {
 }
 
 impl Election {
+    /// A server that has not looked for a leader yet.
     pub fn new(me: ServerId, pace: Pace) -> Self {
         Self {
             voter: Voter::new(me, pace),
@@ -129,10 +145,12 @@ impl Election {
         self.voter.vote.epoch
     }
 
+    /// Whether a search is under way.
     pub fn is_looking(&self) -> bool {
         self.search.is_some()
     }
 
+    /// The logical clock: the round that this server is in.
     pub fn round(&self) -> i64 {
         self.voter.round
     }
@@ -261,6 +279,7 @@ impl Election {
         self.look(turn);
     }
 
+    /// Looks at what is due: votes that are told again, turns, outcomes that take long.
     pub fn on_tick(&mut self, turn: &mut Turn<'_>) {
         if let Some(outcome) = &mut self.outcome {
             outcome.announce(&self.voter, turn);

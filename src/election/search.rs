@@ -44,7 +44,7 @@ pub(super) struct Search {
 
 impl Search {
     /// Begins in the voter's round with what this server has, and tells everybody its vote.
-    pub fn begin(
+    pub(super) fn begin(
         own: Candidate,
         standing: Standing,
         empty_until: Option<u64>,
@@ -83,7 +83,7 @@ impl Search {
     }
 
     /// Whether this server only observes.
-    pub fn observes(&self) -> bool {
+    pub(super) fn observes(&self) -> bool {
         self.standing == Standing::Observer
     }
 
@@ -112,17 +112,23 @@ impl Search {
     }
 
     /// A voter that looks for a leader too tells its round, and whom it would see lead.
-    pub fn on_round_told(&mut self, from: ServerId, heard: &Notification) {
+    pub(super) fn on_round_told(&mut self, from: ServerId, heard: &Notification) {
         self.told.insert(from, Vote::looking(Vote::of(heard).candidate, heard.round));
     }
 
     /// `to` refuses connections.
-    pub fn on_unreachable(&mut self, to: ServerId) {
+    pub(super) fn on_unreachable(&mut self, to: ServerId) {
         self.told.remove(&to);
     }
 
     /// What a server tells that looks for a leader too.
-    pub fn on_vote(&mut self, from: ServerId, heard: &Notification, voter: &mut Voter, turn: &mut Turn<'_>) {
+    pub(super) fn on_vote(
+        &mut self,
+        from: ServerId,
+        heard: &Notification,
+        voter: &mut Voter,
+        turn: &mut Turn<'_>,
+    ) {
         let offers = voter.offers_something(turn.view);
         self.heard.insert(from);
         if self.standing == Standing::New && heard.tells_history() {
@@ -182,7 +188,7 @@ impl Search {
 
     /// Goes to the others' round if a quorum is heard, and is not where this server is. Only after a moment: if two moved,
     /// each into the other's round, they would never meet.
-    pub fn return_from_afar(&mut self, voter: &mut Voter, turn: &mut Turn<'_>) {
+    pub(super) fn return_from_afar(&mut self, voter: &mut Voter, turn: &mut Turn<'_>) {
         let view = turn.view;
         let is_alone = !self.is_near(voter.round, voter, view) && self.has_come_to(0, voter, view);
         if !is_alone {
@@ -208,7 +214,7 @@ impl Search {
     /// A server that has a leader tells which. It is joined where a quorum agrees and the leader itself says so: a quorum of
     /// one configuration, as the leader may know nothing of one that was proposed here and never committed. Who is followed
     /// itself counts for that quorum: the others may know nothing of a configuration whose voter it would rather see lead.
-    pub fn on_established(
+    pub(super) fn on_established(
         &mut self,
         from: ServerId,
         heard: &Notification,
@@ -246,7 +252,7 @@ impl Search {
         Some(vote.candidate)
     }
 
-    pub fn on_tick(&mut self, voter: &mut Voter, turn: &mut Turn<'_>) {
+    pub(super) fn on_tick(&mut self, voter: &mut Voter, turn: &mut Turn<'_>) {
         let has_waited =
             self.standing == Standing::New && self.empty_until.is_some_and(|until| turn.now >= until);
         if has_waited && self.silent {
@@ -263,7 +269,7 @@ impl Search {
     }
 
     /// When [`Self::on_tick`] or [`Self::winner`] has something to do, in monotonic milliseconds.
-    pub fn next_wake(&self, voter: &Voter) -> Option<u64> {
+    pub(super) fn next_wake(&self, voter: &Voter) -> Option<u64> {
         let waits = self.silent && self.standing == Standing::New;
         let has_waited = self.empty_until.filter(|_| waits);
         let returns = self.ahead_since.map(|since| since + voter.moment_ms());
@@ -329,7 +335,7 @@ impl Search {
     }
 
     /// Who is elected, where the round can end: at once where everybody agrees who is not down, after a while otherwise.
-    pub fn winner(&mut self, voter: &Voter, turn: &Turn<'_>) -> Option<Candidate> {
+    pub(super) fn winner(&mut self, voter: &Voter, turn: &Turn<'_>) -> Option<Candidate> {
         let mine = Vote::looking(voter.vote, voter.round);
         let received = &self.received;
         let agrees = |id: ServerId| received.get(&id).is_some_and(|vote| mine.agrees_with(vote));

@@ -14,9 +14,11 @@ pub(super) const NO_CANDIDATE: Candidate =
 /// Somebody who could lead, by what decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
+    /// The epoch of its history.
     pub epoch: Epoch,
     /// The last one in its log.
     pub zxid: Zxid,
+    /// Its server.
     pub id: ServerId,
 }
 
@@ -30,18 +32,18 @@ pub(super) struct Vote {
 }
 
 impl Vote {
-    pub fn of(heard: &Notification) -> Self {
+    pub(super) fn of(heard: &Notification) -> Self {
         let candidate = Candidate { epoch: heard.peer_epoch, zxid: heard.zxid, id: heard.leader };
         Self { candidate, round: heard.round, state: heard.state, version: heard.version }
     }
 
     /// A vote for `candidate` of a server that looks for a leader.
-    pub fn looking(candidate: Candidate, round: i64) -> Self {
+    pub(super) fn looking(candidate: Candidate, round: i64) -> Self {
         Self { candidate, round, state: PeerState::Looking, version: 0 }
     }
 
     /// Java's `Vote.equals`: servers that are established agree by leader and epoch alone.
-    pub fn agrees_with(&self, other: &Self) -> bool {
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
         let (a, b) = (&self.candidate, &other.candidate);
         if self.state == PeerState::Looking || other.state == PeerState::Looking {
             a == b && self.round == other.round
@@ -71,35 +73,35 @@ pub(super) struct Voter {
 }
 
 impl Voter {
-    pub fn new(me: ServerId, pace: Pace) -> Self {
+    pub(super) fn new(me: ServerId, pace: Pace) -> Self {
         let (unreachable, seen) = (BTreeSet::new(), BTreeSet::new());
         Self { me, pace, round: 0, vote: NO_CANDIDATE, state: PeerState::Looking, unreachable, seen }
     }
 
     /// Whether others take notice of this server's vote. They do not where it has no data, or names nobody.
-    pub fn offers_something(&self, view: &View) -> bool {
+    pub(super) fn offers_something(&self, view: &View) -> bool {
         self.vote.zxid != Zxid::NO_DATA && view.is_voter(self.vote.id)
     }
 
     /// What was sent before an election ended has arrived by then, in milliseconds.
-    pub fn moment_ms(&self) -> u64 {
+    pub(super) fn moment_ms(&self) -> u64 {
         (self.pace.finalize_ms / 4).max(1)
     }
 
-    pub fn tell_all(&self, turn: &mut Turn<'_>) {
+    pub(super) fn tell_all(&self, turn: &mut Turn<'_>) {
         let others = turn.view.voters().into_iter().filter(|id| *id != self.me);
         turn.out.extend(others.map(|id| self.notify(id, turn.view)));
     }
 
-    pub fn notify(&self, to: ServerId, view: &View) -> Output {
+    pub(super) fn notify(&self, to: ServerId, view: &View) -> Output {
         self.tell(to, self.state, view)
     }
 
-    pub fn tell(&self, to: ServerId, state: PeerState, view: &View) -> Output {
+    pub(super) fn tell(&self, to: ServerId, state: PeerState, view: &View) -> Output {
         Output::Send { to, notification: self.notification(state, view) }
     }
 
-    pub fn notification(&self, state: PeerState, view: &View) -> Notification {
+    pub(super) fn notification(&self, state: PeerState, view: &View) -> Notification {
         Notification {
             state,
             leader: self.vote.id,

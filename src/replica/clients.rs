@@ -34,7 +34,7 @@ pub(super) struct Hello {
 
 impl Hello {
     /// The request, to be looked at anew. `session` is none where one is to begin.
-    pub fn again(self, session: SessionId) -> Connect {
+    pub(super) fn again(self, session: SessionId) -> Connect {
         let (timeout, last_zxid_seen) = (self.timeout_ms, self.last_zxid_seen);
         let passwd = password_of(session).to_vec();
         Connect { last_zxid_seen, timeout, session, passwd, read_only: self.read_only }
@@ -46,7 +46,7 @@ impl Hello {
     }
 
     /// "No such session": the client has to begin a new one.
-    pub fn refuse(self, access: Access, out: &mut Outputs) {
+    pub(super) fn refuse(self, access: Access, out: &mut Outputs) {
         let read_only = self.told_read_only(access);
         out.client(self.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
             connect::write_response(SessionId::NONE, 0, &[0; 16], read_only, bytes);
@@ -89,7 +89,7 @@ pub(super) struct Clients {
 
 impl Clients {
     /// The session hangs on this connection from now on; another one that it hung on ends.
-    pub fn establish(&mut self, session: SessionId, hello: Hello, access: Access, out: &mut Outputs) {
+    pub(super) fn establish(&mut self, session: SessionId, hello: Hello, access: Access, out: &mut Outputs) {
         let Hello { conn, timeout_ms, .. } = hello;
         let old = self.attached.insert(session, Attached { conn, timeout_ms });
         if let Some(old) = old.filter(|old| old.conn != conn) {
@@ -102,16 +102,16 @@ impl Clients {
     }
 
     /// The timeout that was negotiated on the connection that the session hangs on here.
-    pub fn timeout_ms(&self, session: SessionId) -> Option<i32> {
+    pub(super) fn timeout_ms(&self, session: SessionId) -> Option<i32> {
         self.attached.get(&session).map(|attached| attached.timeout_ms)
     }
 
-    pub fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
+    pub(super) fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
         self.attached.iter().map(|(session, attached)| (*session, attached.conn))
     }
 
     /// A session's end was applied: its connection here ends, unless it is the one that asked and was answered.
-    pub fn detach(&mut self, session: SessionId, answered: Option<ConnId>, out: &mut Outputs) {
+    pub(super) fn detach(&mut self, session: SessionId, answered: Option<ConnId>, out: &mut Outputs) {
         if let Some(attached) = self.attached.remove(&session)
             && answered != Some(attached.conn)
         {
@@ -120,11 +120,11 @@ impl Clients {
     }
 
     /// No session hangs on a connection any more. Returns those connections.
-    pub fn detach_all(&mut self) -> Vec<ConnId> {
+    pub(super) fn detach_all(&mut self) -> Vec<ConnId> {
         self.attached.drain().map(|(_, attached)| attached.conn).collect()
     }
 
-    pub fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
+    pub(super) fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
         // Let in later, it would take its session away from where that hangs by then.
         self.arrivals.retain(|arrival| arrival.conn != conn);
         if self.attached.get(&session).is_some_and(|attached| attached.conn == conn) {
@@ -133,7 +133,7 @@ impl Clients {
     }
 
     /// The client waits for a leader, unless too many do.
-    pub fn keep_waiting(&mut self, now: Now, conn: ConnId, connect: Connect, out: &mut Outputs) {
+    pub(super) fn keep_waiting(&mut self, now: Now, conn: ConnId, connect: Connect, out: &mut Outputs) {
         if self.arrivals.len() == MAX_ARRIVALS {
             return out.close(conn, CloseReason::NotServing);
         }
@@ -143,24 +143,24 @@ impl Clients {
     }
 
     /// Those that wait for a leader, who do so no more.
-    pub fn take_arrivals(&mut self) -> impl Iterator<Item = (ConnId, Connect)> + use<> {
+    pub(super) fn take_arrivals(&mut self) -> impl Iterator<Item = (ConnId, Connect)> + use<> {
         std::mem::take(&mut self.arrivals).into_iter().map(|arrival| (arrival.conn, arrival.connect))
     }
 
     /// Who has waited long enough has to try another server.
-    pub fn on_tick(&mut self, now: Now, out: &mut Outputs) {
+    pub(super) fn on_tick(&mut self, now: Now, out: &mut Outputs) {
         for arrival in self.arrivals.extract_if(.., |arrival| arrival.until <= now.mono_ms) {
             out.close(arrival.conn, CloseReason::NotServing);
         }
     }
 
     /// When [`Self::on_tick`] has something to do, in monotonic milliseconds.
-    pub fn next_wake(&self) -> Option<u64> {
+    pub(super) fn next_wake(&self) -> Option<u64> {
         self.arrivals.iter().map(|arrival| arrival.until).min()
     }
 
     /// A write was refused for its size. A client may try it without end: people are told once in a while.
-    pub fn too_large(&mut self, now: Now, session: SessionId, limit: usize, out: &mut Outputs) {
+    pub(super) fn too_large(&mut self, now: Now, session: SessionId, limit: usize, out: &mut Outputs) {
         let refused = &mut self.refused_for_size;
         refused.untold += 1;
         if now.mono_ms >= refused.tell_from_ms {

@@ -18,28 +18,37 @@ pub struct Now {
     pub wall_ms: i64,
 }
 
+/// What a server is told.
 #[derive(Debug)]
 pub enum Input {
     /// The first frame of a client's connection.
     Connect {
+        /// The connection.
         conn: ConnId,
+        /// What the client asks for.
         connect: Connect,
     },
     /// A request that reads do not answer: writes, sync, closeSession.
     Request {
+        /// The connection.
         conn: ConnId,
+        /// The request.
         request: Request,
     },
     /// A client's connection is gone. [`SessionId::NONE`]: its session was not there yet.
     Disconnected {
+        /// The connection.
         conn: ConnId,
+        /// The session that it was for.
         session: SessionId,
     },
     /// These sessions were heard from just now.
     Touched(Vec<SessionId>),
     /// The disk has done this. A truncated log may need the database read anew: here it is.
     Disk(DiskDone, Option<Box<Database>>),
+    /// From the election port.
     Election(ElectionInput),
+    /// From the quorum port.
     Quorum(QuorumInput),
     /// Time has passed.
     Tick,
@@ -48,44 +57,79 @@ pub enum Input {
 /// What happened on the election port.
 #[derive(Debug)]
 pub enum ElectionInput {
+    /// Another server connected.
     Accepted(ElectionConn),
-    Dialed { to: ServerId, conn: ElectionConn },
+    /// A connection that was asked for came through.
+    Dialed {
+        /// The other server.
+        to: ServerId,
+        /// The connection.
+        conn: ElectionConn,
+    },
+    /// One that was asked for did not.
     DialFailed(ServerId),
-    Bytes { conn: ElectionConn, bytes: Bytes },
+    /// Bytes came, as the system cut them.
+    Bytes {
+        /// The connection.
+        conn: ElectionConn,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// The other side closed it, or it broke.
     Closed(ElectionConn),
 }
 
 /// What happened on the quorum port, and on the connection to the leader.
 #[derive(Debug)]
 pub enum QuorumInput {
+    /// A learner connected.
     Accepted(LinkId),
+    /// A learner sent a packet.
     FromLearner {
+        /// Its link.
         link: LinkId,
+        /// The packet.
         packet: FromLearner,
     },
+    /// The connection to the leader came through.
     Dialed(LinkId),
+    /// It did not.
     DialFailed,
+    /// The leader sent a packet.
     FromLeader {
+        /// Its link.
         link: LinkId,
+        /// The packet.
         packet: FromLeader,
     },
     /// The snapshot behind a SNAP is here, as a whole and on disk.
     Snapshot {
+        /// The leader's link.
         link: LinkId,
+        /// The point that it shows.
         zxid: Zxid,
+        /// The database that it gives.
         db: Box<Database>,
     },
+    /// The other side closed a link, or it broke.
     Closed(LinkId),
+    /// A feed has looked where a learner's last zxid stands in the log.
     Located {
+        /// The learner's link.
         link: LinkId,
+        /// What it found.
         found: Located,
     },
     /// A feed is through up to this zxid.
     Fed {
+        /// The learner's link.
         link: LinkId,
+        /// The last zxid that the learner has now.
         upto: Zxid,
     },
+    /// A feed could not read its files, or its learner does not take them.
     FeedFailed {
+        /// The learner's link.
         link: LinkId,
     },
 }

@@ -70,7 +70,7 @@ struct PendingSync {
 
 impl Leading {
     /// Begins to serve. All sessions get their whole timeout once more.
-    pub fn begin(now: Now, db: &Database, settings: &Settings) -> Self {
+    pub(super) fn begin(now: Now, db: &Database, settings: &Settings) -> Self {
         let mut sessions = SessionTracker::new(settings.tick_ms);
         for (session, timeout) in &db.sessions {
             sessions.track(now.mono_ms, *session, *timeout);
@@ -89,7 +89,7 @@ impl Leading {
     }
 
     /// Adds the connections that wait for an answer, and returns those that are not attached to a session yet.
-    pub fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
+    pub(super) fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
         let mut arriving = Vec::new();
         for (_, origin) in &self.origins {
             match origin {
@@ -101,7 +101,7 @@ impl Leading {
         arriving
     }
 
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         self.origins.len() + self.syncs.len()
     }
 
@@ -114,11 +114,11 @@ impl Leading {
 
     // Sessions.
 
-    pub fn sessions(&self) -> &SessionTracker {
+    pub(super) fn sessions(&self) -> &SessionTracker {
         &self.sessions
     }
 
-    pub fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         let Some(zxid) = turn.next_zxid() else { return };
         self.sessions.track(turn.now.mono_ms, session, hello.timeout_ms);
         self.sessions.move_to(session, Home::Here);
@@ -127,7 +127,7 @@ impl Leading {
         self.propose(txn, Some(Origin::Establish(hello)), turn);
     }
 
-    pub fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         if !self.sessions.touch(turn.now.mono_ms, session, Some(hello.timeout_ms)) {
             return turn.refuse(hello);
         }
@@ -136,7 +136,13 @@ impl Leading {
     }
 
     /// A client reattaches at a learner.
-    pub fn on_revalidate(&mut self, link: LinkId, session: SessionId, timeout_ms: i32, turn: &mut Turn<'_>) {
+    pub(super) fn on_revalidate(
+        &mut self,
+        link: LinkId,
+        session: SessionId,
+        timeout_ms: i32,
+        turn: &mut Turn<'_>,
+    ) {
         let valid = self.sessions.touch(turn.now.mono_ms, session, Some(timeout_ms));
         if valid {
             self.sessions.move_to(session, Home::Learner(link));
@@ -146,13 +152,13 @@ impl Leading {
         }
     }
 
-    pub fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
+    pub(super) fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
         for session in sessions {
             self.sessions.touch(turn.now.mono_ms, session, None);
         }
     }
 
-    pub fn on_learners_touched(&mut self, sessions: &[(SessionId, i32)], turn: &Turn<'_>) {
+    pub(super) fn on_learners_touched(&mut self, sessions: &[(SessionId, i32)], turn: &Turn<'_>) {
         // The timeout is the session's own, as it began or was taken up with: a learner's word does not end or keep it.
         for (session, _) in sessions {
             self.sessions.touch(turn.now.mono_ms, *session, None);
@@ -161,18 +167,18 @@ impl Leading {
 
     // Requests.
 
-    pub fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
+    pub(super) fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
         // A request of a session that is gone or going gets no answer: its connection is being closed.
         if !self.sessions.touch(turn.now.mono_ms, request.session, None) {
             return;
         }
         let cxid = request.cxid;
-        match request.op {
-            Op::Sync => self.on_sync(conn, &request, turn),
-            Op::CloseSession => {
-                self.close_session(request.session, cxid, Some(Origin::CloseSession { conn, cxid }), turn);
-            }
-            _ => self.write(&request, Home::Here, Some(Origin::Request { conn, cxid }), turn),
+        if request.op == Op::Sync {
+            self.on_sync(conn, &request, turn);
+        } else if request.op == Op::CloseSession {
+            self.close_session(request.session, cxid, Some(Origin::CloseSession { conn, cxid }), turn);
+        } else {
+            self.write(&request, Home::Here, Some(Origin::Request { conn, cxid }), turn);
         }
     }
 
@@ -216,7 +222,7 @@ impl Leading {
 
     /// What a learner's client asks for. There is no negative answer: a request that is not proposed leaves the client
     /// waiting until its connection ends.
-    pub fn on_forwarded(&mut self, link: LinkId, forwarded: Forwarded, turn: &mut Turn<'_>) {
+    pub(super) fn on_forwarded(&mut self, link: LinkId, forwarded: Forwarded, turn: &mut Turn<'_>) {
         let Forwarded { session, cxid, op, body, auth } = forwarded;
         match Op::from_code(op) {
             Some(Op::CreateSession) => {
@@ -297,7 +303,7 @@ impl Leading {
     }
 
     /// The oldest `sync` is confirmed, and all before it is applied.
-    pub fn on_sync_ready(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_sync_ready(&mut self, turn: &mut Turn<'_>) {
         let Some(sync) = self.syncs.pop_front() else { return };
         let conn = sync.conn;
         let mut last = turn.db.last_zxid;
@@ -329,7 +335,7 @@ impl Leading {
     }
 
     /// Whether an event has to wait for older answers of its connection.
-    pub fn holds(&self, conn: ConnId, zxid: Zxid) -> bool {
+    pub(super) fn holds(&self, conn: ConnId, zxid: Zxid) -> bool {
         if self.syncs.is_empty() {
             return false;
         }
@@ -340,7 +346,13 @@ impl Leading {
     }
 
     /// Keeps an event behind what its connection has been answered by then.
-    pub fn hold(&mut self, conn: ConnId, zxid: Zxid, out: &mut Outputs, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn hold(
+        &mut self,
+        conn: ConnId,
+        zxid: Zxid,
+        out: &mut Outputs,
+        write: impl FnOnce(&mut BytesMut),
+    ) {
         self.in_order(conn, zxid, out, |out| out.client(conn, ClientMessage::Event, write));
     }
 
@@ -355,7 +367,7 @@ impl Leading {
 
     // What was committed.
 
-    pub fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
+    pub(super) fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
         self.preparer.applied(entry.zxid);
         let origin = self.origins.pop_front_if(|(zxid, _)| *zxid == entry.zxid).map(|(_, origin)| origin);
         let session = entry.session();
@@ -389,7 +401,7 @@ impl Leading {
 
     // Time.
 
-    pub fn on_tick(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
         if !turn.zab.leader().is_some_and(|leader| leader.proposes()) {
             return;
         }

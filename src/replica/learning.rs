@@ -105,7 +105,7 @@ impl What {
 
 impl Learning {
     /// Adds the connections that wait for an answer, and returns those that are not attached to a session yet.
-    pub fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
+    pub(super) fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
         let mut arriving = Vec::new();
         for (session, hellos) in self.revalidations {
             arriving.extend(hellos.into_iter().map(|hello| (session, hello)));
@@ -118,13 +118,17 @@ impl Learning {
         for waiting in self.waiting.into_values().flatten() {
             match waiting.what {
                 What::Establish(hello) => arriving.push((SessionId::NONE, hello)),
-                what => conns.push(what.conn()),
+                What::Write { conn }
+                | What::CloseSession { conn }
+                | What::Sync { conn, .. }
+                | What::Refused { conn }
+                | What::Event { conn } => conns.push(conn),
             }
         }
         arriving
     }
 
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         self.count
     }
 
@@ -175,7 +179,7 @@ impl Learning {
     }
 
     /// A watch event goes out, or waits behind older answers of its connection.
-    pub fn on_watch_event(
+    pub(super) fn on_watch_event(
         &mut self,
         conn: ConnId,
         entry: &Entry,
@@ -220,14 +224,14 @@ impl Learning {
 
     // Sessions.
 
-    pub fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         self.wait(session, 0, What::Establish(hello));
         let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
         let op = Op::CreateSession.code();
         forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
     }
 
-    pub fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         self.revalidations.entry(session).or_default().push_back(hello);
         if let Some(learner) = turn.zab.learner() {
             learner.revalidate(session, hello.timeout_ms, &mut turn.out.zab);
@@ -235,7 +239,7 @@ impl Learning {
     }
 
     /// The leader says whether a session that reattaches here is alive.
-    pub fn on_revalidated(&mut self, session: SessionId, valid: bool, turn: &mut Turn<'_>) {
+    pub(super) fn on_revalidated(&mut self, session: SessionId, valid: bool, turn: &mut Turn<'_>) {
         let Some(queue) = self.revalidations.get_mut(&session) else { return };
         let hello = queue.pop_front();
         if queue.is_empty() {
@@ -253,7 +257,7 @@ impl Learning {
         forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
     }
 
-    pub fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
+    pub(super) fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
         for session in sessions {
             self.touch(session, turn);
         }
@@ -265,7 +269,7 @@ impl Learning {
     }
 
     /// The leader asks which sessions were active.
-    pub fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
+    pub(super) fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
         // What does not fit into one packet is told with the next.
         let most = turn.settings.rules.max_txn_bytes / TOUCH_LEN;
         let rest = self.touched.keys().nth(most).copied().map(|first| self.touched.split_off(&first));
@@ -277,13 +281,15 @@ impl Learning {
 
     // Requests.
 
-    pub fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
+    pub(super) fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
         let Request { session, cxid, op, body, auth } = request;
         self.touch(session, turn);
-        let what = match op {
-            Op::CloseSession => Ok(What::CloseSession { conn }),
-            Op::Sync => Ok(What::Sync { conn, path: sync_path(&body) }),
-            _ => may_forward(op, &body).map(|()| What::Write { conn }),
+        let what = if op == Op::CloseSession {
+            Ok(What::CloseSession { conn })
+        } else if op == Op::Sync {
+            Ok(What::Sync { conn, path: sync_path(&body) })
+        } else {
+            may_forward(op, &body).map(|()| What::Write { conn })
         };
         let body = if op == Op::CloseSession { Bytes::new() } else { body };
         let mut forwarded = Forwarded { session, cxid, op: op.code(), body, auth: auth.to_vec() };
@@ -319,7 +325,7 @@ impl Learning {
     }
 
     /// The leader answered the oldest `sync`, and all that it covers is applied.
-    pub fn on_synced(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_synced(&mut self, turn: &mut Turn<'_>) {
         let session = match self.syncs.pop_front() {
             None => return,
             Some(SyncFor::Request(session)) => session,
@@ -337,7 +343,7 @@ impl Learning {
 
     // What was committed.
 
-    pub fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
+    pub(super) fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
         let session = entry.session();
         let cxid = entry.txn.header.cxid;
         let mut answered = None;

@@ -4,6 +4,17 @@
 //! the database's write lock once per batch. In between, the driver does the disk's work and tells what is done, and
 //! carries packets. A server alone is an ensemble of one: its quorum is its own log.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
 mod clients;
 mod inputs;
 mod leading;
@@ -51,15 +62,21 @@ pub use crate::zab::{
 /// What the replica needs to know of the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// This server's id.
     pub server: ServerId,
+    /// Milliseconds of a tick (`tickTime`).
     pub tick_ms: u64,
+    /// The shortest timeout of a session that a client is given (`minSessionTimeout`).
     pub min_session_timeout_ms: i32,
+    /// The longest one (`maxSessionTimeout`).
     pub max_session_timeout_ms: i32,
     /// How often containers and TTL znodes are looked through.
     pub container_check_ms: u64,
+    /// How many containers and TTL znodes are removed in a minute, at the most.
     pub container_max_per_minute: u64,
     /// 0: a container that never had a child stays.
     pub container_max_never_used_ms: i64,
+    /// What requests are checked against.
     pub rules: Rules,
     /// The leader takes clients too (`leaderServes`).
     pub leader_serves: bool,
@@ -67,7 +84,9 @@ pub struct Settings {
     pub read_only_mode: bool,
     /// A configuration of fewer than two voters is refused (`standaloneEnabled`).
     pub standalone_enabled: bool,
+    /// What the protocol needs to know.
     pub zab: zab::Settings,
+    /// The intervals of elections.
     pub pace: Pace,
     /// What other servers are told to call this one at.
     pub election_addresses: Vec<(String, u16)>,
@@ -89,6 +108,7 @@ enum Step {
     Synced,
 }
 
+/// One server. It has to be told the time with each input, and it asks for all that has effects.
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
@@ -159,6 +179,7 @@ impl Replica {
         }
     }
 
+    /// Takes one input. What it asks for is added to `out`.
     pub fn handle(&mut self, now: Now, db: &Database, input: Input, out: &mut Outputs) {
         match input {
             Input::Connect { conn, connect } => self.on_connect(now, db, conn, connect, out),

@@ -12,7 +12,12 @@ use bytes::{Bytes, BytesMut};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMessage {
     /// The session is there; reading goes on.
-    Established { session: SessionId, timeout_ms: i32 },
+    Established {
+        /// The new session, or the one that was taken up.
+        session: SessionId,
+        /// Its timeout, as negotiated.
+        timeout_ms: i32,
+    },
     /// The answer to one request that was handed in.
     Reply,
     /// The same, and the connection ends behind it: its session is closed.
@@ -23,11 +28,16 @@ pub enum ClientMessage {
     Close(CloseReason),
 }
 
+/// Why a client's connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
+    /// There is no such session, or its password is wrong.
     InvalidSession,
+    /// The client has seen a later zxid than this server has.
     ClientIsAhead,
+    /// The session hangs on another connection of this server now.
     SessionTakenOver,
+    /// The session is closed, or has expired.
     SessionEnded,
     /// Its requests come through another server now.
     SessionMoved,
@@ -35,9 +45,12 @@ pub enum CloseReason {
     NotServing,
 }
 
+/// A message for a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientOutput {
+    /// The connection.
     pub conn: ConnId,
+    /// What it means.
     pub message: ClientMessage,
     /// How many of [`Outputs::bytes`] belong to it: they stand in order.
     pub len: usize,
@@ -46,18 +59,25 @@ pub struct ClientOutput {
 /// What the driver has to do on the election port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ElectionOutput {
+    /// Connect to a server.
     Dial {
+        /// The server.
         to: ServerId,
+        /// Host and port, to be tried in order.
         addresses: Vec<(String, u16)>,
     },
     /// In one write.
     Write {
+        /// The connection.
         conn: ElectionConn,
+        /// One message as a whole.
         bytes: Bytes,
     },
     /// Once what was written has left.
     Close {
+        /// The connection.
         conn: ElectionConn,
+        /// The reason, for the log.
         why: &'static str,
     },
 }
@@ -65,6 +85,7 @@ pub enum ElectionOutput {
 /// Where to listen for other servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
+    /// Host and port of the election port.
     pub election: Vec<(String, u16)>,
     /// None while another server leads: people look for the leader by its open quorum port.
     pub quorum: Option<Vec<(String, u16)>>,
@@ -75,45 +96,69 @@ pub struct Listen {
 /// Something that people should read in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
+    /// This server looks for a leader.
     Looking {
+        /// The round of the election.
         round: i64,
+        /// The last zxid of its log.
         zxid: Zxid,
+        /// The epoch of its history.
         epoch: Epoch,
     },
     /// This server has nothing, and that one knows of something.
     History {
+        /// The server that told of it.
         from: ServerId,
     },
+    /// A round has ended.
     Elected {
+        /// Who is to lead.
         leader: ServerId,
+        /// The round.
         round: i64,
     },
+    /// This server leads this epoch, and serves clients.
     Leads(Epoch),
+    /// This server is up to date with a leader, and serves clients.
     Learns {
+        /// The leader.
         leader: ServerId,
+        /// Its epoch.
         epoch: Epoch,
+        /// Whether this server has no vote.
         observer: bool,
     },
+    /// The term is over.
     Lost {
+        /// The reason.
         why: LostWhy,
     },
     /// There has been no leader for a while.
     ReadOnly,
+    /// The configurations changed.
     Reconfigured {
+        /// The version of the newest one.
         version: i64,
+        /// Whether it is proposed and not committed.
         pending: bool,
+        /// The configuration, as `/zookeeper/config` has it.
         text: String,
     },
     /// The tree is another one than the leader's.
     DigestMismatch {
+        /// The transaction after which they differ.
         zxid: Zxid,
+        /// What this server does about it.
         doubt: Doubt,
     },
     /// A write of this session was refused, for its transaction would take more than `limit` bytes; with it, `count` were
     /// since this was told last.
     TooLarge {
+        /// The session.
         session: SessionId,
+        /// The limit in bytes.
         limit: usize,
+        /// How many were refused.
         count: u64,
     },
 }
@@ -121,20 +166,25 @@ pub enum Told {
 /// What the driver has to carry out, in order. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct Outputs {
+    /// Messages to clients, in order.
     pub client: Vec<ClientOutput>,
+    /// The bytes of those messages.
     pub bytes: BytesMut,
     /// The disk's work, packets and what happens to the quorum port's links.
     pub zab: zab::Outputs,
+    /// What happens on the election port.
     pub election: Vec<ElectionOutput>,
     /// Connect to the leader, at one of these.
     pub dial: Option<(ServerId, Vec<PeerAddress>)>,
     /// Changes where to listen.
     pub listen: Option<Listen>,
+    /// What people should read in the log.
     pub told: Vec<Told>,
     /// This server must not go on: what it has would be lost. The process ends, with this reason.
     pub refusal: Option<Refusal>,
     /// A database that was replaced: dropping it takes time, and should happen outside of every lock.
     pub replaced: Vec<Database>,
+    /// What happened, for the figures.
     pub tally: Tally,
     /// The namespaces whose quota refused a request, once for each refusal.
     pub quota_exceeded: Vec<String>,
@@ -148,20 +198,30 @@ pub struct Outputs {
      the others aside, and start all. To give it up, move version-2 of this server aside, and start it"
 )]
 pub struct Refusal {
+    /// The leader.
     pub leader: ServerId,
+    /// What shows it.
     pub what: Foreign,
 }
 
 /// What happened, for the figures.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
+    /// Sessions that have expired.
     pub expired_sessions: u64,
+    /// Sessions that were taken up by another connection, or that a client tried to take up.
     pub revalidated_sessions: u64,
+    /// Transactions that were applied.
     pub commits: u64,
+    /// Transactions that this server proposed.
     pub proposals: u64,
+    /// Transactions after which the tree has another digest than the leader says.
     pub digest_mismatches: u64,
+    /// Elections that began.
     pub elections: u64,
+    /// Watch events that were sent, by their type's number less one.
     pub watch_events: [u64; 4],
+    /// The bytes of those events.
     pub watch_bytes: u64,
 }
 

@@ -18,25 +18,25 @@ pub(super) struct ReadOnly {
 }
 
 impl ReadOnly {
-    pub fn begin(settings: &Settings) -> Self {
+    pub(super) fn begin(settings: &Settings) -> Self {
         Self { sessions: SessionTracker::new(settings.tick_ms) }
     }
 
     /// How long there has to be no leader before it begins, in milliseconds.
-    pub fn grace_ms(settings: &Settings) -> u64 {
+    pub(super) fn grace_ms(settings: &Settings) -> u64 {
         GRACE_MS.max(settings.tick_ms)
     }
 
-    pub fn sessions(&self) -> &SessionTracker {
+    pub(super) fn sessions(&self) -> &SessionTracker {
         &self.sessions
     }
 
-    pub fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         self.sessions.track(turn.now.mono_ms, session, hello.timeout_ms);
         turn.establish(session, hello);
     }
 
-    pub fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         if turn.db.sessions.contains_key(&session) {
             // The leader's, wherever that is. No answer: it has not ended, and another server may serve it.
             turn.out.close(hello.conn, CloseReason::NotServing);
@@ -47,7 +47,7 @@ impl ReadOnly {
         }
     }
 
-    pub fn on_request(&mut self, conn: ConnId, request: &Request, turn: &mut Turn<'_>) {
+    pub(super) fn on_request(&mut self, conn: ConnId, request: &Request, turn: &mut Turn<'_>) {
         let last = turn.db.last_zxid;
         if request.op != Op::CloseSession {
             return turn.out.fail(conn, request.cxid, last, ErrorCode::NotReadOnly);
@@ -57,13 +57,13 @@ impl ReadOnly {
         turn.detach(request.session, Some(conn));
     }
 
-    pub fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
+    pub(super) fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
         for session in sessions {
             self.sessions.touch(turn.now.mono_ms, session, None);
         }
     }
 
-    pub fn on_tick(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
         let expired = self.sessions.expire(turn.now.mono_ms);
         turn.out.tally.expired_sessions += expired.len() as u64;
         for session in expired {
@@ -73,7 +73,7 @@ impl ReadOnly {
     }
 
     /// When the next session may end, in monotonic milliseconds.
-    pub fn next_wake(&self) -> Option<u64> {
+    pub(super) fn next_wake(&self) -> Option<u64> {
         self.sessions.buckets().next().map(|(at, _)| at)
     }
 }

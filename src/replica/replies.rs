@@ -105,8 +105,6 @@ fn write_body(out: &mut BytesMut, body: &TxnBody, applied: &Applied) {
 
 /// Every kind of create but the first one answers as create2.
 fn result_op(part: &TxnBody) -> Op {
-    match part {
-        TxnBody::CreateContainer(_) | TxnBody::CreateTtl(_) => Op::Create2,
-        _ => part.op(),
-    }
+    let is_create = matches!(part, TxnBody::CreateContainer(_) | TxnBody::CreateTtl(_));
+    if is_create { Op::Create2 } else { part.op() }
 }

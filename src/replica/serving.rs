@@ -27,27 +27,27 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// The session hangs on this connection from now on; another one that it hung on ends.
-    pub fn establish(&mut self, session: SessionId, hello: Hello) {
+    pub(super) fn establish(&mut self, session: SessionId, hello: Hello) {
         self.clients.establish(session, hello, self.access, self.out);
     }
 
     /// "No such session": the client has to begin a new one.
-    pub fn refuse(&mut self, hello: Hello) {
+    pub(super) fn refuse(&mut self, hello: Hello) {
         hello.refuse(self.access, self.out);
     }
 
     /// A session's end was applied: its connection here ends, unless it is the one that asked and was answered.
-    pub fn detach(&mut self, session: SessionId, answered: Option<ConnId>) {
+    pub(super) fn detach(&mut self, session: SessionId, answered: Option<ConnId>) {
         self.clients.detach(session, answered, self.out);
     }
 
     /// The zxid of the next proposal; none where this term can't propose any more.
-    pub fn next_zxid(&mut self) -> Option<Zxid> {
+    pub(super) fn next_zxid(&mut self) -> Option<Zxid> {
         self.zab.next_zxid(&mut self.out.zab)
     }
 
     /// A write was refused, for no server could read its transaction.
-    pub fn too_large(&mut self, session: SessionId) {
+    pub(super) fn too_large(&mut self, session: SessionId) {
         self.clients.too_large(self.now, session, self.settings.rules.max_txn_bytes, self.out);
     }
 }
@@ -74,28 +74,28 @@ pub(super) enum Serving {
 }
 
 impl Serving {
-    pub fn is_nobody(&self) -> bool {
+    pub(super) fn is_nobody(&self) -> bool {
         matches!(self, Self::Nobody)
     }
 
-    pub fn is_leading(&self) -> bool {
+    pub(super) fn is_leading(&self) -> bool {
         matches!(self, Self::Leading(_))
     }
 
-    pub fn is_learning(&self) -> bool {
+    pub(super) fn is_learning(&self) -> bool {
         matches!(self, Self::Learning(_))
     }
 
-    pub fn is_read_only(&self) -> bool {
+    pub(super) fn is_read_only(&self) -> bool {
         matches!(self, Self::ReadOnly(_))
     }
 
-    pub fn access(&self) -> Access {
+    pub(super) fn access(&self) -> Access {
         if self.is_read_only() { Access::ReadOnly } else { Access::Full }
     }
 
     /// What becomes of a client; `takes_read_only`: it would be content to read.
-    pub fn welcome(&self, takes_read_only: bool, settings: &Settings) -> Welcome {
+    pub(super) fn welcome(&self, takes_read_only: bool, settings: &Settings) -> Welcome {
         match self {
             Self::Nobody => Welcome::Waits,
             Self::ReadOnly(_) if !takes_read_only => Welcome::Waits,
@@ -104,7 +104,7 @@ impl Serving {
         }
     }
 
-    pub fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         match self {
             Self::Nobody => turn.out.close(hello.conn, CloseReason::NotServing),
             Self::Leading(leading) => leading.on_new_session(session, hello, turn),
@@ -113,7 +113,7 @@ impl Serving {
         }
     }
 
-    pub fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
+    pub(super) fn on_reattach(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         match self {
             Self::Nobody => turn.out.close(hello.conn, CloseReason::NotServing),
             Self::Leading(leading) => leading.on_reattach(session, hello, turn),
@@ -122,7 +122,7 @@ impl Serving {
         }
     }
 
-    pub fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
+    pub(super) fn on_request(&mut self, conn: ConnId, request: Request, turn: &mut Turn<'_>) {
         match self {
             Self::Nobody => turn.out.close(conn, CloseReason::NotServing),
             Self::Leading(leading) => leading.on_request(conn, request, turn),
@@ -132,7 +132,7 @@ impl Serving {
     }
 
     /// These sessions of this server were heard from.
-    pub fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
+    pub(super) fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
         match self {
             Self::Nobody => {}
             Self::Leading(leading) => leading.on_touched(sessions, turn),
@@ -142,56 +142,62 @@ impl Serving {
     }
 
     /// A learner hands a request on.
-    pub fn on_forwarded(&mut self, link: LinkId, request: Forwarded, turn: &mut Turn<'_>) {
+    pub(super) fn on_forwarded(&mut self, link: LinkId, request: Forwarded, turn: &mut Turn<'_>) {
         if let Self::Leading(leading) = self {
             leading.on_forwarded(link, request, turn);
         }
     }
 
     /// A client reattaches at a learner.
-    pub fn on_revalidate(&mut self, link: LinkId, session: SessionId, timeout_ms: i32, turn: &mut Turn<'_>) {
+    pub(super) fn on_revalidate(
+        &mut self,
+        link: LinkId,
+        session: SessionId,
+        timeout_ms: i32,
+        turn: &mut Turn<'_>,
+    ) {
         if let Self::Leading(leading) = self {
             leading.on_revalidate(link, session, timeout_ms, turn);
         }
     }
 
     /// Learners heard from these sessions.
-    pub fn on_learners_touched(&mut self, sessions: &[(SessionId, i32)], turn: &Turn<'_>) {
+    pub(super) fn on_learners_touched(&mut self, sessions: &[(SessionId, i32)], turn: &Turn<'_>) {
         if let Self::Leading(leading) = self {
             leading.on_learners_touched(sessions, turn);
         }
     }
 
     /// The leader asks which sessions were active.
-    pub fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
+    pub(super) fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
         if let Self::Learning(learning) = self {
             learning.on_pinged(zxid, turn);
         }
     }
 
     /// The leader says whether a session that reattaches here is alive.
-    pub fn on_revalidated(&mut self, session: SessionId, valid: bool, turn: &mut Turn<'_>) {
+    pub(super) fn on_revalidated(&mut self, session: SessionId, valid: bool, turn: &mut Turn<'_>) {
         if let Self::Learning(learning) = self {
             learning.on_revalidated(session, valid, turn);
         }
     }
 
     /// Leading: the oldest `sync` of this server is confirmed, and all before it is applied.
-    pub fn on_sync_ready(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_sync_ready(&mut self, turn: &mut Turn<'_>) {
         if let Self::Leading(leading) = self {
             leading.on_sync_ready(turn);
         }
     }
 
     /// Learning: the leader answered the oldest `sync`, and all that it covers is applied.
-    pub fn on_synced(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_synced(&mut self, turn: &mut Turn<'_>) {
         if let Self::Learning(learning) = self {
             learning.on_synced(turn);
         }
     }
 
     /// A transaction is committed and applied.
-    pub fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
+    pub(super) fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
         match self {
             Self::Nobody | Self::ReadOnly(_) => {}
             Self::Leading(leading) => leading.on_committed(entry, applied, turn),
@@ -200,7 +206,7 @@ impl Serving {
     }
 
     /// A transaction brings a watch event about: it goes out, or waits for older answers of its connection.
-    pub fn on_watch_event(
+    pub(super) fn on_watch_event(
         &mut self,
         conn: ConnId,
         entry: &Entry,
@@ -218,7 +224,7 @@ impl Serving {
         }
     }
 
-    pub fn on_tick(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
         match self {
             Self::Nobody | Self::Learning(_) => {}
             Self::Leading(leading) => leading.on_tick(turn),
@@ -227,7 +233,7 @@ impl Serving {
     }
 
     /// When [`Self::on_tick`] has something to do, in monotonic milliseconds. A leader is woken by its protocol.
-    pub fn next_wake(&self) -> Option<u64> {
+    pub(super) fn next_wake(&self) -> Option<u64> {
         match self {
             Self::Nobody | Self::Leading(_) | Self::Learning(_) => None,
             Self::ReadOnly(read_only) => read_only.next_wake(),
@@ -235,7 +241,7 @@ impl Serving {
     }
 
     /// Ends: adds the connections that wait for an answer, and returns those that are not attached to a session yet.
-    pub fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
+    pub(super) fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
         match self {
             Self::Nobody | Self::ReadOnly(_) => Vec::new(),
             Self::Leading(leading) => leading.end(conns),
@@ -244,7 +250,7 @@ impl Serving {
     }
 
     /// Until when reads may be answered, in monotonic milliseconds.
-    pub fn lease(&self, zab: &Zab) -> u64 {
+    pub(super) fn lease(&self, zab: &Zab) -> u64 {
         match self {
             Self::Nobody => 0,
             // Its clients know that there may be another leader.
@@ -254,7 +260,7 @@ impl Serving {
     }
 
     /// Requests of this server's own clients that are not answered yet.
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         match self {
             Self::Nobody | Self::ReadOnly(_) => 0,
             Self::Leading(leading) => leading.outstanding(),
@@ -263,7 +269,7 @@ impl Serving {
     }
 
     /// The sessions whose ends are decided here.
-    pub fn sessions(&self) -> Option<&SessionTracker> {
+    pub(super) fn sessions(&self) -> Option<&SessionTracker> {
         match self {
             Self::Leading(leading) => Some(leading.sessions()),
             Self::ReadOnly(read_only) => Some(read_only.sessions()),

@@ -4,11 +4,16 @@ use super::serving::Serving;
 use crate::model::{Epoch, ServerId};
 use crate::zab::{Term, Zab};
 
+/// What part a server plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// It leads an ensemble of one that holds no election.
     Standalone,
+    /// It leads.
     Leader,
+    /// It follows, and votes.
     Follower,
+    /// It learns, and does not vote.
     Observer,
     /// There is no leader, and clients may read all the same.
     ReadOnly,
@@ -17,6 +22,7 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The name that `srvr` and `mntr` print.
     pub fn name(self) -> &'static str {
         match self {
             Self::Standalone => "standalone",
@@ -34,12 +40,18 @@ impl Mode {
     }
 }
 
+/// What a server tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
+    /// The part that it plays.
     pub mode: Mode,
+    /// How far its term is.
     pub standing: Standing,
+    /// Whom it leads or learns from: itself, if it leads.
     pub leader: Option<ServerId>,
+    /// The epoch of its leader, or of its history.
     pub epoch: Epoch,
+    /// How many voters the configuration has.
     pub quorum_size: usize,
     /// Milliseconds, monotonic.
     pub leading_since: Option<u64>,
@@ -52,10 +64,15 @@ pub struct Status {
 pub struct Standing {
     role: &'static str,
     phase: Option<&'static str>,
+    /// Learners that have said who they are.
     pub learners: usize,
+    /// Followers that are up to date.
     pub synced_followers: usize,
+    /// Those of them that have no vote.
     pub synced_non_voters: usize,
+    /// Observers that are up to date.
     pub synced_observers: usize,
+    /// `sync`s that are not answered.
     pub pending_syncs: usize,
 }
 

@@ -87,7 +87,7 @@ impl Replica {
             _ if server.is_forgetful() => Standing::Forgetful,
             _ if server.tree == Tree::Wrong => Standing::AtLeast(server.history_epoch(), server.log_end),
             Debt::AtLeast(epoch, zxid) if has < (epoch, zxid) => Standing::AtLeast(epoch, zxid),
-            _ => Standing::Voter,
+            Debt::None | Debt::AtLeast(..) | Debt::Unknown => Standing::Voter,
         };
         let mut votes = Vec::new();
         let mut turn = Turn::new(now.mono_ms, &self.zab.server.view, &mut votes);
@@ -292,7 +292,7 @@ impl Replica {
                     let until = at + self.settings.zab.init_limit * self.settings.tick_ms;
                     early.push(Early { link, packets: Vec::new(), until });
                 }
-                _ => self.zab.on_accepted(at, link, zab),
+                Between::Settling { .. } | Between::Term => self.zab.on_accepted(at, link, zab),
             },
             QuorumInput::FromLearner { link, packet } => {
                 if let Some(early) = self.early(link) {

@@ -82,7 +82,7 @@ impl LogCursor {
     }
 
     /// The next record; none where the log ends for now. A gap is an error: it must not spread.
-    #[allow(clippy::should_implement_trait)] // it can fail
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<LogRecord>, StorageError> {
         loop {
             let record = match self.ahead.take() {

@@ -3,19 +3,25 @@
 use std::io;
 use std::path::Path;
 
+/// What this room asks of a file system. An error means that nothing is known of what was asked for.
 pub trait Disk: Send + Sync {
     /// Names and lengths of the files in a directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
     /// The names of the directories in a directory.
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Creates a directory, and those above it, durably.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Removes a directory with all that is in it, durably.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Opens a file to be read. Its length is the one that it has now.
     fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>>;
     /// A new file, empty, to be written from front to back.
     fn create(&self, file: &Path) -> io::Result<Box<dyn WriteFile>>;
     /// A new log segment with `len` bytes allocated. Fails where the name is taken or the disk is full.
     fn segment(&self, file: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>>;
+    /// Gives a file another name. Durable once the directory is synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Durable once the directory is synced.
     fn remove(&self, file: &Path) -> io::Result<()>;
     /// Shortens a file, durably.
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()>;
@@ -27,8 +33,11 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
+/// A file that is read at any place.
 pub trait ReadFile: Send {
+    /// Bytes that the file had when it was opened.
     fn len(&self) -> u64;
+    /// Whether it had none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -36,14 +45,19 @@ pub trait ReadFile: Send {
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 }
 
+/// A file that is written from front to back.
 pub trait WriteFile: Send {
+    /// Appends all of the bytes.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes durable what was written.
     fn sync(&mut self) -> io::Result<()>;
 }
 
 /// A log segment: allocated ahead, written in place, synced by range.
 pub trait SegmentFile: Send {
+    /// Bytes that are allocated.
     fn len(&self) -> u64;
+    /// Whether none are.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

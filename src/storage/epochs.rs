@@ -8,7 +8,9 @@ use std::path::Path;
 /// What the files say; a missing one is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epochs {
+    /// `acceptedEpoch`: this server follows no leader of an older one.
     pub accepted: Option<Epoch>,
+    /// `currentEpoch`: that of the last leader whose history this server has.
     pub current: Option<Epoch>,
 }
 
@@ -16,14 +18,17 @@ const ACCEPTED: &str = "acceptedEpoch";
 const CURRENT: &str = "currentEpoch";
 
 impl Epochs {
+    /// Reads both files. An error if one holds anything but an epoch.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, StorageError> {
         Ok(Self { accepted: read(disk, dir, ACCEPTED)?, current: read(disk, dir, CURRENT)? })
     }
 
+    /// Replaces `acceptedEpoch`, durably.
     pub fn write_accepted(disk: &dyn Disk, dir: &Path, epoch: Epoch) -> Result<(), StorageError> {
         write(disk, dir, ACCEPTED, epoch)
     }
 
+    /// Replaces `currentEpoch`, durably.
     pub fn write_current(disk: &dyn Disk, dir: &Path, epoch: Epoch) -> Result<(), StorageError> {
         write(disk, dir, CURRENT, epoch)
     }

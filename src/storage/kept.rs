@@ -6,7 +6,7 @@ use super::log_reader::LogReader;
 use super::names::log_name;
 use super::record::HEADER_LEN;
 use super::small_file::{dir_of, write_whole};
-use super::{Dirs, Disk, Epochs, StorageError};
+use super::{Dirs, Disk, Epochs, StorageError, len_of};
 use crate::model::Zxid;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Kept {
     /// One directory; two where logs have a directory of their own.
     pub dirs: Vec<PathBuf>,
+    /// How many files were moved or copied there.
     pub files: usize,
     /// The last transaction that this server had.
     pub last: Zxid,
@@ -60,7 +61,7 @@ pub(super) struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     /// Goes on with a directory that a crash left unfinished, unless that has one of these files already.
-    pub fn open(
+    pub(super) fn open(
         disk: &'a dyn Disk,
         dirs: &'a Dirs,
         files: impl Iterator<Item = PathBuf> + Clone,
@@ -84,7 +85,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Durably moves a file there.
-    pub fn take(&mut self, file: &Path) -> Result<(), StorageError> {
+    pub(super) fn take(&mut self, file: &Path) -> Result<(), StorageError> {
         let to = place_of(file, self.number);
         self.disk.rename(file, &to).map_err(StorageError::io("rename", file))?;
         for dir in [dir_of(&to), dir_of(file)] {
@@ -95,7 +96,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Durably copies a log's records from this offset on, the first of which is `zxid`, to a log of their own.
-    pub fn copy_tail(&mut self, log: &Path, offset: u64, zxid: Zxid) -> Result<(), StorageError> {
+    pub(super) fn copy_tail(&mut self, log: &Path, offset: u64, zxid: Zxid) -> Result<(), StorageError> {
         let mut records = LogReader::open_growing(self.disk, log)?;
         while records.next()?.is_some() {}
         let end = records.position();
@@ -105,7 +106,7 @@ impl<'a> Keeper<'a> {
         let mut chunk = vec![0; CHUNK];
         for (mut at, end) in [(0, HEADER_LEN), (offset, end)] {
             while at < end {
-                let want = chunk.len().min((end - at) as usize);
+                let want = chunk.len().min(len_of(end - at));
                 let count = from.read_at(at, &mut chunk[..want]).map_err(StorageError::io("read", log))?;
                 if count == 0 {
                     break;
@@ -121,7 +122,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Everything is there: the page tells about it. `last` is the last transaction that this server had.
-    pub fn finish(self, part: Part, last: Zxid) -> Result<Kept, StorageError> {
+    pub(super) fn finish(self, part: Part, last: Zxid) -> Result<Kept, StorageError> {
         let dirs = places(self.dirs, self.number);
         let home = self.dirs.data.display();
         if let Part::Whole = part {

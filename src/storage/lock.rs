@@ -12,6 +12,7 @@ pub struct DirLock {
 }
 
 impl DirLock {
+    /// Locks the directory. An error, which names the other process, if another server runs on it.
     pub fn take(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join("zabra.lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);

@@ -1,9 +1,10 @@
 //! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
 
 use super::record::{
-    END_OF_RECORD, FINISHED_PADDING, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, MIN_BODY, is_header, zxid_of,
+    END_OF_RECORD, FINISHED_PADDING, FRAME_BYTES, FRAME_LEN, HEADER_BYTES, HEADER_LEN, MAX_UNSYNCED,
+    MIN_BODY, is_header, zxid_of,
 };
-use super::{Disk, ReadFile, StorageError};
+use super::{Disk, ReadFile, StorageError, len_of};
 use crate::model::Zxid;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,18 @@ const CHUNK: usize = 1 << 20;
 static ZEROS_OF_A_CHUNK: [u8; CHUNK] = [0; CHUNK];
 /// What the disk writes as a whole.
 const SECTOR: u64 = 512;
-const VALID_HEADER: [u8; HEADER_LEN as usize] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
+const VALID_HEADER: [u8; HEADER_BYTES] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
 /// A checksum has 32 bits in a field of 64: what a record begins with is zero, written or not.
 const ZEROS: u64 = 4;
 
+/// A transaction of a log file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
+    /// Where its frame begins in the file, in bytes.
     pub offset: u64,
+    /// Adler-32 of the body.
     pub checksum: u32,
+    /// Its zxid, as the body has it.
     pub zxid: Zxid,
     /// Header, record, digest.
     pub body: Bytes,
@@ -29,11 +34,28 @@ pub struct LogRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEnd {
     /// Nothing but padding behind the last record.
-    Clean { offset: u64 },
+    Clean {
+        /// Where the padding begins.
+        offset: u64,
+    },
     /// A write that a crash cut short: bytes that are no record, with none behind them but those of the same write.
-    Torn { offset: u64, what: String, lost: Lost },
+    Torn {
+        /// Where the bytes begin that are no record.
+        offset: u64,
+        /// What is wrong with them.
+        what: String,
+        /// What may have stood there.
+        lost: Lost,
+    },
     /// Bytes that are no record, with a good record behind them at `good`.
-    Damaged { offset: u64, what: String, good: u64 },
+    Damaged {
+        /// Where the bytes begin that are no record.
+        offset: u64,
+        /// What is wrong with them.
+        what: String,
+        /// Where the next good record begins.
+        good: u64,
+    },
 }
 
 /// What a torn end may have held that was acknowledged.
@@ -58,7 +80,7 @@ pub(super) struct Doubt {
 
 impl Doubt {
     /// `next`: the first transaction behind the file, where there is one.
-    pub fn settle(doubt: &mut Option<Self>, next: Zxid) -> Result<(), StorageError> {
+    pub(super) fn settle(doubt: &mut Option<Self>, next: Zxid) -> Result<(), StorageError> {
         match doubt.take() {
             Some(Self { damage, missing }) if Some(next) != missing => Err(damage),
             _ => Ok(()),
@@ -66,6 +88,7 @@ impl Doubt {
     }
 }
 
+/// Reads the records of one log file in order.
 pub struct LogReader {
     file: Box<dyn ReadFile>,
     path: PathBuf,
@@ -81,6 +104,7 @@ pub struct LogReader {
 }
 
 impl LogReader {
+    /// For a finished log, or one that a crash has left.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
         let file = disk.open(path).map_err(StorageError::io("open", path))?;
         let len = file.len();
@@ -94,6 +118,7 @@ impl LogReader {
         Ok(Self { growing: true, ..Self::open(disk, path)? })
     }
 
+    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -115,10 +140,12 @@ impl LogReader {
         }
     }
 
+    /// Bytes that the file had when it was opened.
     pub fn len(&self) -> u64 {
         self.len
     }
 
+    /// Whether it had none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -135,7 +162,7 @@ impl LogReader {
     }
 
     /// The next good record. Named as iterators do, but it can fail.
-    #[allow(clippy::should_implement_trait)]
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<LogRecord>, StorageError> {
         if self.end.is_some() {
             return Ok(None);
@@ -157,7 +184,7 @@ impl LogReader {
         if head.iter().all(|byte| *byte == 0) {
             return self.padding();
         }
-        let Some(head) = head.first_chunk::<{ FRAME_LEN as usize }>().copied() else {
+        let Some(head) = head.first_chunk::<FRAME_BYTES>().copied() else {
             return self.bad("a record's frame is cut".into());
         };
         match self.record_at(at, &head)? {
@@ -174,7 +201,7 @@ impl LogReader {
     fn record_at(
         &mut self,
         at: u64,
-        head: &[u8; FRAME_LEN as usize],
+        head: &[u8; FRAME_BYTES],
     ) -> Result<Result<LogRecord, String>, StorageError> {
         let checksum = u64::from_be_bytes(head[..8].try_into().expect("8 bytes"));
         let length = i32::from_be_bytes(head[8..].try_into().expect("4 bytes"));
@@ -342,16 +369,16 @@ impl LogReader {
         let mut at = offset + 1;
         while at + FRAME_LEN + MIN_BODY < last {
             let chunk = self.bytes(at, CHUNK as u64)?.to_vec();
-            if chunk.len() < FRAME_LEN as usize {
+            if chunk.len() < FRAME_BYTES {
                 break;
             }
             if chunk == ZEROS_OF_A_CHUNK[..chunk.len()] {
                 at += chunk.len() as u64 - FRAME_LEN + 1;
                 continue;
             }
-            for start in 0..=chunk.len() - FRAME_LEN as usize {
-                let head: &[u8; FRAME_LEN as usize] =
-                    chunk[start..][..FRAME_LEN as usize].try_into().expect("a frame's length");
+            for start in 0..=chunk.len() - FRAME_BYTES {
+                let head: &[u8; FRAME_BYTES] =
+                    chunk[start..][..FRAME_BYTES].try_into().expect("a frame's length");
                 // The four high bytes of the checksum are zero, and some low one is not.
                 if head[..4] != [0; 4] || head[4..8] == [0; 4] || head[8..] == [0; 4] {
                     continue;
@@ -361,19 +388,14 @@ impl LogReader {
                     return Ok(Some(place));
                 }
             }
-            at += (chunk.len() - FRAME_LEN as usize + 1) as u64;
+            at += (chunk.len() - FRAME_BYTES + 1) as u64;
         }
         Ok(None)
     }
 
     /// Whether a later record may stand there, by what costs little to look at: much of what clients write looks like the
     /// begin of a record, of a gigabyte maybe.
-    fn may_begin_at(
-        &mut self,
-        at: u64,
-        head: &[u8; FRAME_LEN as usize],
-        last: u64,
-    ) -> Result<bool, StorageError> {
+    fn may_begin_at(&mut self, at: u64, head: &[u8; FRAME_BYTES], last: u64) -> Result<bool, StorageError> {
         let length = i32::from_be_bytes(head[8..].try_into().expect("4 bytes"));
         let end = at + FRAME_LEN + u64::try_from(length).unwrap_or(u64::MAX / 2);
         if end >= last {
@@ -392,10 +414,10 @@ impl LogReader {
 
     /// At most `len` bytes from `at`, fewer at the end of the file.
     fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8], StorageError> {
-        let len = len.min(self.len.saturating_sub(at)) as usize;
+        let len = len_of(len.min(self.len.saturating_sub(at)));
         let inside = at >= self.buf_at && at + len as u64 <= self.buf_at + self.buf.len() as u64;
         if !inside {
-            let want = len.max(CHUNK).min((self.len.saturating_sub(at)) as usize);
+            let want = len.max(CHUNK).min(len_of(self.len.saturating_sub(at)));
             self.buf.resize(want, 0);
             self.buf_at = at;
             let mut filled = 0;
@@ -408,7 +430,7 @@ impl LogReader {
             }
             self.buf.truncate(filled);
         }
-        let start = (at - self.buf_at) as usize;
+        let start = len_of(at - self.buf_at);
         let stop = (start + len).min(self.buf.len());
         Ok(&self.buf[start.min(stop)..stop])
     }

@@ -1,6 +1,17 @@
 //! The only room with files: transaction logs, snapshots, epochs, and what can be made of them after a crash.
 //! All formats are those of a Java server.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
 mod cursor;
 mod debt;
 mod disk;
@@ -46,16 +57,38 @@ use std::path::{Path, PathBuf};
 /// What is wrong with a file. Every message names it.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
+    /// The system refused an operation.
     #[error("cannot {op} {}: {source}", file.display())]
-    Io { op: &'static str, file: PathBuf, source: io::Error },
+    Io {
+        /// The operation.
+        op: &'static str,
+        /// The file or directory.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
     #[error("{} is damaged at offset {offset}: {what}. {}", file.display(), DAMAGE_ADVICE)]
-    Damaged { file: PathBuf, offset: u64, what: String },
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// This server does not go on, for the reason that is given.
     #[error("{0}")]
     Refused(String),
 }
 
 /// Says whether a snapshot can be read to its end.
 pub type LoadCheck<'a> = dyn Fn(&Path) -> bool + 'a;
+
+/// A number of bytes as a length in memory: none is more than the machine can address.
+fn len_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
 
 const DAMAGE_ADVICE: &str =
     "Nothing was changed; restore the file from a backup, or this server's data from another server";

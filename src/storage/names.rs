@@ -14,6 +14,7 @@ pub struct Dirs {
 }
 
 impl Dirs {
+    /// `data_dir` and `log_dir` are those of `zoo.cfg` (`dataDir`, `dataLogDir`).
     pub fn new(data_dir: &Path, log_dir: &Path) -> Self {
         Self { data: data_dir.join("version-2"), log: log_dir.join("version-2") }
     }
@@ -29,10 +30,12 @@ pub(super) const INSTALLING: &str = "install.";
 /// Likewise: nothing else is left, and the staged logs get their own names. Then the snapshot does.
 pub(super) const ENTERING: &str = "enter.";
 
+/// The name of the log whose first transaction this is.
 pub fn log_name(zxid: Zxid) -> String {
     format!("log.{:x}", zxid.0)
 }
 
+/// The name of the snapshot of this point.
 pub fn snapshot_name(zxid: Zxid) -> String {
     format!("snapshot.{:x}", zxid.0)
 }
@@ -75,11 +78,11 @@ pub(super) fn files(
 pub(super) struct Shown(Vec<Zxid>);
 
 impl Shown {
-    pub fn new(snapshots: &[(Zxid, PathBuf)]) -> Self {
+    pub(super) fn new(snapshots: &[(Zxid, PathBuf)]) -> Self {
         Self(snapshots.iter().map(|(zxid, _)| *zxid).collect())
     }
 
-    pub fn has(&self, zxid: Zxid) -> bool {
+    pub(super) fn has(&self, zxid: Zxid) -> bool {
         self.0.contains(&zxid)
     }
 
@@ -89,13 +92,13 @@ impl Shown {
     }
 
     /// Whether a history went on between these two; behind the first one, where there is no second.
-    pub fn is_between(&self, last: Zxid, next: Option<Zxid>) -> bool {
+    pub(super) fn is_between(&self, last: Zxid, next: Option<Zxid>) -> bool {
         self.between(last, next).next().is_some()
     }
 
     /// Whether there was a transaction between these two, for sure. A Java server names snapshots by what opens an epoch
     /// too, which is none.
-    pub fn proves_one_between(&self, last: Zxid, next: Zxid) -> bool {
+    pub(super) fn proves_one_between(&self, last: Zxid, next: Zxid) -> bool {
         self.between(last, Some(next)).any(|zxid| zxid.counter() != 0)
     }
 }

@@ -4,9 +4,11 @@ use crate::model::Zxid;
 
 pub(super) const MAGIC: [u8; 4] = *b"ZKLG";
 pub(super) const VERSION: i32 = 2;
-pub(super) const HEADER_LEN: u64 = 16;
+pub(super) const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_LEN: u64 = HEADER_BYTES as u64;
 /// Checksum and length.
-pub(super) const FRAME_LEN: u64 = 12;
+pub(super) const FRAME_BYTES: usize = 12;
+pub(super) const FRAME_LEN: u64 = FRAME_BYTES as u64;
 pub(super) const END_OF_RECORD: u8 = b'B';
 /// What a record costs beside its body.
 pub const RECORD_FRAME: u64 = FRAME_LEN + 1;
@@ -39,7 +41,7 @@ pub(super) fn zxid_of(body: &[u8]) -> Option<Zxid> {
 }
 
 pub(super) fn is_header(bytes: &[u8]) -> bool {
-    bytes.len() >= HEADER_LEN as usize && bytes[..4] == MAGIC
+    bytes.len() >= HEADER_BYTES && bytes[..4] == MAGIC
 }
 
 /// Whether a transaction's type is −1.

@@ -33,20 +33,55 @@ pub trait Restore {
 /// How far recovery is, for people.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
+    /// The file that is read.
     pub file: &'a Path,
+    /// Bytes of it that are read.
     pub done: u64,
+    /// Its bytes.
     pub total: u64,
+    /// Transactions that were replayed so far, from all files.
     pub txns: u64,
 }
 
 /// Something that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    SnapshotSkipped { why: String },
-    TailCut { file: PathBuf, offset: u64, what: String, kept_in: PathBuf },
-    LogSetAside { file: PathBuf, what: String, kept_in: PathBuf },
-    TemporaryRemoved { file: PathBuf },
-    InstallFinished { file: PathBuf },
+    /// A snapshot is damaged: an older one is taken.
+    SnapshotSkipped {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The newest log ended in a write that a crash cut short.
+    TailCut {
+        /// The log.
+        file: PathBuf,
+        /// Where it was cut.
+        offset: u64,
+        /// What was wrong behind that.
+        what: String,
+        /// The file that has what was cut off.
+        kept_in: PathBuf,
+    },
+    /// The newest log held no transaction.
+    LogSetAside {
+        /// Its old name.
+        file: PathBuf,
+        /// How its creation was cut short.
+        what: String,
+        /// Its new name.
+        kept_in: PathBuf,
+    },
+    /// What an earlier process had not finished was removed.
+    TemporaryRemoved {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A leader's snapshot had been received as a whole, and is in place now.
+    InstallFinished {
+        /// The snapshot.
+        file: PathBuf,
+    },
+    /// What it took the place of is kept.
     HistoryKept(Kept),
 }
 
@@ -73,16 +108,22 @@ impl std::fmt::Display for Note {
     }
 }
 
+/// What recovery found.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
+    /// The last transaction, or the point of the snapshot.
     pub last_zxid: Zxid,
+    /// The snapshot that the state began with.
     pub snapshot: Option<PathBuf>,
     /// [`Zxid::ZERO`] without one.
     pub snapshot_zxid: Zxid,
     /// Transactions behind the snapshot, their bytes, and the logs that hold them.
     pub txns: u64,
+    /// Their bytes, frames included.
     pub bytes: u64,
+    /// The logs that hold them.
     pub logs: u64,
+    /// What people should know.
     pub notes: Vec<Note>,
     /// What the torn end of the log may have held that was acknowledged.
     pub lost: Option<Lost>,

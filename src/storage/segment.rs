@@ -1,7 +1,8 @@
 //! A log segment on the real disk: allocated in full, mapped, filled, synced. The one place with `unsafe`.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a mapping of a file has no safe interface")]
 
 use super::disk::SegmentFile;
+use super::len_of;
 use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -26,7 +27,7 @@ pub(super) struct MappedSegment {
 }
 
 impl MappedSegment {
-    pub fn create(path: &Path, len: u64) -> io::Result<Self> {
+    pub(super) fn create(path: &Path, len: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let made = allocate(&file, 0, len).and_then(|()| map(&file, 0, len));
         match made {
@@ -56,7 +57,7 @@ impl SegmentFile for MappedSegment {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let at = (offset - self.map_start) as usize;
+        let at = len_of(offset - self.map_start);
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
         // A process that is killed has made its stores in this order.
         compiler_fence(Ordering::SeqCst);
@@ -68,7 +69,7 @@ impl SegmentFile for MappedSegment {
         self.file.sync_data()?;
         let whole = self.written / PAGE * PAGE;
         if whole - self.released >= RELEASE {
-            let (from, len) = ((self.released - self.map_start) as usize, (whole - self.released) as usize);
+            let (from, len) = (len_of(self.released - self.map_start), len_of(whole - self.released));
             // SAFETY: the mapping is shared and file-backed, so dropping pages loses nothing: the bytes are in the
             // file, just synced; and no reference into the mapping is alive here.
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, len)? };
@@ -97,7 +98,7 @@ fn allocate(file: &File, from: u64, len: u64) -> io::Result<()> {
 fn map(file: &File, start: u64, len: u64) -> io::Result<MmapMut> {
     // SAFETY: the file was created by this process and the data directory's lock keeps other servers out; this one
     // shortens it in `cut` alone, where the mapping is gone.
-    let map = unsafe { MmapOptions::new().offset(start).len(len as usize).map_mut(file)? };
+    let map = unsafe { MmapOptions::new().offset(start).len(len_of(len)).map_mut(file)? };
     // Written from front to back and never read: without this, one page fault may read (and zero) megabytes ahead,
     // which a writer feels as a pause of 20 ms.
     map.advise(Advice::Random)?;

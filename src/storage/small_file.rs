@@ -1,7 +1,7 @@
 //! Small files, read and replaced as a whole; durable names.
 
 use super::names::TEMPORARY;
-use super::{Disk, StorageError};
+use super::{Disk, StorageError, len_of};
 use std::path::Path;
 
 /// Replaces a small file as a whole, durably.
@@ -15,9 +15,10 @@ pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Sto
     rename(disk, &temporary, path)
 }
 
+/// Reads a file as a whole.
 pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StorageError> {
     let mut file = disk.open(path).map_err(StorageError::io("open", path))?;
-    let mut bytes = vec![0; file.len() as usize];
+    let mut bytes = vec![0; len_of(file.len())];
     let mut at = 0;
     while at < bytes.len() {
         match file.read_at(at as u64, &mut bytes[at..]).map_err(StorageError::io("read", path))? {
@@ -29,6 +30,7 @@ pub fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, StorageError>
     Ok(bytes)
 }
 
+/// Removes a file durably, if it is there.
 pub fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
     match disk.remove(path) {
         Err(error) if is_missing(&error) => Ok(()),

@@ -1,6 +1,6 @@
 //! Reads a snapshot, plain or compressed, in windows, and checks its seals.
 
-use super::snapshot_writer::{HEADER_LEN, MAGIC, SEAL};
+use super::snapshot_writer::{HEADER_BYTES, MAGIC, SEAL};
 use super::{Disk, ReadFile, StorageError};
 use crate::model::Zxid;
 use std::io::{self, Read};
@@ -14,9 +14,11 @@ const CHUNK: usize = 1 << 20;
 pub struct SnapshotSeal {
     /// zxid and digest (version 2) of the tree when writing ended.
     pub digest: Option<(Zxid, u64)>,
+    /// The last transaction that the snapshot shows.
     pub last_zxid: Option<Zxid>,
 }
 
+/// Reads one snapshot file from front to back.
 pub struct SnapshotReader {
     from: Box<dyn Read + Send>,
     path: PathBuf,
@@ -30,6 +32,7 @@ pub struct SnapshotReader {
 }
 
 impl SnapshotReader {
+    /// Opens a snapshot, compressed as its name says. An error if it does not begin with the header of one.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
         let file = disk.open(path).map_err(StorageError::io("open", path))?;
         let file_len = file.len();
@@ -51,14 +54,15 @@ impl SnapshotReader {
         };
         let mut good = false;
         reader.with(&mut |window| {
-            (window.len() >= HEADER_LEN as usize).then(|| {
+            (window.len() >= HEADER_BYTES).then(|| {
                 good = window[..4] == MAGIC;
-                HEADER_LEN as usize
+                HEADER_BYTES
             })
         })?;
         if good { Ok(reader) } else { Err(reader.damaged(0, "no snapshot header")) }
     }
 
+    /// Bytes that the file takes, compressed or not.
     pub fn file_len(&self) -> u64 {
         self.file_len
     }
@@ -68,6 +72,7 @@ impl SnapshotReader {
         self.consumed
     }
 
+    /// The error that says that this file is wrong at `offset`.
     pub fn damaged(&self, offset: u64, what: impl Into<String>) -> StorageError {
         StorageError::damaged(&self.path, offset, what)
     }

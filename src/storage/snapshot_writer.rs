@@ -10,10 +10,11 @@ use std::sync::Arc;
 pub(super) const MAGIC: [u8; 4] = *b"ZKSN";
 pub(super) const SEAL: [u8; 5] = [0, 0, 0, 1, b'/'];
 pub(super) const DIGEST_VERSION: i32 = 2;
-pub(super) const HEADER_LEN: u64 = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 /// Synced piece by piece, so that no giant flush stands in the way of the log.
 const SYNC_EVERY: u64 = 8 << 20;
 
+/// Writes one snapshot file. It is removed if it is dropped before [`Self::finish`].
 pub struct SnapshotWriter {
     disk: Arc<dyn Disk>,
     file: Option<Box<dyn WriteFile>>,
@@ -40,7 +41,7 @@ impl SnapshotWriter {
         let file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
         let adler = simd_adler32::Adler32::new();
         let mut writer = Self { disk, file: Some(file), temporary, path, adler, len: 0, unsynced: 0 };
-        let mut header = [0xff; HEADER_LEN as usize];
+        let mut header = [0xff; HEADER_BYTES];
         header[..4].copy_from_slice(&MAGIC);
         header[4..8].copy_from_slice(&2_i32.to_be_bytes());
         writer.write(&header)?;

@@ -1,7 +1,7 @@
 //! The writer of the transaction log: segments `log.<zxid>`, allocated ahead, one sync for everything that waits.
 
 use super::names::STAGED;
-use super::record::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, MAGIC, VERSION, finished_len};
+use super::record::{END_OF_RECORD, FRAME_LEN, HEADER_BYTES, HEADER_LEN, MAGIC, VERSION, finished_len};
 use super::{Disk, SegmentFile, StorageError, log_name};
 use crate::model::Zxid;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 /// The smallest allocation that is tried on a disk that is almost full.
 const MIN_ALLOCATION: u64 = 64 << 10;
 
+/// How the log is written.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
     /// Bytes by which a segment grows (`preAllocSize`).
@@ -18,6 +19,7 @@ pub struct LogOptions {
     pub force_sync: bool,
 }
 
+/// The log that this process writes.
 pub struct TxnLog {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -109,7 +111,7 @@ impl TxnLog {
         })
         .map_err(StorageError::io("create", &path))?;
         let mut file = file.expect("allocate() made it");
-        let mut header = [0; HEADER_LEN as usize];
+        let mut header = [0; HEADER_BYTES];
         header[..4].copy_from_slice(&MAGIC);
         header[4..8].copy_from_slice(&VERSION.to_be_bytes());
         file.write(0, &header);
@@ -155,6 +157,7 @@ impl TxnLog {
         self.mark = STAGED;
     }
 
+    /// The last transaction that was appended.
     pub fn last_zxid(&self) -> Zxid {
         self.last_zxid
     }

@@ -8,16 +8,20 @@ use bytes::{BufMut, BytesMut};
 /// What a client asks for when it connects. The password is kept as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
+    /// The largest zxid that the client has seen.
     pub last_zxid_seen: i64,
     /// Milliseconds, before it is clamped.
     pub timeout: i32,
+    /// The session to take up; [`SessionId::NONE`] for a new one.
     pub session: SessionId,
+    /// The session's password.
     pub passwd: Vec<u8>,
     /// `None`: a client from before 3.4, whose answer must not carry the byte either.
     pub read_only: Option<bool>,
 }
 
 impl Connect {
+    /// Takes the frame's body. An error if it is too short.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Reader::new(body);
         let request = ConnectRequest::decode(&mut from)?;

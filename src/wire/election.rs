@@ -24,6 +24,7 @@ const NOTHING: i64 = i64::MIN;
 /// What the dialling server says first, once, without a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitialMessage {
+    /// Who dials.
     pub from: ServerId,
     /// Its own election addresses, `host:port`. Empty from servers before 3.5.
     pub addresses: Vec<(String, u16)>,
@@ -90,9 +91,13 @@ pub fn is_initial(bytes: &[u8]) -> bool {
 /// What a server does, as it tells the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
+    /// It looks for a leader, code 0.
     Looking,
+    /// It follows, code 1.
     Following,
+    /// It leads, code 2.
     Leading,
+    /// It observes, code 3.
     Observing,
 }
 
@@ -107,6 +112,7 @@ impl PeerState {
         })
     }
 
+    /// The name that Java's logs use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Looking => "LOOKING",
@@ -122,6 +128,7 @@ impl PeerState {
 pub struct Notification {
     /// What the sender does.
     pub state: PeerState,
+    /// Whom the sender would see lead, or who leads.
     pub leader: ServerId,
     /// The proposed leader's last logged zxid.
     pub zxid: Zxid,

@@ -13,22 +13,32 @@ use bytes::BytesMut;
 pub enum Part<B> {
     /// create, create2 or createContainer: by `op`.
     Create {
+        /// Which of the three.
         op: Op,
+        /// Its record.
         request: AskedCreate<B>,
     },
+    /// createTTL.
     CreateTtl(AskedCreateTtl<B>),
+    /// delete.
     Delete(AskedAtVersion<B>),
+    /// setData.
     SetData(AskedSetData<B>),
+    /// check.
     Check(AskedAtVersion<B>),
+    /// getData, in a multiRead.
     GetData(GetDataRequest<B>),
+    /// getChildren, in a multiRead.
     GetChildren(GetChildrenRequest<B>),
 }
 
 impl<B: AsRef<[u8]>> Part<B> {
+    /// Whether it belongs into a multiRead.
     pub fn is_read(&self) -> bool {
         matches!(self, Self::GetData(_) | Self::GetChildren(_))
     }
 
+    /// The path, unchecked. None: the record has null there.
     pub fn path(&self) -> Option<&B> {
         match self {
             Self::Create { request, .. } => request.path.as_ref(),
@@ -57,6 +67,7 @@ pub fn decode<S: Source>(from: &mut S) -> Result<Vec<Part<S::Slice>>, DecodeErro
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "whatever operations there are, a multi holds these alone")]
 fn decode_part<S: Source>(op: i32, from: &mut S) -> Result<Part<S::Slice>, DecodeError> {
     let op = Op::from_code(op).ok_or(DecodeError::BadValue("an unknown operation in a multi"))?;
     Ok(match op {
@@ -106,6 +117,7 @@ pub fn write_error(err: i32, out: &mut BytesMut) {
     crate::jute::records::ErrorResponse { err }.encode(out);
 }
 
+/// Writes the header that ends an answer.
 pub fn write_end(out: &mut BytesMut) {
     MultiHeader { op: -1, done: true, err: -1 }.encode(out);
 }

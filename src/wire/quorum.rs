@@ -65,7 +65,9 @@ pub fn name(kind: i32) -> &'static str {
 /// A write, a sync or a session's begin or end, as a learner hands it on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarded {
+    /// The client's session.
     pub session: SessionId,
+    /// The client's number of the request.
     pub cxid: i32,
     /// The operation's code; an unknown one is the leader's to refuse.
     pub op: i32,
@@ -130,34 +132,51 @@ impl Plea {
 pub enum FromLearner {
     /// FOLLOWERINFO or, from an observer, OBSERVERINFO.
     Info {
+        /// Whether it observes.
         observer: bool,
+        /// The last epoch that it accepted.
         accepted: Epoch,
+        /// Its id.
         id: ServerId,
+        /// What it speaks: [`PROTOCOL`].
         protocol: i32,
+        /// The version of its configuration.
         config_version: i64,
     },
     /// `current` is none where the epoch offered was accepted before.
     AckEpoch {
+        /// The epoch of its history.
         current: Option<Epoch>,
+        /// Its last zxid.
         last: Zxid,
+        /// What it says of itself beyond that.
         plea: Plea,
     },
+    /// ACK: all up to here is on its disk.
     Ack(Zxid),
     /// An ACK of a transaction after which this learner's tree has another digest than the transaction says. To a Java
     /// leader it is an ACK of what is committed already.
     Differs {
+        /// The transaction.
         zxid: Zxid,
+        /// The digest of its tree.
         digest: i64,
     },
     /// The sessions that were active since the last ping, with their timeouts in milliseconds.
     Ping {
+        /// The zxid of the ping that this answers.
         zxid: Zxid,
+        /// The sessions.
         touched: Vec<(SessionId, i32)>,
     },
+    /// REVALIDATE: a client wants to take up its session there.
     Revalidate {
+        /// The session.
         session: SessionId,
+        /// The timeout that the client was promised, in milliseconds.
         timeout_ms: i32,
     },
+    /// REQUEST: what a client asks for.
     Request(Forwarded),
     /// A type that no learner sends: Java logs and goes on.
     Unknown(i32),
@@ -166,8 +185,11 @@ pub enum FromLearner {
 /// From a leader to one of its learners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromLeader {
+    /// LEADERINFO: the leader offers an epoch.
     LeaderInfo {
+        /// The epoch.
         epoch: Epoch,
+        /// [`PROTOCOL`] or [`OBSERVE`].
         protocol: i32,
         /// A leader of our own, which reads a [`Plea`]. It is told behind the protocol, where a Java learner does not look.
         hears_pleas: bool,
@@ -175,39 +197,63 @@ pub enum FromLeader {
     /// Each with the mark of the leader's transaction at the learner's last zxid, or at the one to cut behind, where the
     /// leader is one of ours and has it: by that the learner knows whether it is the same history.
     Diff(Zxid, Option<TxnMark>),
+    /// TRUNC: cut the log behind this zxid.
     Trunc(Zxid, Option<TxnMark>),
+    /// SNAP: a snapshot of this zxid follows.
     Snap(Zxid, Option<TxnMark>),
     /// The body is header, record and digest, as the log frames them.
     Proposal {
+        /// Its zxid.
         zxid: Zxid,
+        /// The transaction.
         body: Bytes,
     },
+    /// COMMIT, to followers.
     Commit(Zxid),
+    /// COMMITANDACTIVATE: COMMIT of a reconfiguration.
     CommitAndActivate {
+        /// Its zxid.
         zxid: Zxid,
+        /// Who leads from now on.
         leader: ServerId,
     },
+    /// INFORM: a committed transaction, to observers.
     Inform {
+        /// Its zxid.
         zxid: Zxid,
+        /// As in a proposal.
         body: Bytes,
     },
+    /// INFORMANDACTIVATE: the same of a reconfiguration.
     InformAndActivate {
+        /// Its zxid.
         zxid: Zxid,
+        /// Who leads from now on.
         leader: ServerId,
+        /// As in a proposal.
         body: Bytes,
     },
     /// `zxid` opens the epoch. Without a configuration from leaders before 3.5.
     NewLeader {
+        /// That of the epoch's beginning.
         zxid: Zxid,
+        /// The configuration's text.
         config: Option<Bytes>,
     },
+    /// UPTODATE: the learner may serve clients.
     UpToDate,
+    /// PING, with the last proposal's zxid.
     Ping(Zxid),
+    /// REVALIDATE: the answer to a learner's.
     Revalidate {
+        /// The session.
         session: SessionId,
+        /// Whether it is alive.
         valid: bool,
     },
+    /// SYNC: the learner's oldest `sync` may be answered.
     Sync,
+    /// A type that no leader sends.
     Unknown(i32),
 }
 
@@ -231,6 +277,7 @@ const NO_ZXID: Zxid = Zxid(-1);
 const HEARS_PLEAS: u8 = 1;
 
 impl FromLearner {
+    /// Appends the packet.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Info { observer, accepted, id, protocol, config_version } => {
@@ -241,7 +288,8 @@ impl FromLearner {
                 put(out, kind, Zxid::new(*accepted, 0), Some(&data));
             }
             Self::AckEpoch { current, last, plea } => {
-                let epoch = current.map_or(-1, |epoch| epoch.0 as i32).to_be_bytes();
+                let epoch =
+                    current.map_or(-1, |epoch| i32::try_from(epoch.0).unwrap_or(i32::MAX)).to_be_bytes();
                 let data = [epoch[0], epoch[1], epoch[2], epoch[3], plea.bits()];
                 let len = if *plea == Plea::default() { 4 } else { 5 };
                 put(out, ACK_EPOCH, *last, Some(&data[..len]));
@@ -331,6 +379,7 @@ impl FromLearner {
 }
 
 impl FromLeader {
+    /// Appends the packet.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::LeaderInfo { epoch, protocol, hears_pleas } => {
@@ -405,6 +454,7 @@ impl FromLeader {
 
 /// One direction's packets.
 pub trait Packet: Sized {
+    /// Reads the packet's data. An error if it is none of this direction.
     fn decode(packet: QuorumPacket<Bytes>) -> Result<Self, DecodeError>;
 }
 
@@ -427,6 +477,7 @@ const MAX_IDS: i32 = 1024;
 /// Ids that a connection of ours may have, and the bytes that they may take in a request: all of them go along with each
 /// one that is handed on, so a client is refused what would not fit there.
 pub const MAX_CLIENT_IDS: usize = 64;
+/// See [`MAX_CLIENT_IDS`].
 pub const MAX_CLIENT_ID_BYTES: usize = 64 << 10;
 
 /// The bytes that an id takes in a request.

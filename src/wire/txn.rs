@@ -17,9 +17,12 @@ pub const MULTI_HEAD: usize = 4;
 /// Bytes of a multi that stand before each part: its type and its length.
 pub const PART_HEAD: usize = 8;
 
+/// A transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Txn {
+    /// Its session, cxid, zxid, time (milliseconds since 1970) and type.
     pub header: TxnHeader,
+    /// What it changes.
     pub body: TxnBody,
     /// The tree's digest after this transaction.
     pub digest: Option<TxnDigest>,
@@ -28,24 +31,38 @@ pub struct Txn {
 /// The change itself. The header's type is derived from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TxnBody {
+    /// create, whose reply is the path alone.
     Create(CreateTxn<Bytes>),
+    /// create2, whose reply has a stat, too.
     Create2(CreateTxn<Bytes>),
+    /// createContainer.
     CreateContainer(CreateContainerTxn<Bytes>),
+    /// createTTL.
     CreateTtl(CreateTtlTxn<Bytes>),
+    /// delete.
     Delete(DeleteTxn<Bytes>),
+    /// deleteContainer, which a leader proposes by itself.
     DeleteContainer(DeleteTxn<Bytes>),
+    /// setData.
     SetData(SetDataTxn<Bytes>),
+    /// reconfig: setData of `/zookeeper/config`.
     Reconfig(SetDataTxn<Bytes>),
+    /// setACL.
     SetAcl(SetAclTxn<Bytes>),
+    /// check, in a multi.
     Check(CheckVersionTxn<Bytes>),
+    /// createSession.
     CreateSession(CreateSessionTxn),
     /// Without a list in logs of 3.5 and older.
     CloseSession(Option<CloseSessionTxn<Bytes>>),
+    /// A request that was refused: it takes a zxid, and changes nothing.
     Error(ErrorTxn),
+    /// multi: all parts, or an error for each.
     Multi(Vec<TxnBody>),
 }
 
 impl TxnBody {
+    /// The type, as the header has it.
     pub fn op(&self) -> Op {
         match self {
             Self::Create(_) => Op::Create,
@@ -111,6 +128,10 @@ impl TxnBody {
     }
 
     /// `nested` inside a multi, where only some types may stand.
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever operations there are, these alone are transactions"
+    )]
     fn decode(op: i32, from: &mut SharedReader, nested: bool) -> Result<Self, DecodeError> {
         let op = Op::from_code(op).ok_or(DecodeError::BadValue("unknown transaction type"))?;
         Ok(match op {
@@ -164,6 +185,7 @@ fn create(from: &mut SharedReader) -> Result<CreateTxn<Bytes>, DecodeError> {
 }
 
 impl Txn {
+    /// Appends the transaction.
     pub fn encode(&self, out: &mut BytesMut) {
         debug_assert_eq!(self.header.op, self.body.op().code());
         self.header.encode(out);
@@ -178,6 +200,7 @@ impl Txn {
         TxnHeader::MIN_LEN + self.body.encoded_len() + self.digest.map_or(0, |_| TxnDigest::MIN_LEN)
     }
 
+    /// Takes a whole body of log or PROPOSAL. An error if it is no transaction.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut from = SharedReader::new(bytes);
         let header = TxnHeader::decode(&mut from)?;

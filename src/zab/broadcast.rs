@@ -6,7 +6,7 @@ use crate::model::{Epoch, ServerId, Zxid};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug)]
-pub struct Broadcast {
+pub(super) struct Broadcast {
     last_proposed: Zxid,
     /// Not committed yet, oldest first, without a gap in their zxids.
     outstanding: VecDeque<Entry>,
@@ -18,38 +18,38 @@ pub struct Broadcast {
 
 impl Broadcast {
     /// `last` is the zxid before the first proposal.
-    pub fn new(last: Zxid) -> Self {
+    pub(super) fn new(last: Zxid) -> Self {
         Self { last_proposed: last, outstanding: VecDeque::new(), acked: BTreeMap::new(), reconfig: None }
     }
 
-    pub fn last_proposed(&self) -> Zxid {
+    pub(super) fn last_proposed(&self) -> Zxid {
         self.last_proposed
     }
 
     /// The next proposal opens this epoch.
-    pub fn open_epoch(&mut self, epoch: Epoch) {
+    pub(super) fn open_epoch(&mut self, epoch: Epoch) {
         self.last_proposed = Zxid::new(epoch, 0);
     }
 
-    pub fn outstanding(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = &Entry> {
         self.outstanding.iter()
     }
 
-    pub fn into_outstanding(self) -> VecDeque<Entry> {
+    pub(super) fn into_outstanding(self) -> VecDeque<Entry> {
         self.outstanding
     }
 
     /// A reconfiguration is not committed yet.
-    pub fn is_reconfiguring(&self) -> bool {
+    pub(super) fn is_reconfiguring(&self) -> bool {
         self.reconfig.is_some()
     }
 
-    pub fn outstanding_len(&self) -> usize {
+    pub(super) fn outstanding_len(&self) -> usize {
         self.outstanding.len()
     }
 
     /// `reconfigures`: from this proposal on the pending configuration has a say.
-    pub fn propose(&mut self, entry: Entry, reconfigures: bool) {
+    pub(super) fn propose(&mut self, entry: Entry, reconfigures: bool) {
         let (last, zxid) = (self.last_proposed, entry.zxid);
         assert!(History::follows(last, zxid), "proposals have no gap: {zxid} after {last}");
         if reconfigures {
@@ -61,24 +61,24 @@ impl Broadcast {
     }
 
     /// `server` has everything up to `zxid` on its disk.
-    pub fn on_ack(&mut self, server: ServerId, zxid: Zxid) {
+    pub(super) fn on_ack(&mut self, server: ServerId, zxid: Zxid) {
         let acked = self.acked.entry(server).or_insert(Zxid(i64::MIN));
         *acked = zxid.max(*acked);
     }
 
     /// `server` begins anew: what it acknowledged it may have no more.
-    pub fn forget(&mut self, server: ServerId) {
+    pub(super) fn forget(&mut self, server: ServerId) {
         self.acked.remove(&server);
     }
 
     /// How far `server` has acknowledged.
-    pub fn acked(&self, server: ServerId) -> Zxid {
+    pub(super) fn acked(&self, server: ServerId) -> Zxid {
         self.acked.get(&server).copied().unwrap_or(Zxid(i64::MIN))
     }
 
     /// The next proposal that is committed, if there is one. A reconfiguration among them ends the old configuration's
     /// say: the caller changes `view` before it asks again.
-    pub fn next_committed(&mut self, view: &View) -> Option<Entry> {
+    pub(super) fn next_committed(&mut self, view: &View) -> Option<Entry> {
         let first = self.outstanding.front()?.zxid;
         let has_it = |id: ServerId| self.acked(id) >= first;
         let needs_both = self.reconfig.is_some_and(|zxid| first >= zxid);

@@ -10,31 +10,66 @@ use crate::model::{Epoch, ServerId, Zxid};
 pub enum LeaderMisbehaved {
     /// The packet does not belong to what this learner is about with it.
     #[error("it sent {packet} to a learner in stage {stage:?}")]
-    PacketOutOfStage { packet: &'static str, stage: learner::Stage },
+    PacketOutOfStage {
+        /// The packet's name.
+        packet: &'static str,
+        /// What the learner is about.
+        stage: learner::Stage,
+    },
     /// LEADERINFO offers an epoch before the one that this server promised to follow.
     #[error("it offers epoch {offered}, and this server has accepted {accepted}")]
-    StaleEpoch { accepted: Epoch, offered: Epoch },
+    StaleEpoch {
+        /// The promised one.
+        accepted: Epoch,
+        /// That of LEADERINFO.
+        offered: Epoch,
+    },
     /// NEWLEADER opens another epoch than LEADERINFO offered.
     #[error("it opens its epoch with {zxid}, and offered epoch {offered}")]
-    AnotherEpoch { offered: Epoch, zxid: Zxid },
+    AnotherEpoch {
+        /// That of LEADERINFO.
+        offered: Epoch,
+        /// That of NEWLEADER.
+        zxid: Zxid,
+    },
     /// TRUNC or SNAP name a zxid that none has.
     #[error("its history ends at {0}, which is negative")]
     NegativeZxid(Zxid),
     /// TRUNC to a place that this server's log does not reach.
     #[error("it sent TRUNC to {to}, and this server's log ends at {log_end}")]
-    TruncBeyondLog { to: Zxid, log_end: Zxid },
+    TruncBeyondLog {
+        /// The place to cut behind.
+        to: Zxid,
+        /// The last transaction of this server's log.
+        log_end: Zxid,
+    },
     /// A proposal's transaction does not decode.
     #[error("it proposed what is no transaction: {0}")]
     Transaction(#[from] DecodeError),
     /// A proposal's packet and its transaction have different zxids.
     #[error("its proposal {zxid} holds transaction {holds}")]
-    AnotherTransaction { zxid: Zxid, holds: Zxid },
+    AnotherTransaction {
+        /// The packet's.
+        zxid: Zxid,
+        /// The transaction's.
+        holds: Zxid,
+    },
     /// A proposal does not follow the last one: what lies between was not sent.
     #[error("its proposal {got} does not follow {last}")]
-    GapInProposals { last: Zxid, got: Zxid },
+    GapInProposals {
+        /// The last transaction of this server's log.
+        last: Zxid,
+        /// The proposal's zxid.
+        got: Zxid,
+    },
     /// COMMIT of another transaction than the oldest that is not committed.
     #[error("it committed {zxid}, and the oldest proposal is {}", or_none(*.oldest))]
-    CommitOutOfOrder { zxid: Zxid, oldest: Option<Zxid> },
+    CommitOutOfOrder {
+        /// The one that COMMIT names.
+        zxid: Zxid,
+        /// The oldest proposal that is not committed.
+        oldest: Option<Zxid>,
+    },
     /// COMMITANDACTIVATE or INFORMANDACTIVATE of a transaction that is no reconfiguration.
     #[error("it activated {0}, which is no reconfiguration")]
     ActivatesNothing(Zxid),
@@ -55,7 +90,12 @@ fn or_none(zxid: Option<Zxid>) -> String {
 pub enum LearnerMisbehaved {
     /// The packet does not belong to what this leader is about with it.
     #[error("it sent {packet} in stage {stage:?}")]
-    PacketOutOfStage { packet: &'static str, stage: leader::Stage },
+    PacketOutOfStage {
+        /// The packet's name.
+        packet: &'static str,
+        /// What this leader is about with it.
+        stage: leader::Stage,
+    },
     /// It sent a packet of a type that nobody knows before FOLLOWERINFO or OBSERVERINFO.
     #[error("it sent a packet of type {0} before it said who it is")]
     NotIntroduced(i32),
@@ -64,22 +104,53 @@ pub enum LearnerMisbehaved {
     NotAdmitted(ServerId),
     /// It speaks a protocol from before ZooKeeper 3.4.
     #[error("server {id} speaks protocol {protocol:#x}, older than ZAB 1.0")]
-    OldProtocol { id: ServerId, protocol: i32 },
+    OldProtocol {
+        /// Who it says it is.
+        id: ServerId,
+        /// The protocol's number, 0x10000 for ZAB 1.0.
+        protocol: i32,
+    },
     /// It claims an accepted epoch that no leader can have offered.
     #[error("server {id} says that it accepted epoch {accepted}")]
-    EpochOutOfRange { id: ServerId, accepted: Epoch },
+    EpochOutOfRange {
+        /// Who it says it is.
+        id: ServerId,
+        /// The epoch that it claims.
+        accepted: Epoch,
+    },
     /// It knows a later configuration: this leader may be no member any more.
     #[error("server {id} has configuration {has:x}, later than this leader's {committed:x}")]
-    LaterConfiguration { id: ServerId, has: i64, committed: i64 },
+    LaterConfiguration {
+        /// Who it says it is.
+        id: ServerId,
+        /// The version of its configuration.
+        has: i64,
+        /// The version of this leader's.
+        committed: i64,
+    },
     /// ACKEPOCH names a last zxid that none has.
     #[error("it sent ACKEPOCH with zxid {0}")]
     NegativeZxid(Zxid),
     /// It has more than this leader. In a leader's place it would lose that.
     #[error("server {id} is ahead: epoch {epoch}, zxid {last}; this leader has epoch {}, zxid {}", leads_with.0, leads_with.1)]
-    Ahead { id: ServerId, epoch: Epoch, last: Zxid, leads_with: (Epoch, Zxid) },
+    Ahead {
+        /// The server.
+        id: ServerId,
+        /// The epoch of its history.
+        epoch: Epoch,
+        /// Its last zxid.
+        last: Zxid,
+        /// The same two of this leader, as the term began.
+        leads_with: (Epoch, Zxid),
+    },
     /// It acknowledged what was not proposed.
     #[error("it acknowledged {zxid}, and the last proposal is {last}")]
-    AckOfNothing { zxid: Zxid, last: Zxid },
+    AckOfNothing {
+        /// What it acknowledged.
+        zxid: Zxid,
+        /// The last proposal.
+        last: Zxid,
+    },
 }
 
 /// Why this server closes a link of the quorum port.
@@ -114,13 +185,23 @@ pub enum CloseWhy {
     FeedFailed,
     /// It did not send what this leader waits for in time.
     #[error("server {id} is late in stage {stage:?}")]
-    Late { id: ServerId, stage: leader::Stage },
+    Late {
+        /// Who it says it is.
+        id: ServerId,
+        /// What this leader is about with it.
+        stage: leader::Stage,
+    },
     /// It sent nothing, not even an answer to a ping.
     #[error("server {0} is silent")]
     Silent(ServerId),
     /// It answers, and does not acknowledge a proposal.
     #[error("server {id} does not acknowledge {zxid}")]
-    NoAck { id: ServerId, zxid: Zxid },
+    NoAck {
+        /// The server.
+        id: ServerId,
+        /// The proposal.
+        zxid: Zxid,
+    },
 }
 
 /// Why a term was lost.
@@ -132,10 +213,20 @@ pub enum LostWhy {
     NoQuorum(Vec<ServerId>),
     /// Fewer servers came than a quorum needs, or they did not get through this phase.
     #[error("no quorum for epoch {epoch} in time: {phase}")]
-    NoQuorumInTime { epoch: Epoch, phase: &'static str },
+    NoQuorumInTime {
+        /// The epoch that was to be opened.
+        epoch: Epoch,
+        /// How far it came.
+        phase: &'static str,
+    },
     /// This leader has nothing, and a voter has transactions.
     #[error("server {id} has a history, up to {last}, and this leader has none")]
-    HistoryElsewhere { id: ServerId, last: Zxid },
+    HistoryElsewhere {
+        /// The voter.
+        id: ServerId,
+        /// Its last zxid.
+        last: Zxid,
+    },
     /// The trees of a quorum agree with each other, and not with this leader's.
     #[error("a quorum has another tree than this leader after {0}")]
     OutvotedTree(Zxid),
@@ -147,7 +238,12 @@ pub enum LostWhy {
     EpochUsedUp(Epoch),
     /// A reconfiguration made another server the leader.
     #[error("reconfiguration {zxid} gave the lead to server {leader}")]
-    LeadGiven { zxid: Zxid, leader: ServerId },
+    LeadGiven {
+        /// The reconfiguration.
+        zxid: Zxid,
+        /// The next leader.
+        leader: ServerId,
+    },
     /// The configuration that the epoch began with makes another server the leader.
     #[error("the configuration gives the lead to server {0}")]
     LeadElsewhere(ServerId),
@@ -157,7 +253,12 @@ pub enum LostWhy {
     LeaderClosed(ServerId),
     /// The leader broke the protocol.
     #[error("server {leader} misbehaves as leader: {how}")]
-    LeaderMisbehaved { leader: ServerId, how: LeaderMisbehaved },
+    LeaderMisbehaved {
+        /// The leader.
+        leader: ServerId,
+        /// What it did.
+        how: LeaderMisbehaved,
+    },
     /// The leader does not take a connection.
     #[error("server {0} cannot be reached as leader")]
     Unreachable(ServerId),
@@ -200,10 +301,18 @@ pub enum Foreign {
     Transaction(Zxid),
     /// It begins after the last transaction that this server knows to be committed.
     #[error("it begins with {first}, behind this server's {committed}")]
-    BeginsLater { first: Zxid, committed: Zxid },
+    BeginsLater {
+        /// The first transaction that it sends.
+        first: Zxid,
+        /// What this server knows to be committed.
+        committed: Zxid,
+    },
     /// It has no transaction.
     #[error("it is empty, and this server has transactions up to {committed}")]
-    Empty { committed: Zxid },
+    Empty {
+        /// What this server knows to be committed.
+        committed: Zxid,
+    },
     /// The leader's snapshot of this zxid has none of this server's znodes.
     #[error("none of its znodes is in the leader's snapshot of {0}")]
     Snapshot(Zxid),

@@ -18,6 +18,7 @@ pub struct History {
 }
 
 impl History {
+    /// An empty history behind `start`. It keeps `min_entries` whatever their size, and more up to `max_bytes`.
     pub fn new(start: Zxid, min_entries: usize, max_bytes: usize) -> Self {
         Self { start, entries: VecDeque::new(), bytes: 0, min_entries, max_bytes }
     }
@@ -71,6 +72,7 @@ impl History {
         TxnMark::of(&self.entries[at].body)
     }
 
+    /// Where a zxid stands in this history.
     pub fn place(&self, zxid: Zxid) -> Place {
         if zxid < self.start {
             return Place::Older;
@@ -96,10 +98,12 @@ impl History {
         self.after(zxid).map(|entry| entry.body.len()).sum()
     }
 
+    /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -50,6 +50,7 @@ pub enum Stage {
 /// What a leader claims that was not elected.
 pub const DESIGNATED: Epoch = Epoch(-1);
 
+/// A learner's term, from the election that named its leader to its end.
 #[derive(Debug)]
 pub struct Learner {
     leader: ServerId,
@@ -115,22 +116,27 @@ impl Learner {
         }
     }
 
+    /// The server that it follows.
     pub fn leader(&self) -> ServerId {
         self.leader
     }
 
+    /// Whether it has no vote in this term.
     pub fn is_observer(&self) -> bool {
         self.observer
     }
 
+    /// The leader's epoch; 0 before it is offered.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
+    /// Whether it is up to date, and serves clients.
     pub fn is_live(&self) -> bool {
         self.stage == Stage::Live
     }
 
+    /// The phase by Java's names: `discovery`, `synchronization`, `broadcast`.
     pub fn phase_name(&self) -> &'static str {
         match self.stage {
             Stage::Dialing { .. } | Stage::Introduced | Stage::Accepting | Stage::Accepted | Stage::Over => {
@@ -233,10 +239,8 @@ impl Learner {
         if self.stage == Stage::Over || self.link != Some(link) {
             return;
         }
-        let patience = match self.stage {
-            Stage::Synced | Stage::Live => server.settings.sync_ms(),
-            _ => server.settings.init_ms(),
-        };
+        let is_synced = matches!(self.stage, Stage::Synced | Stage::Live);
+        let patience = if is_synced { server.settings.sync_ms() } else { server.settings.init_ms() };
         self.deadline = now + patience;
         if self.waits_for_disk() {
             self.held.push_back(packet);
@@ -378,7 +382,7 @@ impl Learner {
         self.owed = match server.debt {
             // With the history of a later epoch it has all that was committed in this one.
             Debt::AtLeast(epoch, zxid) if self.claimed <= epoch => zxid,
-            _ => Zxid::ZERO,
+            Debt::None | Debt::AtLeast(..) | Debt::Unknown => Zxid::ZERO,
         };
         let plea = Plea {
             forgetful: self.forgetful && !server.is_new(),
@@ -748,18 +752,21 @@ impl Learner {
 
     // What the replica hands on.
 
+    /// Hands a client's request on to the leader.
     pub fn forward(&self, request: Forwarded, out: &mut Outputs) {
         if let Some(link) = self.link.filter(|_| self.is_live()) {
             out.tell_leader(link, &FromLearner::Request(request));
         }
     }
 
+    /// Asks the leader whether a session is alive, and gives it a timeout of so many milliseconds.
     pub fn revalidate(&self, session: crate::model::SessionId, timeout_ms: i32, out: &mut Outputs) {
         if let Some(link) = self.link.filter(|_| self.is_live()) {
             out.tell_leader(link, &FromLearner::Revalidate { session, timeout_ms });
         }
     }
 
+    /// Answers the leader's ping of `zxid` with the sessions that were active, and their timeouts in milliseconds.
     pub fn pong(&self, zxid: Zxid, touched: Vec<(crate::model::SessionId, i32)>, out: &mut Outputs) {
         if let Some(link) = self.link.filter(|_| self.is_live()) {
             out.tell_leader(link, &FromLearner::Ping { zxid, touched });
@@ -797,7 +804,18 @@ impl Learner {
         let wake = match self.stage {
             Stage::Over => return u64::MAX,
             Stage::Dialing { retry_at } => retry_at.unwrap_or(self.give_up_at),
-            _ => self.deadline,
+            Stage::Introduced
+            | Stage::Accepting
+            | Stage::Accepted
+            | Stage::Truncating
+            | Stage::Receiving(_)
+            | Stage::Staging
+            | Stage::Wiping
+            | Stage::Syncing
+            | Stage::Flushing(_)
+            | Stage::Entering
+            | Stage::Synced
+            | Stage::Live => self.deadline,
         };
         self.doubted_until.map_or(wake, |until| until.min(wake))
     }

@@ -4,6 +4,17 @@
 //! A [`Zab`] has a [`Server`], what is kept from term to term, and at most one term: [`Leader`] or [`Learner`]. Packets,
 //! what the disk has done, and time come in; packets, work for the disk, and [`Event`]s for the replica come out.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
 mod broadcast;
 mod errors;
 mod history;
@@ -31,6 +42,7 @@ use std::sync::Arc;
 /// A transaction for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
+    /// Its zxid.
     pub zxid: Zxid,
     /// Header, record and digest: what the log frames and PROPOSAL packets carry.
     pub body: Bytes,
@@ -39,24 +51,29 @@ pub struct LogEntry {
 /// A transaction that is not applied yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Its zxid.
     pub zxid: Zxid,
+    /// The transaction.
     pub txn: Txn,
     /// Its encoding.
     pub body: Bytes,
 }
 
 impl Entry {
+    /// Encodes a transaction.
     pub fn new(txn: Txn) -> Self {
         let mut body = BytesMut::with_capacity(txn.encoded_len());
         txn.encode(&mut body);
         Self { zxid: Zxid(txn.header.zxid), txn, body: body.freeze() }
     }
 
+    /// Takes a PROPOSAL's body. An error if it is no transaction.
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let txn = Txn::decode(body.clone())?;
         Ok(Self { zxid: Zxid(txn.header.zxid), txn, body })
     }
 
+    /// The same, for the log.
     pub fn logged(&self) -> LogEntry {
         LogEntry { zxid: self.zxid, body: self.body.clone() }
     }
@@ -87,22 +104,30 @@ fn parse_config(text: &[u8]) -> Result<Ensemble, LeaderMisbehaved> {
 /// Who besides the configured servers may learn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Strangers {
+    /// Nobody.
     Refused,
     /// A server that is about to join by a reconfiguration is in nobody's configuration yet.
     Allowed,
+    /// Those with these ids (`learners.allow`).
     Named(BTreeSet<ServerId>),
 }
 
+/// What the protocol needs to know of the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// This server's id.
     pub me: ServerId,
+    /// Milliseconds of a tick (`tickTime`).
     pub tick_ms: u64,
     /// In ticks, as `zoo.cfg` has them.
     pub init_limit: u64,
+    /// In ticks, how long a learner may be silent (`syncLimit`).
     pub sync_limit: u64,
     /// In ticks, how long a learner tries to connect (`connectToLearnerMasterLimit`).
     pub connect_limit: u64,
+    /// Reconfigurations are allowed (`reconfigEnabled`).
     pub reconfig_enabled: bool,
+    /// Who besides the configured servers may learn.
     pub strangers: Strangers,
     /// Always SNAP (`forceSnapshotSync`).
     pub force_snapshot_sync: bool,
@@ -110,6 +135,7 @@ pub struct Settings {
     pub disk_sync: bool,
     /// Committed transactions that stay in memory at the least, and their bytes at the most.
     pub history_entries: usize,
+    /// The bytes beyond which it is no more than those.
     pub history_bytes: usize,
     /// Bytes that a learner is sent at once out of memory; more comes out of the log, as it takes it.
     pub max_catch_up_bytes: usize,
@@ -130,12 +156,15 @@ impl Settings {
 /// What recovery found.
 #[derive(Debug, Clone)]
 pub struct Position {
+    /// The epoch of `acceptedEpoch`.
     pub accepted: Epoch,
+    /// The epoch of `currentEpoch`.
     pub current: Epoch,
     /// The last transaction of the log or the snapshot; all of them are in the database.
     pub last: Zxid,
     /// The newest transactions of the log, without a gap up to `last`.
     pub recent: Vec<LogEntry>,
+    /// What this server has acknowledged and lost.
     pub debt: Debt,
     /// It has nothing, and may not take part until an established leader gave it everything (`db.autocreate=false`).
     pub abstains: bool,
@@ -152,7 +181,10 @@ pub enum Tree {
     Wrong,
     /// It was replaced. Where it differs again before this time (monotonic milliseconds), the digests differ rather than
     /// the trees, and another snapshot would not help.
-    Replaced { until: u64 },
+    Replaced {
+        /// Monotonic milliseconds.
+        until: u64,
+    },
 }
 
 /// What a tree that has another digest than its leader's means.
@@ -177,7 +209,9 @@ struct Kept {
 /// What a server keeps from term to term.
 #[derive(Debug)]
 pub struct Server {
+    /// What does not change.
     pub settings: Settings,
+    /// The configurations that count.
     pub view: View,
     /// No leader of an older epoch is followed. On disk.
     pub accepted: Epoch,
@@ -191,8 +225,11 @@ pub struct Server {
     pub history: History,
     /// Behind that: in the log, and not known to be committed.
     pub tail: VecDeque<Entry>,
+    /// What this server has acknowledged and lost. On disk.
     pub debt: Debt,
+    /// It takes no part in elections until a leader has given it everything.
     pub abstains: bool,
+    /// How it thinks of its tree.
     pub tree: Tree,
     /// What this process found on its disk was committed up to here, for sure.
     pub committed_at_start: Zxid,
@@ -235,6 +272,7 @@ impl Server {
         }
     }
 
+    /// This server's id.
     pub fn me(&self) -> ServerId {
         self.settings.me
     }
@@ -244,6 +282,7 @@ impl Server {
         self.disk_ops == 0 && self.durable == self.log_end
     }
 
+    /// Whether the committed configuration gives it no vote.
     pub fn is_observer(&self) -> bool {
         self.view.committed.is_observer(self.me())
     }
@@ -467,17 +506,23 @@ impl Server {
 pub enum Term {
     /// None: it looks for a leader.
     None,
+    /// It was elected, or is alone.
     Leading(Box<Leader>),
+    /// It follows, or observes.
     Learning(Box<Learner>),
 }
 
+/// One server's part in ZAB.
 #[derive(Debug)]
 pub struct Zab {
+    /// What it keeps from term to term.
     pub server: Server,
+    /// The present term.
     pub term: Term,
 }
 
 impl Zab {
+    /// A server with what recovery found, and no term.
     pub fn new(settings: Settings, view: View, at: Position) -> Self {
         Self { server: Server::new(settings, view, at), term: Term::None }
     }
@@ -499,6 +544,7 @@ impl Zab {
         self.term = Term::Learning(Box::new(Learner::begin(now, leader, epoch, &self.server, out)));
     }
 
+    /// The leader, where this server is one.
     pub fn leader(&self) -> Option<&Leader> {
         match &self.term {
             Term::Leading(leader) => Some(leader),
@@ -506,6 +552,7 @@ impl Zab {
         }
     }
 
+    /// The learner, where this server is one.
     pub fn learner(&self) -> Option<&Learner> {
         match &self.term {
             Term::Learning(learner) => Some(learner),
@@ -529,12 +576,14 @@ impl Zab {
         }
     }
 
+    /// The leader does not take a connection.
     pub fn on_dial_failed(&mut self, now: u64) {
         if let Term::Learning(learner) = &mut self.term {
             learner.on_dial_failed(now);
         }
     }
 
+    /// A packet came from a learner. If it breaks the protocol its link is closed.
     pub fn on_learner_packet(&mut self, now: u64, link: LinkId, packet: FromLearner, out: &mut Outputs) {
         let Term::Leading(leader) = &mut self.term else { return };
         if let Err(wrong) = leader.on_packet(now, link, packet, &mut self.server, out) {
@@ -543,11 +592,13 @@ impl Zab {
         leader.advance(now, &mut self.server, out);
     }
 
+    /// A packet came from the leader. If it breaks the protocol the term is lost.
     pub fn on_leader_packet(&mut self, now: u64, link: LinkId, packet: FromLeader, out: &mut Outputs) {
         let Term::Learning(learner) = &mut self.term else { return };
         learner.on_packet(now, link, packet, &mut self.server, out);
     }
 
+    /// The other side closed a link, or it broke.
     pub fn on_closed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         match &mut self.term {
             Term::None => {}
@@ -573,6 +624,7 @@ impl Zab {
         }
     }
 
+    /// What a learner was to be sent could not be read or sent.
     pub fn on_feed_failed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         if let Term::Leading(leader) = &mut self.term {
             leader.on_feed_failed(now, link, &self.server, out);
@@ -594,6 +646,7 @@ impl Zab {
         }
     }
 
+    /// The disk has done something that it was asked for.
     pub fn on_disk(&mut self, now: u64, done: DiskDone, out: &mut Outputs) {
         if !matches!(done, DiskDone::Logged(_)) {
             self.server.disk_ops -= 1;
@@ -630,6 +683,7 @@ impl Zab {
         }
     }
 
+    /// Looks at what is due: pings, deadlines, dials. `now` is in monotonic milliseconds.
     pub fn on_tick(&mut self, now: u64, out: &mut Outputs) {
         match &mut self.term {
             Term::None => {}
@@ -677,6 +731,7 @@ impl Zab {
         }
     }
 
+    /// The leader, where this server is one, with what it keeps from term to term.
     pub fn leader_mut(&mut self) -> Option<(&mut Leader, &Server)> {
         match &mut self.term {
             Term::Leading(leader) => Some((leader, &self.server)),
@@ -707,10 +762,8 @@ impl Zab {
         if zxid.epoch() != epoch {
             return None;
         }
-        let no_help = match &self.term {
-            Term::Leading(leader) if leader.is_alone() => true,
-            _ => matches!(server.tree, Tree::Replaced { until } if now < until),
-        };
+        let is_alone = matches!(&self.term, Term::Leading(leader) if leader.is_alone());
+        let no_help = is_alone || matches!(server.tree, Tree::Replaced { until } if now < until);
         if no_help {
             let told = std::mem::replace(&mut server.told_doubt, true);
             return (!told).then_some(Doubt::ServeOn);

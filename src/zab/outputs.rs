@@ -11,20 +11,28 @@ use std::sync::Arc;
 /// Work for the disk. It is done in the order in which it was asked for, and reported as [`DiskDone`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskOp {
+    /// Append this to the log.
     Append(LogEntry),
+    /// Replace `acceptedEpoch`.
     SaveAccepted(Epoch),
+    /// Replace `currentEpoch`.
     SaveCurrent(Epoch),
+    /// Replace the debt, or take it away.
     SaveDebt(Debt),
     /// Everything newer than `to` goes from log and snapshots. `reload`: the database has some of it, and has to be
     /// read anew.
     Truncate {
+        /// The last transaction that stays.
         to: Zxid,
+        /// Whether the database has to be read again.
         reload: bool,
     },
     /// The snapshot that has just been received over `link` is what appends come behind from now on; everything else
     /// stays, too.
     Stage {
+        /// Where the snapshot came from.
         link: LinkId,
+        /// The point that it shows.
         zxid: Zxid,
     },
     /// That snapshot, and what was appended behind it, take the place of everything else.
@@ -34,12 +42,15 @@ pub enum DiskOp {
     },
     /// They go, and all is as before: the log ends at `to`.
     Unstage {
+        /// Where the log ends.
         to: Zxid,
     },
     /// Log and snapshots go: what is there can't be mended. The debt comes first.
     Wipe {
+        /// The debt that is written before.
         debt: Debt,
     },
+    /// Write a configuration beside `zoo.cfg`.
     SaveConfig(ConfigFile),
 }
 
@@ -59,16 +70,25 @@ pub enum ConfigFile {
 pub enum DiskDone {
     /// Everything up to here is on disk.
     Logged(Zxid),
+    /// `acceptedEpoch` is this.
     AcceptedSaved(Epoch),
+    /// `currentEpoch` is this.
     CurrentSaved(Epoch),
+    /// The debt is written.
     DebtSaved,
+    /// Log and snapshots end here.
     Truncated(Zxid),
     /// There is no snapshot from which the log could be cut at the place asked for.
     Unmendable,
+    /// The received snapshot of this point is beside the old files.
     Staged(Zxid),
+    /// It has taken their place.
     Installed,
+    /// It is gone, and the log ends here.
     Unstaged(Zxid),
+    /// There is no log, and an empty snapshot.
     Wiped,
+    /// The configuration is written, or it was logged why not.
     ConfigSaved,
 }
 
@@ -78,7 +98,12 @@ pub enum Feed {
     /// Nothing yet: tell where this zxid stands in the log.
     Locate(Zxid),
     /// The log's transactions behind `after` up to `upto`, each as PROPOSAL and COMMIT.
-    Log { after: Zxid, upto: Zxid },
+    Log {
+        /// What the learner has.
+        after: Zxid,
+        /// The last one to send.
+        upto: Zxid,
+    },
     /// SNAP with the newest snapshot file.
     Snapshot {
         /// Of the learner's last transaction, where this server has that one.
@@ -104,13 +129,17 @@ pub struct Located {
     pub is_far: bool,
 }
 
+/// What happens to a link of the quorum port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkAction {
     /// So many bytes of [`Outputs::packets`] from `start`. Several links may be sent the same.
     Send {
+        /// Where they begin.
         start: usize,
+        /// How many they are.
         len: usize,
     },
+    /// Send what is in files, piece by piece.
     Feed(Feed),
     /// Stop reading from it, or go on.
     Hold(bool),
@@ -121,10 +150,13 @@ pub enum LinkAction {
 /// Who leads next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
+    /// Whoever is elected.
     Election,
     /// A reconfiguration designated it: no election is needed.
     Designated {
+        /// The next leader.
         leader: ServerId,
+        /// The reconfiguration that designated it.
         zxid: Zxid,
     },
 }
@@ -144,47 +176,67 @@ pub enum Event {
     Learns(Epoch),
     /// The term is over.
     Lost {
+        /// The reason.
         why: LostWhy,
+        /// What comes next.
         next: Next,
     },
     /// The leader's history shares nothing with this server's, which keeps its own and ends.
     Refused {
+        /// The leader.
         leader: ServerId,
+        /// What shows it.
         what: Foreign,
     },
     /// The configurations changed.
     Reconfigured,
     /// Leading: a learner hands something on.
     Forwarded {
+        /// The learner's link.
         link: LinkId,
+        /// What its client asks for.
         request: Forwarded,
     },
+    /// Leading: learners heard from these sessions. Their timeouts are in milliseconds.
     Touched(Vec<(SessionId, i32)>),
+    /// Leading: a client reattaches at a learner.
     Revalidate {
+        /// The learner's link.
         link: LinkId,
+        /// The session.
         session: SessionId,
+        /// The timeout that the client was promised, in milliseconds.
         timeout_ms: i32,
     },
+    /// Leading: a link ended.
     LinkGone(LinkId),
     /// Leading: this server's own `sync` may be answered, once everything before it is applied.
     SyncReady,
     /// Learning: the leader asks which sessions were active.
     Pinged(Zxid),
+    /// Learning: the leader says whether a session is alive.
     Revalidated {
+        /// The session.
         session: SessionId,
+        /// Whether it is.
         valid: bool,
     },
     /// Learning: the oldest `sync` may be answered.
     Synced,
 }
 
+/// What the protocol asks for, in order. Reused from input to input.
 #[derive(Debug, Default)]
 pub struct Outputs {
+    /// The disk's work.
     pub disk: Vec<DiskOp>,
+    /// The bytes of all packets, that [`LinkAction::Send`] points into.
     pub packets: BytesMut,
+    /// What happens to each link.
     pub links: Vec<(LinkId, LinkAction)>,
     /// Connect to this server's quorum port.
     pub dial: Option<ServerId>,
+    /// What the replica has to do.
     pub events: VecDeque<Event>,
 }
 

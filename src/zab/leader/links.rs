@@ -86,7 +86,7 @@ impl Link {
         matches!(self.stage, Stage::Waiting { .. })
     }
 
-    pub fn is_forwarding(&self) -> bool {
+    pub(super) fn is_forwarding(&self) -> bool {
         matches!(self.stage, Stage::Asked | Stage::Ready | Stage::Live)
     }
 }
@@ -105,25 +105,25 @@ pub(super) struct Waiting {
 pub(super) struct Links(BTreeMap<LinkId, Link>);
 
 impl Links {
-    pub fn get(&self, id: LinkId) -> Option<&Link> {
+    pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
         self.0.get(&id)
     }
 
-    pub fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+    pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
         self.0.get_mut(&id)
     }
 
-    pub fn contains(&self, id: LinkId) -> bool {
+    pub(super) fn contains(&self, id: LinkId) -> bool {
         self.0.contains_key(&id)
     }
 
     /// A learner connected. It has to say who it is.
-    pub fn accept(&mut self, now: u64, id: LinkId, settings: &Settings) {
+    pub(super) fn accept(&mut self, now: u64, id: LinkId, settings: &Settings) {
         self.0.insert(id, Link::stranger(now, settings));
     }
 
     /// Closes a link, if it is there.
-    pub fn drop(&mut self, id: LinkId, why: CloseWhy, out: &mut Outputs) {
+    pub(super) fn drop(&mut self, id: LinkId, why: CloseWhy, out: &mut Outputs) {
         if self.0.remove(&id).is_some() {
             out.close(id, why);
             out.events.push_back(Event::LinkGone(id));
@@ -131,14 +131,14 @@ impl Links {
     }
 
     /// The other side has closed it.
-    pub fn on_closed(&mut self, id: LinkId, out: &mut Outputs) {
+    pub(super) fn on_closed(&mut self, id: LinkId, out: &mut Outputs) {
         if self.0.remove(&id).is_some() {
             out.events.push_back(Event::LinkGone(id));
         }
     }
 
     /// The term is over.
-    pub fn end(self, out: &mut Outputs) {
+    pub(super) fn end(self, out: &mut Outputs) {
         for id in self.0.into_keys() {
             out.close(id, CloseWhy::TermOver);
             out.events.push_back(Event::LinkGone(id));
@@ -146,26 +146,26 @@ impl Links {
     }
 
     /// Learners by id, whether they observe, and whether they are synchronized.
-    pub fn learners(&self) -> impl Iterator<Item = (ServerId, bool, bool)> {
+    pub(super) fn learners(&self) -> impl Iterator<Item = (ServerId, bool, bool)> {
         let is_known = |link: &&Link| link.stage != Stage::Stranger && !link.is_waiting();
         let known = self.0.values().filter(is_known);
         known.map(|link| (link.sid, link.observer, link.stage == Stage::Live))
     }
 
     /// Until when a server counts as a follower that lives.
-    pub fn alive_until(&self, sid: ServerId) -> u64 {
+    pub(super) fn alive_until(&self, sid: ServerId) -> u64 {
         let counts = |link: &&Link| link.sid == sid && link.follows() && !link.promised;
         self.0.values().filter(counts).map(|link| link.alive_until).max().unwrap_or(0)
     }
 
     /// The servers that count as alive.
-    pub fn alive(&self, now: u64) -> Vec<ServerId> {
+    pub(super) fn alive(&self, now: u64) -> Vec<ServerId> {
         let alive = self.0.values().filter(|link| link.alive_until >= now);
         alive.map(|link| link.sid).collect()
     }
 
     /// Whether a follower lives, and is sent all that is proposed.
-    pub fn has_synced(&self, now: u64, sid: ServerId) -> bool {
+    pub(super) fn has_synced(&self, now: u64, sid: ServerId) -> bool {
         let live = |link: &Link| {
             link.sid == sid && !link.observer && link.is_forwarding() && link.alive_until >= now
         };
@@ -173,49 +173,48 @@ impl Links {
     }
 
     /// Whether a server has answered a ping of this round, or of a later one.
-    pub fn has_answered(&self, sid: ServerId, round: u64) -> bool {
+    pub(super) fn has_answered(&self, sid: ServerId, round: u64) -> bool {
         let follows = |link: &Link| link.sid == sid && !link.promised && link.heard >= round;
         self.0.values().any(follows)
     }
 
     /// The oldest link of a server that follows, if one does.
-    pub fn living(&self, sid: ServerId) -> Option<(LinkId, &Link)> {
+    pub(super) fn living(&self, sid: ServerId) -> Option<(LinkId, &Link)> {
         self.0.iter().find(|(_, link)| link.sid == sid && link.follows()).map(|(id, link)| (*id, link))
     }
 
     /// Those that say that they are a server whose link lives.
-    pub fn waiting(&self) -> Vec<Waiting> {
-        let waiting = self.0.iter().filter_map(|(id, link)| match link.stage {
-            Stage::Waiting { round } => {
-                Some(Waiting { link: *id, sid: link.sid, round, deadline: link.deadline })
-            }
-            _ => None,
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let waiting = self.0.iter().filter_map(|(id, link)| {
+            let Stage::Waiting { round } = link.stage else { return None };
+            Some(Waiting { link: *id, sid: link.sid, round, deadline: link.deadline })
         });
         waiting.collect()
     }
 
     /// The oldest of those of a server, where they are as many as may wait.
-    pub fn too_many_waiting(&self, sid: ServerId) -> Option<LinkId> {
+    pub(super) fn too_many_waiting(&self, sid: ServerId) -> Option<LinkId> {
         let mut waiting = self.0.iter().filter(|(_, link)| link.sid == sid && link.is_waiting());
         let oldest = waiting.next().map(|(id, _)| *id)?;
         (waiting.count() + 1 >= MAX_WAITING).then_some(oldest)
     }
 
-    pub fn in_stage(&self, stage: Stage) -> Vec<LinkId> {
+    pub(super) fn in_stage(&self, stage: Stage) -> Vec<LinkId> {
         self.0.iter().filter(|(_, link)| link.stage == stage).map(|(id, _)| *id).collect()
     }
 
     /// Those that have accepted the epoch, each with its last zxid: those that promised a later one, or the others.
-    pub fn accepted(&self, promised: bool) -> Vec<(LinkId, Zxid)> {
-        let accepted = self.0.iter().filter_map(|(id, link)| match link.stage {
-            Stage::Accepted { last } if link.promised == promised => Some((*id, last)),
-            _ => None,
+    pub(super) fn accepted(&self, promised: bool) -> Vec<(LinkId, Zxid)> {
+        let these = self.0.iter().filter(|(_, link)| link.promised == promised);
+        let accepted = these.filter_map(|(id, link)| {
+            let Stage::Accepted { last } = link.stage else { return None };
+            Some((*id, last))
         });
         accepted.collect()
     }
 
     /// Whether some learner is being synchronized.
-    pub fn is_synchronizing(&self, now: u64) -> bool {
+    pub(super) fn is_synchronizing(&self, now: u64) -> bool {
         self.0.values().any(|link| match link.stage {
             Stage::Feeding { .. } | Stage::Locating { .. } => true,
             Stage::Asked => link.deadline > now,
@@ -230,19 +229,19 @@ impl Links {
     }
 
     /// Those that are sent all that happens: observers, or the others.
-    pub fn forwarding(&self, observers: bool) -> impl Iterator<Item = LinkId> {
+    pub(super) fn forwarding(&self, observers: bool) -> impl Iterator<Item = LinkId> {
         let these = move |link: &Link| link.is_forwarding() && link.observer == observers;
         self.0.iter().filter(move |(_, link)| these(link)).map(|(id, _)| *id)
     }
 
     /// The other links of the server that `id` is.
-    pub fn others_of(&self, id: LinkId, sid: ServerId) -> Vec<LinkId> {
+    pub(super) fn others_of(&self, id: LinkId, sid: ServerId) -> Vec<LinkId> {
         let others = self.0.iter().filter(|(other, link)| **other != id && link.sid == sid);
         others.map(|(other, _)| *other).collect()
     }
 
     /// Whom a ping of this round goes to. A learner answers each, in order; none before UPTODATE.
-    pub fn ping(&mut self, round: u64, whom: impl Fn(Stage) -> bool) -> Vec<LinkId> {
+    pub(super) fn ping(&mut self, round: u64, whom: impl Fn(Stage) -> bool) -> Vec<LinkId> {
         let mut pinged = Vec::new();
         for (id, link) in self.0.iter_mut().filter(|(_, link)| whom(link.stage)) {
             if link.stage == Stage::Live {
@@ -255,7 +254,7 @@ impl Links {
 
     /// Those whose other side is late: with a packet, with an ACK, or with anything at all. `last` is the last proposal,
     /// `acked` what a server has acknowledged, `patience` in milliseconds.
-    pub fn late(
+    pub(super) fn late(
         &mut self,
         now: u64,
         last: Zxid,
@@ -279,7 +278,16 @@ impl Links {
                         (waited > patience).then_some(CloseWhy::NoAck { id: link.sid, zxid })
                     }
                 }
-                _ => None,
+                Stage::Stranger
+                | Stage::Waiting { .. }
+                | Stage::Introduced
+                | Stage::Informed
+                | Stage::Accepted { .. }
+                | Stage::Locating { .. }
+                | Stage::Feeding { .. }
+                | Stage::Asked
+                | Stage::Ready
+                | Stage::Live => None,
             };
             late.extend(why.map(|why| (*id, why)));
         }

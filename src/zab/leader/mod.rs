@@ -9,7 +9,7 @@ mod syncs;
 
 use self::gathering::{Gathering, Memory};
 use self::links::Links;
-pub use self::links::Stage;
+pub(super) use self::links::Stage;
 pub use self::packets::MAX_EPOCHS_AHEAD;
 use self::syncs::Sync;
 use super::broadcast::Broadcast;
@@ -35,6 +35,7 @@ enum Phase {
     Over,
 }
 
+/// A leader's term, from the election that chose it to its end.
 #[derive(Debug)]
 pub struct Leader {
     epoch: Epoch,
@@ -131,10 +132,12 @@ impl Leader {
         self.links.learners()
     }
 
+    /// The epoch that it opens, or has opened.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
+    /// Whether a quorum has its history: it proposes, and clients are served.
     pub fn is_established(&self) -> bool {
         self.phase == Phase::Broadcast
     }
@@ -149,18 +152,22 @@ impl Leader {
         self.held.back().map_or(self.broadcast.last_proposed(), |entry| entry.zxid)
     }
 
+    /// Proposals that are not committed.
     pub fn outstanding(&self) -> usize {
         self.broadcast.outstanding_len() + self.held.len()
     }
 
+    /// Since when it has been established, in monotonic milliseconds.
     pub fn established_at(&self) -> u64 {
         self.established_at
     }
 
+    /// `sync`s that are not answered.
     pub fn pending_syncs(&self) -> usize {
         self.syncs.len()
     }
 
+    /// The phase by Java's names: `discovery`, `synchronization`, `broadcast`.
     pub fn phase_name(&self) -> &'static str {
         match self.phase {
             Phase::Discovery | Phase::AcceptingEpoch | Phase::EpochAcks | Phase::Over => "discovery",
@@ -181,6 +188,7 @@ impl Leader {
         self.broadcast.open_epoch(self.epoch);
     }
 
+    /// Whether it leads an ensemble of one that holds no election.
     pub fn is_alone(&self) -> bool {
         self.alone
     }
@@ -224,7 +232,16 @@ impl Leader {
             DiskDone::CurrentSaved(epoch) if *epoch == self.epoch => {
                 self.synced.insert(server.me());
             }
-            _ => {}
+            DiskDone::AcceptedSaved(_)
+            | DiskDone::CurrentSaved(_)
+            | DiskDone::DebtSaved
+            | DiskDone::Truncated(_)
+            | DiskDone::Unmendable
+            | DiskDone::Staged(_)
+            | DiskDone::Installed
+            | DiskDone::Unstaged(_)
+            | DiskDone::Wiped
+            | DiskDone::ConfigSaved => {}
         }
     }
 
@@ -380,6 +397,7 @@ impl Leader {
         }
     }
 
+    /// Answers a learner whether a session that reattaches there is alive.
     pub fn revalidated(&self, link: LinkId, session: SessionId, valid: bool, out: &mut Outputs) {
         if self.links.contains(link) {
             out.tell_learner(link, &FromLeader::Revalidate { session, valid });

@@ -69,7 +69,7 @@ impl Leader {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of one packet
+    #[allow(clippy::too_many_arguments, reason = "the fields of one packet")]
     fn on_info(
         &mut self,
         now: u64,
@@ -147,7 +147,7 @@ impl Leader {
         out.tell_learner(id, &FromLeader::LeaderInfo { epoch: self.epoch, protocol, hears_pleas: true });
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of one packet
+    #[allow(clippy::too_many_arguments, reason = "the fields of one packet")]
     fn on_ack_epoch(
         &mut self,
         now: u64,
@@ -246,7 +246,13 @@ impl Leader {
                 }
                 Ok(())
             }
-            stage => Err(LearnerMisbehaved::PacketOutOfStage { packet: "ACK", stage }),
+            stage @ (Stage::Stranger
+            | Stage::Waiting { .. }
+            | Stage::Introduced
+            | Stage::Informed
+            | Stage::Accepted { .. }
+            | Stage::Locating { .. }
+            | Stage::Feeding { .. }) => Err(LearnerMisbehaved::PacketOutOfStage { packet: "ACK", stage }),
         }
     }
 
@@ -304,8 +310,8 @@ impl Leader {
 }
 
 fn require_live(link: &Link, packet: &'static str) -> Result<(), LearnerMisbehaved> {
-    match link.stage {
-        Stage::Live => Ok(()),
-        stage => Err(LearnerMisbehaved::PacketOutOfStage { packet, stage }),
+    if link.stage == Stage::Live {
+        return Ok(());
     }
+    Err(LearnerMisbehaved::PacketOutOfStage { packet, stage: link.stage })
 }

@@ -140,10 +140,8 @@ impl Leader {
         }
         // The learner takes it for committed at UPTODATE. That is so of all that this leader began with, as UPTODATE
         // comes behind the NEWLEADER quorum; what is proposed since then has its own commit.
-        let config = match self.phase {
-            Phase::Broadcast => &server.view.committed,
-            _ => &server.view.last_seen,
-        };
+        let view = &server.view;
+        let config = if self.phase == Phase::Broadcast { &view.committed } else { &view.last_seen };
         let zxid = Zxid::new(self.epoch, 0);
         out.tell_learner(id, &FromLeader::NewLeader { zxid, config: Some(config.to_string().into()) });
         link.stage = Stage::Asked;

@@ -17,6 +17,7 @@
 
 mod clients;
 mod inputs;
+mod leadership;
 mod leading;
 mod learning;
 mod lineage;
@@ -25,7 +26,6 @@ mod read_only;
 mod replies;
 mod serving;
 mod status;
-mod term;
 #[cfg(test)]
 mod tests;
 
@@ -35,24 +35,24 @@ pub use outputs::{
 };
 pub use status::{Mode, Standing, Status};
 
-use crate::election::{Election, Links, Pace};
-use crate::ensemble::{Ensemble, View};
+use crate::election::Pace;
+use crate::ensemble::{Ensemble, Member, PeerAddress, View};
 use crate::jute::records::Id;
 use crate::model::{ConnId, Debt, Epoch, ServerId, SessionId, Zxid, perms};
 use crate::request::{Rules, acl, write_event};
 use crate::session::{SessionIds, SessionTracker, password_of};
 use crate::tree::{AclList, Database, WatchEvent};
 use crate::wire::connect::Connect;
-use crate::wire::election::PeerState;
 use crate::zab::{self, Zab};
 use bytes::{Bytes, BytesMut};
 use clients::{Clients, Hello};
+use leadership::Leadership;
 use leading::Leading;
+use lineage::shares_nothing;
 use read_only::ReadOnly;
 use serving::{Serving, Turn, Welcome};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use term::Between;
 
 pub use crate::zab::{
     CloseWhy, ConfigFile, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LinkAction, Located, LogEntry,
@@ -113,9 +113,7 @@ enum Step {
 pub struct Replica {
     settings: Settings,
     zab: Zab,
-    election: Election,
-    links: Links,
-    between: Between,
+    leadership: Leadership,
     serving: Serving,
     ids: SessionIds,
     clients: Clients,
@@ -128,8 +126,6 @@ pub struct Replica {
     watch_events: Vec<WatchEvent>,
     status_changed: bool,
     listening: Option<Listen>,
-    /// Since when there has been no leader.
-    looking_since: u64,
 }
 
 impl Replica {
@@ -147,7 +143,7 @@ impl Replica {
         };
         let mut replica = Self::new(settings, View::new(Arc::new(me)), at, now);
         replica.zab.lead_alone(now.mono_ms);
-        replica.between = Between::Term;
+        replica.leadership.skip_election();
         replica.serving = Serving::Leading(Box::new(Leading::begin(now, db, &replica.settings)));
         replica
     }
@@ -158,14 +154,11 @@ impl Replica {
     }
 
     fn new(settings: Settings, view: View, at: Position, now: Now) -> Self {
-        let me = settings.server;
         Self {
             zab: Zab::new(settings.zab.clone(), view, at),
-            election: Election::new(me, settings.pace),
-            links: Links::new(me, settings.election_addresses.clone(), settings.handshake_ms),
-            between: Between::Settling { next: zab::Next::Election, heard: BTreeMap::new() },
+            leadership: Leadership::new(now, &settings),
             serving: Serving::Nobody,
-            ids: SessionIds::new(me, now.wall_ms as u64),
+            ids: SessionIds::new(settings.server, now.wall_ms as u64),
             clients: Clients::default(),
             steps: VecDeque::new(),
             received: None,
@@ -174,7 +167,6 @@ impl Replica {
             watch_events: Vec::new(),
             status_changed: true,
             listening: None,
-            looking_since: now.mono_ms,
             settings,
         }
     }
@@ -196,7 +188,11 @@ impl Replica {
                 self.reread = reread.or(self.reread.take());
                 self.zab.on_disk(now.mono_ms, done, &mut out.zab);
             }
-            Input::Election(input) => self.on_election(now, input, out),
+            Input::Election(input) => {
+                let (leadership, mut turn) = self.leadership_turn(now, db, out);
+                leadership.on_election(input, &mut turn);
+                self.end_read_only(now, out);
+            }
             Input::Quorum(input) => self.on_quorum(now, db, input, out),
             Input::Tick => self.on_tick(now, db, out),
         }
@@ -209,7 +205,10 @@ impl Replica {
             while let Some(event) = out.zab.events.pop_front() {
                 self.on_event(now, db, event, out);
             }
-            self.settle(now, out);
+            if self.steps.is_empty() {
+                let (leadership, mut turn) = self.leadership_turn(now, db, out);
+                leadership.settle(&mut turn);
+            }
             if out.zab.events.is_empty() {
                 break;
             }
@@ -234,7 +233,7 @@ impl Replica {
             Event::Lost { why, next } => self.steps.push_back(Step::Lost(why, next)),
             Event::SyncReady => self.steps.push_back(Step::SyncReady),
             Event::Synced => self.steps.push_back(Step::Synced),
-            Event::Reconfigured => self.on_reconfigured(out),
+            Event::Reconfigured => self.on_reconfigured(now, db, out),
             Event::Forwarded { link, request } => serving.on_forwarded(link, request, &mut turn),
             Event::Touched(sessions) => serving.on_learners_touched(&sessions, &turn),
             Event::Revalidate { link, session, timeout_ms } => {
@@ -257,8 +256,20 @@ impl Replica {
         out: &'a mut Outputs,
     ) -> (&'a mut Serving, Turn<'a>) {
         let access = self.serving.access();
-        let Self { serving, settings, zab, clients, .. } = self;
-        (serving, Turn { now, db, settings, zab, clients, access, out })
+        let Self { serving, settings, zab, clients, status_changed, .. } = self;
+        (serving, Turn { now, db, settings, zab, clients, access, status_changed, out })
+    }
+
+    /// How this server comes to a leader, and what that needs to act.
+    fn leadership_turn<'a>(
+        &'a mut self,
+        now: Now,
+        db: &'a Database,
+        out: &'a mut Outputs,
+    ) -> (&'a mut Leadership, Turn<'a>) {
+        let access = self.serving.access();
+        let Self { leadership, settings, zab, clients, status_changed, .. } = self;
+        (leadership, Turn { now, db, settings, zab, clients, access, status_changed, out })
     }
 
     fn on_connect(&mut self, now: Now, db: &Database, conn: ConnId, connect: Connect, out: &mut Outputs) {
@@ -315,14 +326,14 @@ impl Replica {
 
     /// When read-only mode begins, if there is no leader until then.
     fn read_only_from(&self) -> Option<u64> {
-        let looks = self.serving.is_nobody() && matches!(self.between, Between::Looking { .. });
+        let looks = self.serving.is_nobody() && self.leadership.is_looking();
         let begins = looks && self.settings.read_only_mode;
-        begins.then(|| self.looking_since + ReadOnly::grace_ms(&self.settings))
+        begins.then(|| self.leadership.looking_since() + ReadOnly::grace_ms(&self.settings))
     }
 
-    /// A leader was elected: clients find their way to whoever serves them with it.
+    /// Once a leader is elected, clients find their way to whoever serves them with it.
     fn end_read_only(&mut self, now: Now, out: &mut Outputs) {
-        if self.serving.is_read_only() {
+        if self.serving.is_read_only() && self.leadership.has_term() {
             self.stop_serving(now, out);
         }
     }
@@ -363,8 +374,6 @@ impl Replica {
         self.serving.lease(&self.zab)
     }
 
-    // The state.
-
     /// How far this server's term is, and who follows it.
     pub fn standing(&self) -> Standing {
         Standing::of(&self.zab)
@@ -378,6 +387,139 @@ impl Replica {
     /// Whether [`Self::status`] may have changed in more than the standing since this was last asked.
     pub fn take_status_changed(&mut self) -> bool {
         std::mem::take(&mut self.status_changed)
+    }
+
+    // The quorum port.
+
+    fn on_quorum(&mut self, now: Now, own: &Database, input: QuorumInput, out: &mut Outputs) {
+        let at = now.mono_ms;
+        match input {
+            QuorumInput::Accepted(link) => {
+                let (leadership, mut turn) = self.leadership_turn(now, own, out);
+                leadership.on_accepted(link, &mut turn);
+            }
+            QuorumInput::FromLearner { link, packet } => {
+                let (leadership, mut turn) = self.leadership_turn(now, own, out);
+                leadership.on_learner_packet(link, packet, &mut turn);
+            }
+            QuorumInput::Dialed(link) => self.zab.on_dialed(at, link, &mut out.zab),
+            QuorumInput::DialFailed => self.zab.on_dial_failed(at),
+            QuorumInput::FromLeader { link, packet } => {
+                self.zab.on_leader_packet(at, link, packet, &mut out.zab)
+            }
+            QuorumInput::Snapshot { link, zxid, db } => {
+                let committed = self.zab.server.committed_at_start;
+                if zxid >= committed && shares_nothing(own, &db, committed) {
+                    self.zab.refuse(link, Foreign::Snapshot(zxid), &mut out.zab);
+                } else if self.zab.on_snapshot(at, link, zxid, &mut out.zab) {
+                    self.received = Some(db);
+                }
+            }
+            QuorumInput::Closed(link) => {
+                let (leadership, mut turn) = self.leadership_turn(now, own, out);
+                leadership.on_closed(link, &mut turn);
+            }
+            QuorumInput::Located { link, found } => self.zab.on_located(at, link, found, &mut out.zab),
+            QuorumInput::Fed { link, upto } => self.zab.on_fed(at, link, upto, &mut out.zab),
+            QuorumInput::FeedFailed { link } => self.zab.on_feed_failed(at, link, &mut out.zab),
+        }
+    }
+
+    fn on_reconfigured(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        self.status_changed = true;
+        let (leadership, mut turn) = self.leadership_turn(now, db, out);
+        leadership.on_reconfigured(&mut turn);
+        let view = &self.zab.server.view;
+        let pending = view.pending().is_some();
+        let config = if pending { &view.last_seen } else { &view.committed };
+        out.told.push(Told::Reconfigured { version: config.version(), pending, text: config.to_string() });
+    }
+
+    fn dial_leader(&mut self, now: Now, leader: ServerId, out: &mut Outputs) {
+        let view = &self.zab.server.view;
+        let member = view.committed.member(leader).or_else(|| view.last_seen.member(leader));
+        match member {
+            Some(member) => out.dial = Some((leader, member.addresses.clone())),
+            None => self.zab.on_dial_failed(now.mono_ms),
+        }
+    }
+
+    /// Tells where to listen, where that changed.
+    fn listen(&mut self, out: &mut Outputs) {
+        let view = &self.zab.server.view;
+        let me = self.settings.server;
+        let Some(member) = view.committed.member(me).or_else(|| view.last_seen.member(me)) else { return };
+        let ports = |port: fn(&PeerAddress) -> u16| {
+            member.addresses.iter().map(|address| (address.host.clone(), port(address))).collect::<Vec<_>>()
+        };
+        let hosts = |member: &Member| {
+            (member.id, member.addresses.iter().map(|address| address.host.clone()).collect())
+        };
+        let may_lead = match self.leadership.has_term() {
+            true => self.zab.leader().is_some(),
+            false => !self.zab.server.is_observer(),
+        };
+        let listen = Listen {
+            election: ports(|address| address.election_port),
+            quorum: may_lead.then(|| ports(|address| address.quorum_port)),
+            members: view.required().flat_map(|ensemble| ensemble.members()).map(hosts).collect(),
+        };
+        if self.listening.as_ref() != Some(&listen) {
+            self.listening = Some(listen.clone());
+            out.listen = Some(listen);
+        }
+    }
+
+    // The begin of a term, and its end.
+
+    fn lose(&mut self, now: Now, why: LostWhy, next: zab::Next, out: &mut Outputs) {
+        out.told.push(Told::Lost { why });
+        self.zab.end_term(&mut out.zab);
+        // What the term still had to say is of no use any more.
+        out.zab.events.clear();
+        self.stop_serving(now, out);
+        self.status_changed = true;
+        self.leadership.lose(now, next);
+    }
+
+    fn begin_leading(&mut self, now: Now, db: &mut Database, epoch: Epoch, out: &mut Outputs) {
+        self.leadership.joined(epoch);
+        self.enter_epoch(now, db, epoch);
+        out.told.push(Told::Leads(epoch));
+        let leading = Leading::begin(now, db, &self.settings);
+        self.serve(now, db, Serving::Leading(Box::new(leading)), out);
+    }
+
+    fn begin_learning(&mut self, now: Now, db: &mut Database, epoch: Epoch, out: &mut Outputs) {
+        let Some(learner) = self.zab.learner() else { return };
+        let (leader, observer) = (learner.leader(), learner.is_observer());
+        self.leadership.joined(epoch);
+        self.enter_epoch(now, db, epoch);
+        out.told.push(Told::Learns { leader, epoch, observer });
+        self.serve(now, db, Serving::Learning(Box::default()), out);
+    }
+
+    /// All that came before the epoch is in the database. So that a client that was told an epoch's first zxid may move
+    /// on to any server, each stands there at least.
+    fn enter_epoch(&mut self, now: Now, db: &mut Database, epoch: Epoch) {
+        db.last_zxid = db.last_zxid.max(Zxid::new(epoch, 0));
+        let config = &self.zab.server.view.committed;
+        db.show_config(&config.to_string(), config.version(), now.wall_ms);
+        self.status_changed = true;
+    }
+
+    // The state.
+
+    /// When [`Input::Tick`] has something to do, in monotonic milliseconds.
+    pub fn next_wake(&self) -> u64 {
+        let wakes = [
+            self.leadership.next_wake(),
+            self.zab.next_wake(),
+            self.clients.next_wake(),
+            self.serving.next_wake(),
+            self.read_only_from(),
+        ];
+        wakes.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// The configurations that count.
@@ -464,7 +606,9 @@ impl Replica {
     }
 
     fn on_tick(&mut self, now: Now, db: &Database, out: &mut Outputs) {
-        self.tick_term(now, out);
+        let (leadership, mut turn) = self.leadership_turn(now, db, out);
+        leadership.on_tick(&mut turn);
+        self.end_read_only(now, out);
         self.zab.on_tick(now.mono_ms, &mut out.zab);
         self.tick_clients(now, db, out);
     }
@@ -478,9 +622,4 @@ fn replace(db: &mut Database, next: Option<Box<Database>>, zxid: Zxid, out: &mut
     let Some(next) = next else { return };
     assert!(next.last_zxid <= zxid, "{} is more than {zxid}, which was asked for", next.last_zxid);
     out.replaced.push(std::mem::replace(db, *next));
-}
-
-/// The state that other servers are told.
-fn peer_state(observer: bool) -> PeerState {
-    if observer { PeerState::Observing } else { PeerState::Following }
 }

@@ -22,6 +22,8 @@ pub(super) struct Turn<'a> {
     pub clients: &'a mut Clients,
     /// What clients may do here.
     pub access: Access,
+    /// Set where what the server tells of itself may have changed.
+    pub status_changed: &'a mut bool,
     pub out: &'a mut Outputs,
 }
 

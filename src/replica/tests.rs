@@ -8,7 +8,7 @@ use crate::model::owner::OwnerRules;
 use crate::model::{DigestAlgorithm, ErrorCode, LinkId, Op};
 use crate::request::Request;
 use crate::tree::open_entry;
-use crate::wire::election::Notification;
+use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::Forwarded;
 
 struct Server {
@@ -437,6 +437,7 @@ fn who_only_reads_is_sent_away_once_somebody_is_elected() {
     let mut server = cut_off();
     reads(&mut server);
     let mut out = Outputs::default();
+    server.replica.leadership.skip_election();
     server.replica.end_read_only(server.now, &mut out);
     assert_eq!(out.client[0].message, ClientMessage::Close(CloseReason::NotServing));
     assert_eq!(server.replica.lease(), 0);

@@ -74,6 +74,7 @@ enum Stage {
     Snapshot(Zxid),
 }
 
+/// One link, from the first byte to its end.
 #[derive(Debug)]
 pub struct Link {
     id: LinkId,

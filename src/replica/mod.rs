@@ -55,8 +55,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use crate::zab::{
-    CloseWhy, ConfigFile, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LinkAction, Located, LogEntry,
-    LostWhy, Position, Strangers, is_in_log,
+    CloseWhy, ConfigFile, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LeaderMisbehaved, LinkAction,
+    Located, LogEntry, LostWhy, Position, Strangers, is_in_log,
 };
 
 /// What the replica needs to know of the configuration.

@@ -15,8 +15,8 @@ use crate::jute::records::Id;
 use crate::link::{Link, Step};
 use crate::model::{ConnId, LinkId, Op, ServerId, SessionId, Zxid};
 use crate::replica::{
-    ClientMessage, DiskOp, ElectionInput, ElectionOutput, Input, LinkAction, Listen, Mode, Outputs,
-    QuorumInput,
+    ClientMessage, DiskOp, ElectionInput, ElectionOutput, Input, LeaderMisbehaved, LinkAction, Listen,
+    LostWhy, Mode, Outputs, QuorumInput, Told,
 };
 use crate::request::{ReadContext, Request, Rules, is_read, serve_read};
 use crate::server::{Assembled, Surroundings, Tuning, assemble};
@@ -88,6 +88,8 @@ enum Carry {
     Listen(Listen),
     Send(u64, Bytes),
     Link(u64, LinkAction),
+    /// The leader broke the protocol, as this server sees it.
+    Accused(String),
 }
 
 impl Carrier for Carried {
@@ -96,6 +98,7 @@ impl Carrier for Carried {
         carried.extend(outputs.election.drain(..).map(Carry::Election));
         carried.extend(outputs.dial.take().map(|(leader, _)| Carry::DialLeader(leader)));
         carried.extend(outputs.listen.take().map(Carry::Listen));
+        carried.extend(outputs.told.iter().filter_map(accusation).map(Carry::Accused));
         for (link, action) in outputs.zab.links.drain(..) {
             carried.push(match action {
                 LinkAction::Send { start, len } => {
@@ -108,10 +111,25 @@ impl Carrier for Carried {
     }
 }
 
+/// Leaders are servers of the ensemble here: none sends what makes no sense. An epoch may be stale, after a partition.
+fn accusation(told: &Told) -> Option<String> {
+    match told {
+        Told::Lost { why: LostWhy::LeaderMisbehaved { how: LeaderMisbehaved::StaleEpoch { .. }, .. } } => {
+            None
+        }
+        Told::Lost { why: why @ LostWhy::LeaderMisbehaved { .. } } => Some(why.to_string()),
+        _ => None,
+    }
+}
+
 /// One end of a quorum connection.
 struct Pipe {
     link: Link,
     bytes: BytesMut,
+    /// This server dialed: the leader is at the other end.
+    to_leader: bool,
+    /// What the core asked for, to see that the link keeps to it.
+    is_held: bool,
     receiver: Option<Receiver>,
     /// The snapshot is whole and on its way to the core.
     is_received: bool,
@@ -148,6 +166,8 @@ pub struct Process {
     pub logged: Vec<i64>,
     /// Likewise, behind a snapshot that does not count yet; none where there is none.
     staged: Option<Vec<i64>>,
+    /// What no server of an ensemble does to another.
+    pub wrong: Option<String>,
     /// The log failed: the process ends.
     pub failed: Option<String>,
     /// It must not go on, as its history would be lost: the process ends.
@@ -242,6 +262,7 @@ impl Process {
             appended: Vec::new(),
             logged: Vec::new(),
             staged: None,
+            wrong: None,
             failed: None,
             refused,
             slice: options.slice,
@@ -297,7 +318,7 @@ impl Process {
                 inputs.push(Input::Election(ElectionInput::Accepted(ElectionConn(conn))));
             }
             Incoming::Accepted(Port::Quorum, conn) => {
-                self.pipes.insert(conn, Pipe::new(Link::accepted(LinkId(conn), MAX_PACKET)));
+                self.pipes.insert(conn, Pipe::new(Link::accepted(LinkId(conn), MAX_PACKET), false));
             }
             Incoming::Accepted(Port::Client, conn) => {
                 let client =
@@ -309,7 +330,7 @@ impl Process {
             }
             Incoming::Dialed { conn, .. } => {
                 let (link, dialed) = Link::dialed(LinkId(conn), MAX_PACKET);
-                self.pipes.insert(conn, Pipe::new(link));
+                self.pipes.insert(conn, Pipe::new(link, true));
                 inputs.push(dialed);
             }
             Incoming::DialFailed { port: Port::Election, to } => {
@@ -363,8 +384,13 @@ impl Process {
     /// Does what a link asks for, as far as there are bytes.
     fn drive_link(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
         let Some(pipe) = self.pipes.get_mut(&conn) else { return };
-        let why = loop {
-            match pipe.link.take(&mut pipe.bytes, &|| self.core.collect_touches(), inputs) {
+        let before = inputs.len();
+        let (why, is_own) = loop {
+            let step = pipe.link.take(&mut pipe.bytes, &|| self.core.collect_touches(), inputs);
+            if pipe.is_held && inputs.len() > before {
+                self.wrong = Some(format!("link {conn} takes packets while it is held"));
+            }
+            match step {
                 Step::NeedMore | Step::Held => return,
                 // Hosts have no addresses here that could tell who somebody is.
                 Step::Claims(_) => pipe.link.admit(inputs),
@@ -374,11 +400,15 @@ impl Process {
                         let incoming = Incoming::Received { conn, db };
                         return out.push(Effect::Later { disk: true, incoming });
                     }
-                    Err(error) => break error.to_string(),
+                    Err(error @ ReceiveError::Storage(_)) => break (error.to_string(), true),
+                    Err(error) => break (error.to_string(), false),
                 },
-                Step::Broken(why) => break why.to_string(),
+                Step::Broken(why) => break (why.to_string(), false),
             }
         };
+        if pipe.to_leader && !is_own {
+            self.wrong = Some(format!("the leader, on link {conn}: {why}"));
+        }
         tracing::info!("link {conn} ends: {why}");
         inputs.extend(self.pipes.remove(&conn).and_then(|pipe| pipe.link.end()));
         out.push(Effect::Close(conn));
@@ -630,6 +660,7 @@ impl Process {
             Carry::Link(conn, LinkAction::Hold(on)) => {
                 if let Some(pipe) = self.pipes.get_mut(&conn) {
                     pipe.link.hold(on);
+                    pipe.is_held = on;
                     self.drive_link(conn, inputs, out);
                 }
             }
@@ -646,14 +677,16 @@ impl Process {
                     out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
                 }
             }
+            Carry::Accused(why) => self.wrong = Some(why),
             Carry::Link(_, LinkAction::Send { .. }) => unreachable!("taken above"),
         }
     }
 }
 
 impl Pipe {
-    fn new(link: Link) -> Self {
-        Self { link, bytes: BytesMut::new(), receiver: None, is_received: false, feeder: None }
+    fn new(link: Link, to_leader: bool) -> Self {
+        let bytes = BytesMut::new();
+        Self { link, bytes, to_leader, is_held: false, receiver: None, is_received: false, feeder: None }
     }
 
     /// Takes more of the snapshot that follows SNAP.

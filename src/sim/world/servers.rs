@@ -176,6 +176,9 @@ impl World {
         node.held.extend(process.logged.drain(..));
         let stopped = node.disk.has_stopped().then(|| "the step of its disk".to_string());
         let failed = process.failed.take().or(stopped);
+        if let Some(wrong) = process.wrong.take() {
+            return Err(format!("conversation: server {}: {wrong}", index + 1));
+        }
         if let Some(why) = process.refused.lock().take() {
             return Err(format!("server {} would lose what was committed, and ends: {why}", index + 1));
         }

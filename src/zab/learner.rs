@@ -176,8 +176,9 @@ impl Learner {
         out.tell_leader(link, &info);
     }
 
+    /// It may be a dial of the last term, which failed late: the one that came through stays.
     pub(super) fn on_dial_failed(&mut self, now: u64) {
-        if self.stage == Stage::Over {
+        if self.stage == Stage::Over || self.link.is_some() {
             return;
         }
         let delay = (5 << self.dials.min(10)).min(MAX_DIAL_DELAY_MS);

@@ -626,6 +626,17 @@ fn a_designated_leader_that_does_not_know_yet_is_asked_again() {
     }
 }
 
+/// Found by the simulator (seed 5000245): the leader's next packet was out of stage then, and the term was lost.
+#[test]
+fn a_dial_of_the_last_term_that_fails_late_disturbs_no_link() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    zab.on_dial_failed(0);
+    enter(&mut zab, LINK, Epoch(1), &mut out);
+    assert_eq!(lost(&mut out), []);
+    assert!(zab.learner().is_some_and(Learner::is_live));
+}
+
 /// Found by the simulator: nobody else could lead, as only this leader and that learner knew the next configuration.
 #[test]
 fn a_learner_with_the_same_history_of_a_later_epoch_is_not_ahead() {

@@ -48,8 +48,21 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
     (
         "sim",
         &[
-            "jute", "model", "wire", "config", "ensemble", "tree", "request", "election", "replica",
-            "storage", "figures", "core", "link", "server",
+            "jute",
+            "model",
+            "wire",
+            "config",
+            "ensemble",
+            "tree",
+            "request",
+            "election",
+            "replica",
+            "storage",
+            "figures",
+            "core",
+            "link",
+            "conversation",
+            "server",
         ],
     ),
 ];

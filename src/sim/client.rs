@@ -2,10 +2,7 @@
 //! was told. Its encoder and decoder are its own.
 
 use super::history::{Answer, Asked, Came, History, Request};
-use super::network::ToServer;
 use super::random::Random;
-use crate::model::{Op, SessionId};
-use crate::wire::connect::Connect;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 
@@ -44,6 +41,23 @@ pub struct Client {
 
 const PATHS: [&str; 6] = ["/a", "/b", "/c", "/a/x", "/a/y", "/b/x"];
 const PERMISSIONS: i32 = 31;
+/// In place of a number in the history.
+const NONSENSE: usize = usize::MAX;
+const UNIMPLEMENTED: i32 = -6;
+
+// Codes of operations.
+const CREATE: i32 = 1;
+const DELETE: i32 = 2;
+const EXISTS: i32 = 3;
+const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
+const SYNC: i32 = 9;
+const PING: i32 = 11;
+const GET_CHILDREN2: i32 = 12;
+const MULTI: i32 = 14;
+const RECONFIG: i32 = 16;
+const DELETE_CONTAINER: i32 = 20;
+const CLOSE: i32 = -11;
 
 impl Client {
     pub fn new(index: usize, timeout_ms: i32, counts_anew: bool) -> Self {
@@ -87,7 +101,7 @@ impl Client {
     }
 
     /// The connection is there: the session is asked for.
-    pub fn connected(&mut self, now: u64, conn: u64, history: &mut History) -> ToServer {
+    pub fn connected(&mut self, now: u64, conn: u64, history: &mut History) -> Bytes {
         self.conn = Some(conn);
         self.state = State::Connecting;
         self.last_heard = now;
@@ -97,13 +111,14 @@ impl Client {
             self.cxid = 1;
         }
         history.came.insert(conn, Vec::new());
-        ToServer::Connect(Connect {
-            last_zxid_seen: self.seen,
-            timeout: self.timeout_ms,
-            session: SessionId(self.session),
-            passwd: self.passwd.clone(),
-            read_only: Some(false),
-        })
+        let mut body = BytesMut::new();
+        body.put_i32(0);
+        body.put_i64(self.seen);
+        body.put_i32(self.timeout_ms);
+        body.put_i64(self.session);
+        put(&mut body, &self.passwd);
+        body.put_u8(0);
+        frame(&body)
     }
 
     pub fn disconnected(&mut self) {
@@ -117,13 +132,13 @@ impl Client {
         self.conn.is_some() && now - self.last_heard > self.timeout_ms as u64 * 1000 * 2 / 3
     }
 
-    pub fn ping(&mut self, now: u64) -> Option<ToServer> {
+    pub fn ping(&mut self, now: u64) -> Option<Bytes> {
         let due = now - self.last_sent > self.timeout_ms as u64 * 1000 / 3;
         if self.state != State::Open || !due {
             return None;
         }
         self.last_sent = now;
-        Some(ToServer::Request { xid: -2, op: Op::Ping, body: Bytes::new() })
+        Some(request(-2, PING, &[]))
     }
 
     /// What it asks next.
@@ -159,7 +174,7 @@ impl Client {
         }
     }
 
-    pub fn ask(&mut self, now: u64, asked: Asked, history: &mut History) -> Option<ToServer> {
+    pub fn ask(&mut self, now: u64, asked: Asked, history: &mut History) -> Option<Bytes> {
         if self.state != State::Open || self.conn.is_none() {
             return None;
         }
@@ -169,7 +184,16 @@ impl Client {
         let (op, body) = encode(&asked);
         self.waiting.push_back((cxid, history.requests.len()));
         history.requests.push(Request { session: self.session, cxid, asked, begun: now, ended: None });
-        Some(ToServer::Request { xid: cxid, op, body })
+        Some(request(cxid, op, &body))
+    }
+
+    /// Something that no client may ask for: it is refused, after everything before it was answered.
+    pub fn talk_nonsense(&mut self, now: u64) -> Bytes {
+        let cxid = self.cxid;
+        self.cxid += 1;
+        self.last_sent = now;
+        self.waiting.push_back((cxid, NONSENSE));
+        request(cxid, DELETE_CONTAINER, &[])
     }
 
     /// Bytes of the server. An error is a violation: nothing of the kind was asked for.
@@ -243,6 +267,11 @@ impl Client {
         if expected != xid {
             return Err(format!("a reply to {xid}, where {expected} is next"));
         }
+        if at == NONSENSE {
+            // Nothing more is read of it.
+            self.state = State::Apart;
+            return if err == UNIMPLEMENTED { Ok(()) } else { Err(format!("nonsense was answered {err}")) };
+        }
         let request = &mut history.requests[at];
         let mut answer = Answer { zxid, err, ..Answer::default() };
         decode(&request.asked, frame, &mut answer)?;
@@ -271,6 +300,20 @@ fn put(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
+fn frame(body: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    put(&mut out, body);
+    out.freeze()
+}
+
+fn request(xid: i32, op: i32, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_i32(xid);
+    out.put_i32(op);
+    out.put_slice(body);
+    frame(&out)
+}
+
 fn create(out: &mut BytesMut, path: &str, data: &[u8], flags: i32) {
     put(out, path.as_bytes());
     put(out, data);
@@ -287,7 +330,7 @@ fn set(out: &mut BytesMut, path: &str, data: &[u8], version: i32) {
     out.put_i32(version);
 }
 
-fn encode(asked: &Asked) -> (Op, Bytes) {
+fn encode(asked: &Asked) -> (i32, Bytes) {
     let mut out = BytesMut::new();
     let watched = |out: &mut BytesMut, path: &str, watch: bool| {
         put(out, path.as_bytes());
@@ -296,16 +339,16 @@ fn encode(asked: &Asked) -> (Op, Bytes) {
     let op = match asked {
         Asked::Create { path, data, sequential, ephemeral } => {
             create(&mut out, path, data, i32::from(*ephemeral) + 2 * i32::from(*sequential));
-            Op::Create
+            CREATE
         }
         Asked::Delete { path, version } => {
             put(&mut out, path.as_bytes());
             out.put_i32(*version);
-            Op::Delete
+            DELETE
         }
         Asked::Set { path, data, version } => {
             set(&mut out, path, data, *version);
-            Op::SetData
+            SET_DATA
         }
         Asked::Multi { path, other } => {
             let header = |out: &mut BytesMut, op: i32, done: bool| {
@@ -318,31 +361,31 @@ fn encode(asked: &Asked) -> (Op, Bytes) {
             header(&mut out, 5, false);
             set(&mut out, other, b"multi", -1);
             header(&mut out, -1, true);
-            Op::Multi
+            MULTI
         }
         Asked::Get { path, watch } => {
             watched(&mut out, path, *watch);
-            Op::GetData
+            GET_DATA
         }
         Asked::Exists { path, watch } => {
             watched(&mut out, path, *watch);
-            Op::Exists
+            EXISTS
         }
         Asked::Children { path, watch } => {
             watched(&mut out, path, *watch);
-            Op::GetChildren2
+            GET_CHILDREN2
         }
         Asked::Sync => {
             put(&mut out, b"/");
-            Op::Sync
+            SYNC
         }
-        Asked::Close => Op::CloseSession,
+        Asked::Close => CLOSE,
         Asked::Reconfig { joining, leaving } => {
             put(&mut out, joining.as_bytes());
             put(&mut out, leaving.as_bytes());
             out.put_i32(-1);
             out.put_i64(-1);
-            Op::Reconfig
+            RECONFIG
         }
     };
     (op, out.freeze())

@@ -2,8 +2,6 @@
 //! partition does; it does not drop them.
 
 use super::random::Random;
-use crate::model::Op;
-use crate::wire::connect::Connect;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,17 +20,9 @@ pub enum Host {
     Stranger(usize),
 }
 
-/// What a client sends. It is the driver's affair to read it off the wire; here it comes read.
-#[derive(Debug, Clone)]
-pub enum ToServer {
-    Connect(Connect),
-    Request { xid: i32, op: Op, body: Bytes },
-}
-
 #[derive(Debug, Clone)]
 pub enum Chunk {
     Bytes(Bytes),
-    Message(ToServer),
     End,
     /// The end of a side that had something unread.
     Reset,

@@ -2,23 +2,23 @@
 //! drivers alone are other ones: what tokio, mio and threads do, the world's queue does here.
 
 use super::disk::SimDisk;
-use super::network::{Port, ToServer};
+use super::network::Port;
 use super::options::Options;
 use super::random::Random;
 use crate::config::{Config, Machine};
+use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
     Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, SnapshotJob,
 };
 use crate::election::ElectionConn;
 use crate::figures::Figures;
-use crate::jute::records::Id;
 use crate::link::{Link, Step};
-use crate::model::{ConnId, LinkId, Op, ServerId, SessionId, Zxid};
+use crate::model::{ConnId, LinkId, ServerId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, ElectionOutput, Input, LeaderMisbehaved, LinkAction, Listen,
     LostWhy, Mode, Outputs, QuorumInput, Told,
 };
-use crate::request::{ReadContext, Request, Rules, is_read, serve_read};
+use crate::request::Rules;
 use crate::server::{Assembled, Surroundings, Tuning, assemble};
 use crate::storage::StorageError;
 use crate::tree::Database;
@@ -26,8 +26,11 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 pub const CONFIG_FILE: &str = "/zabra/zoo.cfg";
 pub const DATA_DIR: &str = "/zabra/data";
@@ -48,7 +51,6 @@ pub enum Incoming {
         to: ServerId,
     },
     Bytes(Port, u64, Bytes),
-    Message(u64, ToServer),
     Closed(Port, u64),
     DiskDone(Performed),
     /// Go on with the feed of this link, with this snapshot job, with this link's packets.
@@ -136,12 +138,13 @@ struct Pipe {
     feeder: Option<Feeder>,
 }
 
-/// A client's connection, with the rules of the client port.
+/// A client's connection.
 struct ClientConn {
-    session: Option<SessionId>,
-    in_flight: usize,
-    pending: VecDeque<(i32, Op, Bytes)>,
-    ending: bool,
+    talk: Conversation,
+    /// What came and was not read yet.
+    socket: BytesMut,
+    /// The end came after that.
+    ended: bool,
 }
 
 /// A process: it ends by a kill, a power failure, or its own decision.
@@ -150,6 +153,7 @@ pub struct Process {
     journal: Journal,
     files: Files,
     rules: Rules,
+    limits: Limits,
     carried: Arc<Carried>,
     disk_busy: bool,
     inbox: VecDeque<Incoming>,
@@ -173,6 +177,10 @@ pub struct Process {
     /// It must not go on, as its history would be lost: the process ends.
     pub refused: Arc<Mutex<Option<String>>>,
     slice: usize,
+    /// Bytes that are read off a socket at once.
+    piece: usize,
+    /// Something was done that must never be.
+    pub broken_rule: Option<String>,
 }
 
 struct Job {
@@ -250,6 +258,11 @@ impl Process {
             journal,
             files,
             rules: settings.rules,
+            limits: Limits {
+                max_frame: config.limits.max_buffer,
+                outstanding: config.limits.outstanding,
+                enforced_schemes: Vec::new(),
+            },
             carried,
             disk_busy: false,
             inbox: VecDeque::new(),
@@ -266,6 +279,8 @@ impl Process {
             failed: None,
             refused,
             slice: options.slice,
+            piece: options.feed_piece,
+            broken_rule: None,
         })
     }
 
@@ -290,11 +305,15 @@ impl Process {
     /// Whether this connection brought something that was not read yet.
     pub fn has_unread(&self, key: u64) -> bool {
         self.inbox.iter().any(|incoming| matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key))
+            || self.clients.get(&key).is_some_and(|client| !client.socket.is_empty())
     }
 
     /// A reset took what this connection had brought, and was not read yet.
     pub fn forget_unread(&mut self, key: u64) {
         self.inbox.retain(|incoming| !matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key));
+        if let Some(client) = self.clients.get_mut(&key) {
+            client.socket.clear();
+        }
     }
 
     pub fn has_work(&self) -> bool {
@@ -321,9 +340,8 @@ impl Process {
                 self.pipes.insert(conn, Pipe::new(Link::accepted(LinkId(conn), MAX_PACKET), false));
             }
             Incoming::Accepted(Port::Client, conn) => {
-                let client =
-                    ClientConn { session: None, in_flight: 0, pending: VecDeque::new(), ending: false };
-                self.clients.insert(conn, client);
+                let talk = Conversation::new(ConnId(conn), IpAddr::V4(Ipv4Addr::LOCALHOST));
+                self.clients.insert(conn, ClientConn { talk, socket: BytesMut::new(), ended: false });
             }
             Incoming::Dialed { port: Port::Election, to, conn } => {
                 inputs.push(Input::Election(ElectionInput::Dialed { to, conn: ElectionConn(conn) }));
@@ -340,20 +358,31 @@ impl Process {
             Incoming::Bytes(Port::Election, conn, bytes) => {
                 inputs.push(Input::Election(ElectionInput::Bytes { conn: ElectionConn(conn), bytes }));
             }
-            Incoming::Bytes(_, conn, bytes) => {
+            Incoming::Bytes(Port::Client, conn, bytes) => {
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.socket.extend_from_slice(&bytes);
+                    self.hear(conn, inputs, out);
+                }
+            }
+            Incoming::Bytes(Port::Quorum, conn, bytes) => {
                 if let Some(pipe) = self.pipes.get_mut(&conn) {
                     pipe.bytes.extend_from_slice(&bytes);
                     self.drive_link(conn, inputs, out);
                 }
             }
-            Incoming::Message(conn, message) => self.on_message(conn, message, inputs, out),
             Incoming::Closed(Port::Election, conn) => {
                 inputs.push(Input::Election(ElectionInput::Closed(ElectionConn(conn))));
             }
             Incoming::Closed(Port::Quorum, conn) => {
                 inputs.extend(self.pipes.remove(&conn).and_then(|pipe| pipe.link.end()));
             }
-            Incoming::Closed(Port::Client, conn) => self.client_gone(conn, inputs),
+            Incoming::Closed(Port::Client, conn) => {
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.talk.hang_up();
+                    client.ended = true;
+                    self.hear(conn, inputs, out);
+                }
+            }
             Incoming::DiskDone(performed) => {
                 self.core.submit(inputs, None);
                 self.disk_busy = false;
@@ -448,99 +477,91 @@ impl Process {
 
     // The client port.
 
-    fn on_message(&mut self, conn: u64, message: ToServer, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+    /// A client said something, or its end was seen.
+    fn hear(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
         if self.core.mailboxes[0].has_mail() {
             self.read_mail(inputs, out);
         }
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        match message {
-            ToServer::Connect(connect) => inputs.push(Input::Connect { conn: ConnId(conn), connect }),
-            ToServer::Request { xid, op, body } => {
-                if let Some(session) = client.session {
-                    self.core.mailboxes[0].touch(session);
-                }
-                client.pending.push_back((xid, op, body));
-                self.serve(conn, inputs, out);
-            }
-        }
+        self.converse(conn, inputs, out);
     }
 
-    /// Works off a connection's requests: a read waits for the session's own writes, and for the lease.
-    fn serve(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+    /// Reads the socket, works, and sends, as long as there is something to do.
+    fn converse(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        let Some(session) = client.session.filter(|_| !client.ending) else { return };
-        let auth: Arc<[Id<Bytes>]> = Arc::new([]);
-        let mut bytes = BytesMut::new();
-        while let Some((xid, op, body)) = client.pending.front().cloned() {
-            if is_read(op) {
-                if client.in_flight > 0 || !self.core.may_read() {
-                    break;
-                }
-                let xid = if op == Op::Ping { -2 } else { xid };
-                let reader = ReadContext { conn: ConnId(conn), session, auth: &auth, rules: &self.rules };
-                serve_read(&self.core.db.read(), reader, xid, op, &body, &mut bytes);
-            } else {
-                client.in_flight += 1;
-                let request = Request { session, cxid: xid, op, body, auth: auth.clone() };
-                inputs.push(Input::Request { conn: ConnId(conn), request });
+        let ClientConn { talk, socket, ended } = client;
+        let db = self.core.db.read();
+        let world = world(&self.core, &db, &self.rules, &self.limits);
+        loop {
+            let mut has_read = false;
+            if !socket.is_empty() && talk.has_space(world.bounds) {
+                talk.take(&socket.split_to(socket.len().min(self.piece)));
+                has_read = true;
+            } else if socket.is_empty() && *ended && !talk.has_ended() {
+                talk.end_of_input(End::ClientClosed);
             }
-            client.pending.pop_front();
+            let mut tally = Tally::default();
+            talk.advance(&world, inputs, &mut tally);
+            if tally.touched {
+                self.core.mailboxes[0].touch(talk.session());
+            }
+            if tally.reads > 0 && !self.core.may_read() {
+                self.broken_rule =
+                    Some("lease: a read was answered by a server that may have no leader any more".into());
+            }
+            if !has_read && !talk.has_work(world.bounds) {
+                break;
+            }
         }
-        if !bytes.is_empty() {
-            out.push(Effect::Send(conn, bytes.freeze()));
+        if !talk.output().is_empty() {
+            let bytes = Bytes::copy_from_slice(talk.output());
+            talk.sent(bytes.len());
+            out.push(Effect::Send(conn, bytes));
         }
-    }
-
-    fn client_gone(&mut self, conn: u64, inputs: &mut Vec<Input>) {
-        let Some(client) = self.clients.remove(&conn) else { return };
-        self.core.db.read().watches.lock().remove_watcher(ConnId(conn));
-        let session = client.session.unwrap_or(SessionId::NONE);
-        inputs.push(Input::Disconnected { conn: ConnId(conn), session });
+        talk.flushed();
+        if let Some(why) = talk.over(world.bounds) {
+            tracing::debug!("client {conn} ends: {why}");
+            let (id, session, is_known) = (talk.id(), talk.session(), talk.is_known());
+            db.watches.lock().remove_watcher(id);
+            if is_known {
+                inputs.push(Input::Disconnected { conn: id, session });
+            }
+            drop(db);
+            self.clients.remove(&conn);
+            out.push(Effect::Close(conn));
+        }
     }
 
     fn read_mail(&mut self, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) -> bool {
         let mut mail = std::mem::take(&mut self.mail);
-        {
-            let _reading = self.core.db.read();
-            self.core.mailboxes[0].take(&mut mail);
-        }
-        let any = !mail.messages.is_empty();
         let mut heard = Vec::new();
-        for message in mail.messages.drain(..) {
-            let bytes = mail.bytes.split_to(message.len).freeze();
-            let conn = message.conn.0;
-            let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.ending) else {
-                // It is gone. A session that was opened for it stays without a connection.
-                if let ClientMessage::Established { session, .. } = message.message {
-                    inputs.push(Input::Disconnected { conn: message.conn, session });
+        let any;
+        {
+            let db = self.core.db.read();
+            self.core.mailboxes[0].take(&mut mail);
+            any = !mail.messages.is_empty();
+            let world = world(&self.core, &db, &self.rules, &self.limits);
+            for message in mail.messages.drain(..) {
+                let bytes = mail.bytes.split_to(message.len);
+                let conn = message.conn.0;
+                let Some(client) = self.clients.get_mut(&conn) else {
+                    // It is gone. A session that was opened for it stays without a connection.
+                    if let ClientMessage::Established { session, .. } = message.message {
+                        inputs.push(Input::Disconnected { conn: message.conn, session });
+                    }
+                    continue;
+                };
+                client.talk.on_mail(message.message, &bytes, &world, &mut Tally::default());
+                if heard.last() != Some(&conn) {
+                    heard.push(conn);
                 }
-                continue;
-            };
-            if !bytes.is_empty() {
-                out.push(Effect::Send(conn, bytes));
-            }
-            match message.message {
-                ClientMessage::Established { session, .. } => client.session = Some(session),
-                ClientMessage::Reply => client.in_flight -= 1,
-                ClientMessage::LastReply => {
-                    client.in_flight -= 1;
-                    client.ending = true;
-                }
-                ClientMessage::Event => {}
-                ClientMessage::Close(_) => client.ending = true,
-            }
-            if client.ending {
-                out.push(Effect::Close(conn));
-                self.client_gone(conn, inputs);
-            } else {
-                heard.push(conn);
             }
         }
         mail.bytes.clear();
         self.mail = mail;
-        // Reads come behind everything that was announced.
+        heard.sort_unstable();
+        heard.dedup();
         for conn in heard {
-            self.serve(conn, inputs, out);
+            self.converse(conn, inputs, out);
         }
         any
     }
@@ -592,10 +613,14 @@ impl Process {
                 break;
             }
         }
-        // Reads may have waited for a lease.
-        let waiting = self.clients.iter().filter(|(_, client)| !client.pending.is_empty());
+        // Reads may have waited for a lease, and bytes for room.
+        let bounds = bounds(&self.core, &self.limits);
+        let has_work = |client: &ClientConn| {
+            client.talk.has_work(bounds) || (!client.socket.is_empty() && client.talk.has_space(bounds))
+        };
+        let waiting = self.clients.iter().filter(|(_, client)| has_work(client));
         for conn in waiting.map(|(conn, _)| *conn).collect::<Vec<_>>() {
-            self.serve(conn, &mut inputs, out);
+            self.converse(conn, &mut inputs, out);
         }
         if !inputs.is_empty() {
             self.core.submit(&mut inputs, None);
@@ -706,5 +731,21 @@ impl Pipe {
         let taken = self.receiver.as_mut().map_or(Ok(None), |receiver| receiver.take(&mut self.bytes))?;
         self.is_received = taken.is_some();
         Ok(taken)
+    }
+}
+
+fn bounds<'a>(core: &Core, limits: &'a Limits) -> Bounds<'a> {
+    Bounds { limits, outstanding: core.outstanding(), may_read: core.may_read() }
+}
+
+fn world<'a>(core: &Core, db: &'a Database, rules: &'a Rules, limits: &'a Limits) -> World<'a> {
+    World {
+        db,
+        bounds: bounds(core, limits),
+        rules,
+        logins: None,
+        now: Duration::from_millis(core.now().mono_ms),
+        touch_round: core.touch_round.load(Ordering::Relaxed),
+        nonce: || None,
     }
 }

@@ -136,6 +136,10 @@ pub struct Options {
     pub strangers: usize,
     /// So many in a thousand of what servers send each other arrive in two pieces, or with what was sent before.
     pub cuts: u64,
+    /// So often in a thousand, a client asks for much at once and goes, or talks nonsense and is sent away.
+    pub hasty: u64,
+    /// At the end, clients do nothing but ping for some time: no session ends.
+    pub lingers: bool,
 }
 
 impl Options {
@@ -150,6 +154,8 @@ impl Options {
         // There has to be a minority that they can claim to be.
         options.strangers =
             if options.voters > 2 && more.permille(STRANGERS) { more.between(1, 2) as usize } else { 0 };
+        options.hasty = *more.pick(&[0, 0, 30, 200]);
+        options.lingers = more.permille(100);
         if more.permille(CALM) {
             options.begin_calmly(&mut more);
         }
@@ -234,6 +240,8 @@ impl Options {
             handover_crash: 0,
             strangers: 0,
             cuts: 0,
+            hasty: 0,
+            lingers: false,
         }
     }
 

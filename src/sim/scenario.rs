@@ -99,6 +99,8 @@ fn calm() -> Options {
         handover_crash: 0,
         strangers: 0,
         cuts: 0,
+        hasty: 0,
+        lingers: false,
     }
 }
 

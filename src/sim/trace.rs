@@ -1,6 +1,8 @@
 //! What a replay tells: who is at work, and packets in words.
 
-use super::network::{Chunk, Host, Port, ToServer};
+use super::network::{Chunk, Host, Port};
+use crate::model::Op;
+use crate::wire::connect::Connect;
 use crate::wire::election::{InitialMessage, Notification};
 use crate::wire::quorum::{FromLeader, FromLearner, take};
 use bytes::{Bytes, BytesMut};
@@ -25,10 +27,7 @@ pub(super) fn packet(key: u64, from: Host, to: Host, port: Port, from_dialer: bo
     let what = match (port, chunk) {
         (_, Chunk::End) => "end".to_string(),
         (_, Chunk::Reset) => "reset".to_string(),
-        (_, Chunk::Message(ToServer::Connect(connect))) => {
-            format!("connect {:#x}, seen {:#x}", connect.session.0, connect.last_zxid_seen)
-        }
-        (_, Chunk::Message(ToServer::Request { xid, op, .. })) => format!("{op:?} {xid}"),
+        (Port::Client, Chunk::Bytes(bytes)) if from_dialer => requests(bytes),
         (Port::Client, Chunk::Bytes(bytes)) => replies(bytes),
         (Port::Election, Chunk::Bytes(bytes)) => votes(bytes),
         (Port::Quorum, Chunk::Bytes(bytes)) if from_dialer => packets::<FromLearner>(bytes),
@@ -92,6 +91,27 @@ fn votes(bytes: &Bytes) -> String {
         }
         Err(_) => format!("{} bytes", bytes.len()),
     }
+}
+
+fn requests(mut bytes: &[u8]) -> String {
+    let mut text = String::new();
+    while let Some(len) = bytes.first_chunk().map(|len| i32::from_be_bytes(*len) as usize) {
+        let Some(frame) = bytes.get(4..4 + len) else { break };
+        // A connect request begins with the protocol's version, 0, and no request has that xid.
+        let number = |from: usize| frame.get(from..)?.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
+        let _ = match (number(0), number(4), Connect::decode(frame)) {
+            (Some(0), _, Ok(connect)) => {
+                write!(text, "connect {}, seen {:#x}; ", connect.session, connect.last_zxid_seen)
+            }
+            (Some(xid), Some(op), _) => match Op::from_code(op) {
+                Some(op) => write!(text, "{op:?} {xid}; "),
+                None => write!(text, "operation {op} {xid}; "),
+            },
+            _ => write!(text, "{len} bytes; "),
+        };
+        bytes = &bytes[4 + len..];
+    }
+    text
 }
 
 fn replies(mut bytes: &[u8]) -> String {

@@ -2,8 +2,9 @@
 
 use super::{Event, World};
 use crate::sim::history::{Answer, Asked};
-use crate::sim::network::{Chunk, Host, Port, ToServer};
+use crate::sim::network::{Chunk, Host, Port};
 use crate::sim::node::Incoming;
+use bytes::Bytes;
 
 const CLIENT_STEP: u64 = 20_000;
 
@@ -19,16 +20,15 @@ impl World {
                     .receive(self.now, &bytes, &mut self.history)
                     .map_err(|what| format!("client {index}: {what}"))?;
             }
-            Chunk::Message(_) => {}
             Chunk::End | Chunk::Reset => client.disconnected(),
         }
         Ok(())
     }
 
-    fn client_sends(&mut self, index: usize, message: ToServer) {
+    fn client_sends(&mut self, index: usize, bytes: Bytes) {
         let Some(key) = self.clients[index].conn else { return };
         let host = Host::Client(index);
-        let due = self.network.send(self.now, key, host, Chunk::Message(message), &mut self.random);
+        let due = self.network.send(self.now, key, host, Chunk::Bytes(bytes), &mut self.random);
         self.due(due);
     }
 
@@ -50,14 +50,34 @@ impl World {
             && !self.clients[index].is_quiet
             && self.clients[index].outstanding() < self.options.pipeline
         {
-            let reconfig = self.faults.wanted_reconfig.take();
-            let asked = self.clients[index].choose(reconfig, &mut self.random);
-            let message = self.clients[index].ask(self.now, asked, &mut self.history);
-            if let Some(message) = message {
-                self.client_sends(index, message);
+            if self.options.hasty > 0 && self.random.permille(self.options.hasty) {
+                self.client_hurries(index);
+            } else {
+                self.client_chooses(index);
             }
         }
         self.after(delay + 50, Event::Client(index));
+    }
+
+    fn client_chooses(&mut self, index: usize) {
+        let reconfig = self.faults.wanted_reconfig.take();
+        let asked = self.clients[index].choose(reconfig, &mut self.random);
+        if let Some(bytes) = self.clients[index].ask(self.now, asked, &mut self.history) {
+            self.client_sends(index, bytes);
+        }
+    }
+
+    /// Asks for much at once, and goes without waiting for an answer; or asks for what no client may, and is sent away.
+    fn client_hurries(&mut self, index: usize) {
+        for _ in 0..self.random.between(1, 5) {
+            self.client_chooses(index);
+        }
+        if self.random.permille(500) {
+            self.client_leaves(index);
+        } else {
+            let nonsense = self.clients[index].talk_nonsense(self.now);
+            self.client_sends(index, nonsense);
+        }
     }
 
     fn client_connects(&mut self, index: usize) {

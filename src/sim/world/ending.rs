@@ -2,8 +2,9 @@
 
 use super::{World, indices};
 use crate::ensemble::Ensemble;
+use crate::model::SessionId;
 use crate::sim::client::Client;
-use crate::sim::history;
+use crate::sim::history::{self, Asked};
 use crate::sim::model::{LogFile, Model};
 use crate::sim::node::Process;
 use std::collections::BTreeSet;
@@ -14,6 +15,9 @@ const LIVENESS_MS: u64 = 15_000;
 const QUIET_MS: u64 = 5_000;
 /// Writes of every client that a mended ensemble has to take.
 const LAST_WRITES: usize = 2;
+/// Milliseconds in which the closing of a session is committed everywhere, and sessions that live longer without a ping.
+const GOODBYE_MS: u64 = 400;
+const MIN_SESSION_MS: i32 = 1000;
 /// What the leader's history takes the place of is kept.
 const KEEPS: bool = true;
 
@@ -72,6 +76,63 @@ impl World {
         if !self.comes_to(QUIET_MS, are_even)? {
             let at: Vec<_> = self.members().into_iter().map(|index| zxid(self, index)).collect();
             return Err(format!("liveness: servers do not come even: {:?} at {at:?}", self.modes()));
+        }
+        Ok(())
+    }
+
+    /// Clients do nothing but ping, for as long as their sessions could live without it twice.
+    pub(super) fn linger(&mut self) -> Result<(), String> {
+        let before: Vec<_> = self
+            .clients
+            .iter()
+            .map(|client| client.conn.filter(|_| client.is_open() && client.session != 0))
+            .collect();
+        let end = self.now + 2 * 1000 * self.options.session_ms as u64;
+        while self.now < end {
+            self.step()?;
+        }
+        for (client, conn) in self.clients.iter().zip(before) {
+            if conn.is_some() && client.conn != conn {
+                return Err(format!(
+                    "sessions: client {} lost the connection of session {:#x}, and did nothing but ping",
+                    client.index, client.session
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each client asks for something, closes its session, and goes without waiting for an answer. What it said counts.
+    pub(super) fn say_goodbye(&mut self) -> Result<(), String> {
+        // Shorter ones might expire meanwhile.
+        if self.options.session_ms < MIN_SESSION_MS {
+            return Ok(());
+        }
+        let mut closed = Vec::new();
+        for index in 0..self.clients.len() {
+            if !self.clients[index].is_open() || self.clients[index].session == 0 {
+                continue;
+            }
+            closed.push(SessionId(self.clients[index].session));
+            let path = format!("/goodbye{index}");
+            let create =
+                Asked::Create { path: path.clone(), data: Vec::new(), sequential: false, ephemeral: true };
+            for asked in [create, Asked::Get { path, watch: false }, Asked::Close] {
+                self.client_asks(index, asked)?;
+            }
+            self.client_leaves(index);
+        }
+        let are_closed = |world: &Self| {
+            world.members().into_iter().all(|index| {
+                let process = world.nodes[index].process.as_ref();
+                process.is_none_or(|process| {
+                    let db = process.core.db.read();
+                    closed.iter().all(|session| !db.sessions.contains_key(session))
+                })
+            })
+        };
+        if !self.comes_to(GOODBYE_MS, are_closed)? {
+            return Err("goodbye: clients closed their sessions and went, and the sessions live on".into());
         }
         Ok(())
     }

@@ -323,6 +323,11 @@ impl World {
         self.mend();
         self.await_service()?;
         self.await_silence()?;
+        if self.options.lingers {
+            self.linger()?;
+        }
+        self.say_goodbye()?;
+        self.await_silence()?;
         self.verify()
     }
 

@@ -179,6 +179,9 @@ impl World {
         if let Some(wrong) = process.wrong.take() {
             return Err(format!("conversation: server {}: {wrong}", index + 1));
         }
+        if let Some(what) = process.broken_rule.take() {
+            return Err(format!("server {}: {what}", index + 1));
+        }
         if let Some(why) = process.refused.lock().take() {
             return Err(format!("server {} would lose what was committed, and ends: {why}", index + 1));
         }
@@ -364,7 +367,6 @@ impl World {
                 }
                 let incoming = match chunk {
                     Chunk::Bytes(bytes) => Incoming::Bytes(port, key, bytes),
-                    Chunk::Message(message) => Incoming::Message(key, message),
                     Chunk::End | Chunk::Reset => Incoming::Closed(port, key),
                 };
                 self.bring(index, life, incoming);

@@ -19,6 +19,8 @@ const READ_SHARE: usize = 256 << 10;
 
 pub(super) struct Connection {
     pub talk: Conversation,
+    /// Which of the port's listeners has taken it.
+    pub listener: usize,
     stream: Stream,
     _descriptor: Descriptor,
     pub info: Arc<ConnInfo>,
@@ -33,6 +35,7 @@ pub(super) struct Connection {
 impl Connection {
     pub fn new(
         id: ConnId,
+        listener: usize,
         stream: Stream,
         info: Arc<ConnInfo>,
         descriptor: Descriptor,
@@ -40,6 +43,7 @@ impl Connection {
     ) -> Self {
         Self {
             talk: Conversation::new(id, info.peer.ip()),
+            listener,
             stream,
             _descriptor: descriptor,
             info,

@@ -31,12 +31,11 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         return Some(format!("{word} is not executed because it is not in the whitelist.\n"));
     }
     let mut out = String::new();
-    let mode = port.core.with_status(|status| status.mode);
-    let is_serving = mode != Mode::NotServing;
+    let (mode, is_serving) = port.core.with_status(|status| (status.mode, status.serves_clients));
     match word {
         "ruok" => out.push_str("imok"),
         "isro" => out.push_str(match mode {
-            Mode::NotServing => "null",
+            _ if !is_serving => "null",
             Mode::ReadOnly => "ro",
             _ => "rw",
         }),
@@ -152,14 +151,23 @@ fn connection(info: &ConnInfo, full: bool, out: &mut String) {
     );
     if full && session != 0 {
         let since = info.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let op = Op::from_code(info.last_op.load(Ordering::Relaxed) as i32).map_or("NA", short_name);
+        let op = i32::try_from(info.last_op.load(Ordering::Relaxed)).ok().and_then(Op::from_code);
+        let op = op.map_or("NA", short_name);
+        let _ = write!(out, ",sid=0x{session:x},lop={op},est={since},to={}", number(&info.timeout_ms));
+        let cxid = info.last_cxid.load(Ordering::Relaxed);
+        if cxid >= 0 {
+            let _ = write!(out, ",lcxid=0x{cxid:x}");
+        }
+        let latency = &info.latency;
         let _ = write!(
             out,
-            ",sid=0x{session:x},lop={op},est={since},to={},lcxid=0x{:x},lzxid=0x{:x},lresp={},llat=0,minlat=0,avglat=0,maxlat=0",
-            number(&info.timeout_ms),
-            info.last_cxid.load(Ordering::Relaxed),
+            ",lzxid=0x{:x},lresp={},llat={},minlat={},avglat={},maxlat={}",
             info.last_zxid.load(Ordering::Relaxed),
-            number(&info.last_heard),
+            number(&info.last_response),
+            number(&latency.last),
+            number(&latency.min),
+            number(&latency.total) / number(&latency.count).max(1),
+            number(&latency.max),
         );
     }
     out.push_str(")\n");

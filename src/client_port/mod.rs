@@ -3,6 +3,7 @@
 mod connection;
 mod four_letter;
 mod reactor;
+mod refusals;
 mod stream;
 
 pub use four_letter::Facts;
@@ -15,6 +16,7 @@ use crate::model::{ConnId, SessionId};
 use crate::request::Rules;
 use mio::net::TcpStream;
 use parking_lot::Mutex;
+use refusals::{Kind, Refusals};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// What bounds the connections of the port.
 #[derive(Debug, Clone)]
 pub struct PortLimits {
-    /// Connections from one address; 0: any number.
+    /// Connections from one address to one of the ports; 0: any number.
     pub per_address: usize,
     /// Connections in all; 0: any number.
     pub connections: usize,
@@ -46,12 +48,15 @@ pub struct ClientPort {
     handover: Vec<Mutex<Vec<Arrival>>>,
     /// Conversations count their time from here.
     opened: Instant,
+    refusals: Refusals,
 }
 
 /// A connection on its way to its reactor.
 struct Arrival {
     socket: TcpStream,
     peer: SocketAddr,
+    /// Which of the listeners has taken it.
+    listener: usize,
     door: Door,
     descriptor: Descriptor,
 }
@@ -59,23 +64,59 @@ struct Arrival {
 #[derive(Default)]
 struct Registry {
     by_id: BTreeMap<ConnId, Arc<ConnInfo>>,
-    by_address: HashMap<IpAddr, usize>,
+    /// By listener and address: each port counts for itself.
+    by_address: HashMap<(usize, IpAddr), usize>,
 }
 
-/// What the words `cons` and `stat` tell about a connection.
-pub struct ConnInfo {
-    pub peer: SocketAddr,
-    pub since: SystemTime,
-    pub session: AtomicI64,
-    pub timeout_ms: AtomicU64,
-    pub received: AtomicU64,
-    pub sent: AtomicU64,
-    pub outstanding: AtomicU64,
-    pub last_cxid: AtomicI64,
-    pub last_op: AtomicI64,
-    pub last_zxid: AtomicI64,
-    /// Milliseconds since the port opened.
-    pub last_heard: AtomicU64,
+/// The code of no operation.
+const NO_OP: i64 = i64::MIN;
+
+/// What the words `cons` and `stat` tell about a connection. Its reactor alone writes it, but for the word `crst`.
+struct ConnInfo {
+    peer: SocketAddr,
+    since: SystemTime,
+    session: AtomicI64,
+    timeout_ms: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    outstanding: AtomicU64,
+    /// Negative: none was answered yet.
+    last_cxid: AtomicI64,
+    /// [`NO_OP`]: nothing was answered yet.
+    last_op: AtomicI64,
+    last_zxid: AtomicI64,
+    /// When the last answer was given, in milliseconds since the port opened.
+    last_response: AtomicU64,
+    latency: Latency,
+}
+
+/// How long requests of a connection waited for their answers, in milliseconds.
+#[derive(Default)]
+struct Latency {
+    last: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+    total: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Latency {
+    fn record(&self, ms: u64, requests: u64) {
+        let value = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let count = value(&self.count);
+        let min = if count == 0 { ms } else { value(&self.min).min(ms) };
+        self.last.store(ms, Ordering::Relaxed);
+        self.min.store(min, Ordering::Relaxed);
+        self.max.store(value(&self.max).max(ms), Ordering::Relaxed);
+        self.total.store(value(&self.total) + ms * requests, Ordering::Relaxed);
+        self.count.store(count + requests, Ordering::Relaxed);
+    }
+
+    fn reset(&self) {
+        for value in [&self.last, &self.min, &self.max, &self.total, &self.count] {
+            value.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 impl ConnInfo {
@@ -88,16 +129,22 @@ impl ConnInfo {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             outstanding: AtomicU64::new(0),
-            last_cxid: AtomicI64::new(0),
-            last_op: AtomicI64::new(0),
-            last_zxid: AtomicI64::new(0),
-            last_heard: AtomicU64::new(0),
+            last_cxid: AtomicI64::new(-1),
+            last_op: AtomicI64::new(NO_OP),
+            last_zxid: AtomicI64::new(-1),
+            last_response: AtomicU64::new(0),
+            latency: Latency::default(),
         }
     }
 
     fn reset(&self) {
-        self.received.store(0, Ordering::Relaxed);
-        self.sent.store(0, Ordering::Relaxed);
+        for count in [&self.received, &self.sent, &self.last_response] {
+            count.store(0, Ordering::Relaxed);
+        }
+        self.last_op.store(NO_OP, Ordering::Relaxed);
+        self.last_cxid.store(-1, Ordering::Relaxed);
+        self.last_zxid.store(-1, Ordering::Relaxed);
+        self.latency.reset();
     }
 }
 
@@ -123,6 +170,7 @@ impl ClientPort {
             connections: Mutex::default(),
             handover,
             opened: Instant::now(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -132,26 +180,31 @@ impl ClientPort {
     }
 
     /// Counts a new connection in, unless a limit is reached.
-    fn admit(&self, address: IpAddr) -> bool {
+    fn admit(&self, listener: usize, address: IpAddr) -> Result<(), (Kind, String)> {
+        let PortLimits { per_address, connections, .. } = self.port_limits;
         let mut registry = self.connections.lock();
         let total: usize = registry.by_address.values().sum();
-        if self.port_limits.connections > 0 && total >= self.port_limits.connections {
-            return false;
+        if connections > 0 && total >= connections {
+            return Err((Kind::Connections, format!("{total} are open, and maxCnxns allows {connections}")));
         }
-        let count = registry.by_address.entry(address).or_default();
-        if self.port_limits.per_address > 0 && *count >= self.port_limits.per_address {
-            return false;
+        let count = registry.by_address.entry((listener, address)).or_default();
+        if per_address > 0 && *count >= per_address {
+            return Err((
+                Kind::Address,
+                format!("{count} from its address are open, and maxClientCnxns allows {per_address}"),
+            ));
         }
         *count += 1;
-        true
+        Ok(())
     }
 
-    fn dismiss(&self, address: IpAddr) {
+    fn dismiss(&self, listener: usize, address: IpAddr) {
         let mut registry = self.connections.lock();
-        if let Some(count) = registry.by_address.get_mut(&address) {
+        let from = (listener, address);
+        if let Some(count) = registry.by_address.get_mut(&from) {
             *count -= 1;
             if *count == 0 {
-                registry.by_address.remove(&address);
+                registry.by_address.remove(&from);
             }
         }
     }

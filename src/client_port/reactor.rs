@@ -1,11 +1,12 @@
 //! One reactor: a thread with its own poll and its own connections.
 
 use super::connection::Connection;
+use super::refusals::Kind;
 use super::stream::Stream;
 use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
-use crate::conversation::{End, Step, Tally, World};
+use crate::conversation::{End, Step, Tally, Weight, World};
 use crate::core::Mail;
-use crate::model::ConnId;
+use crate::model::{ConnId, SessionId};
 use crate::replica::{ClientMessage, Input};
 use crate::tree::Database;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tracing::Level;
 
 const WAKER: Token = Token(usize::MAX);
 /// The first of the listeners' tokens; the others count down from it.
@@ -254,7 +256,7 @@ impl Reactor {
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
             if let Some(why) = connection.talk.over(bounds).cloned() {
-                self.remove(slot, &why);
+                self.remove(slot, &why, now);
             } else if connection.has_work(bounds) {
                 self.ready.push(slot);
             }
@@ -289,6 +291,8 @@ impl Reactor {
 
     fn accepted(&mut self, at: usize, socket: TcpStream, peer: SocketAddr, now: Instant) {
         let port = self.port.clone();
+        // A socket for both families tells an IPv4 address inside of an IPv6 one.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         port.core.figures.connections.increment(1);
         let Some(descriptor) = port.descriptors.take_for_client() else {
             port.core.figures.connections_rejected.increment(1);
@@ -300,13 +304,15 @@ impl Reactor {
                 )
             });
         };
-        if !port.admit(peer.ip().to_canonical()) {
+        if let Err((kind, why)) = port.admit(at, peer.ip()) {
             port.core.figures.connections_rejected.increment(1);
-            return;
+            return port
+                .refusals
+                .say(kind, Level::WARN, now, || format!("refused a connection of {peer}: {why}"));
         }
         let target = NEXT_REACTOR.fetch_add(1, Ordering::Relaxed) % port.handover.len();
         let door = self.listeners[at].1.clone();
-        port.handover[target].lock().push(Arrival { socket, peer, door, descriptor });
+        port.handover[target].lock().push(Arrival { socket, peer, listener: at, door, descriptor });
         if target != self.index {
             port.core.mailboxes[target].wake();
         }
@@ -322,16 +328,16 @@ impl Reactor {
     fn take_handover(&mut self, now: Instant) {
         let arrived = std::mem::take(&mut *self.port.handover[self.index].lock());
         for arrival in arrived {
-            let peer = arrival.peer;
+            let (peer, listener) = (arrival.peer, arrival.listener);
             if let Err(error) = self.add(arrival, now) {
                 tracing::warn!("cannot watch the connection of {peer}: {error}");
-                self.port.dismiss(peer.ip().to_canonical());
+                self.port.dismiss(listener, peer.ip());
             }
         }
     }
 
     fn add(&mut self, arrival: Arrival, now: Instant) -> io::Result<()> {
-        let Arrival { socket, peer, door, descriptor } = arrival;
+        let Arrival { socket, peer, listener, door, descriptor } = arrival;
         socket.set_nodelay(true)?;
         let mut stream = Stream::new(socket, door)?;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -345,22 +351,22 @@ impl Reactor {
         }
         self.generation = self.generation.wrapping_add(1);
         let id = ConnId((self.index as u64) << 56 | (slot as u64) << 32 | u64::from(self.generation));
-        let info = Arc::new(ConnInfo::new(SocketAddr::new(peer.ip().to_canonical(), peer.port())));
+        let info = Arc::new(ConnInfo::new(peer));
         self.port.register(id, info.clone());
-        self.slots[slot] = Some(Connection::new(id, stream, info, descriptor, now));
+        self.slots[slot] = Some(Connection::new(id, listener, stream, info, descriptor, now));
         // The socket may hold bytes already.
         self.ready.push(slot);
         Ok(())
     }
 
-    fn remove(&mut self, slot: usize, why: &End) {
+    fn remove(&mut self, slot: usize, why: &End, now: Instant) {
         let Some(mut connection) = self.slots[slot].take() else { return };
         connection.end(why);
         self.free.push(slot);
         let _ = self.poll.registry().deregister(connection.socket());
         let talk = &connection.talk;
         self.port.unregister(talk.id());
-        self.port.dismiss(connection.info.peer.ip());
+        self.port.dismiss(connection.listener, connection.info.peer.ip());
         self.port.core.db.read().watches.lock().remove_watcher(talk.id());
         if talk.is_known() {
             self.inputs.push(Input::Disconnected { conn: talk.id(), session: talk.session() });
@@ -368,10 +374,20 @@ impl Reactor {
         if !why.is_answered() {
             self.port.core.figures.connections_dropped.increment(1);
         }
-        if let End::Tls(_) | End::TooManyIds(_) | End::LoginFailed(_) = why {
-            tracing::warn!("{}: refused: {why}", connection.info.peer);
+        let level = match why.weight() {
+            Weight::Usual => Level::DEBUG,
+            Weight::Notable => Level::INFO,
+            Weight::Wrong => Level::WARN,
+        };
+        let text = || match talk.session() {
+            SessionId::NONE => format!("closed the connection of {}: {why}", connection.info.peer),
+            session => format!("closed the connection of {}, session {session}: {why}", connection.info.peer),
+        };
+        if level == Level::DEBUG {
+            tracing::debug!("{}", text());
+        } else {
+            self.port.refusals.say(why.into(), level, now, text);
         }
-        tracing::debug!("closed {} (session {}): {why}", connection.info.peer, talk.session());
     }
 
     fn end_overdue(&mut self, now: Instant) {
@@ -382,9 +398,10 @@ impl Reactor {
                 if let End::NoSession(_) = why {
                     self.port.core.figures.sessionless_expired.increment(1);
                 }
-                self.remove(slot, &why);
+                self.remove(slot, &why, now);
             }
         }
+        self.port.refusals.summarize(now);
         let port = self.port.clone();
         port.core.submit(&mut self.inputs, Some(self.index));
     }
@@ -434,25 +451,30 @@ fn count(port: &ClientPort, connection: &mut Connection, tally: &Tally, reactor:
     if tally.received > 0 {
         figures.packets_received.increment(tally.received as u64);
         info.received.fetch_add(tally.received as u64, Ordering::Relaxed);
-        info.last_heard.store(now.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
     if tally.answered > 0 {
         figures.packets_sent.increment(tally.answered as u64);
         info.sent.fetch_add(tally.answered as u64, Ordering::Relaxed);
-        let last = talk.last();
-        info.last_cxid.store(i64::from(last.cxid), Ordering::Relaxed);
-        info.last_op.store(last.op.map_or(0, |op| i64::from(op.code())), Ordering::Relaxed);
+    }
+    if let Some(last) = tally.last {
+        info.last_op.store(i64::from(last.op.code()), Ordering::Relaxed);
         info.last_zxid.store(last.zxid, Ordering::Relaxed);
+        info.last_response.store(now.duration_since(port.opened).as_millis() as u64, Ordering::Relaxed);
+    }
+    if let Some(cxid) = tally.cxid {
+        info.last_cxid.store(i64::from(cxid), Ordering::Relaxed);
     }
     if tally.reads > 0 {
         let ms = (now.elapsed().as_secs_f64() * 1000.0).floor();
         figures.latency.record_many(ms, tally.reads);
         figures.read_latency.record_many(ms, tally.reads);
+        info.latency.record(ms as u64, tally.reads as u64);
     }
     if let Some(waited) = tally.waited {
         let ms = (waited.as_secs_f64() * 1000.0).floor();
         figures.latency.record(ms);
         figures.update_latency.record(ms);
+        info.latency.record(ms as u64, 1);
     }
     if tally.auth_failed > 0 {
         figures.auth_failed.increment(tally.auth_failed);
@@ -464,7 +486,9 @@ fn count(port: &ClientPort, connection: &mut Connection, tally: &Tally, reactor:
         figures.ensemble_auth_failed.increment(failed);
     }
     if let Some(refusal) = &tally.login_failed {
-        tracing::warn!("{}: SASL: {refusal}", info.peer);
+        port.refusals.say(Kind::Login, Level::WARN, now, || {
+            format!("{} goes on as nobody: SASL: {refusal}", info.peer)
+        });
     }
     info.outstanding.store(talk.unanswered() as u64, Ordering::Relaxed);
 }

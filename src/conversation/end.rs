@@ -93,8 +93,11 @@ pub enum End {
     #[error("the subject of the client's certificate can't be read")]
     UnreadableCertificate,
     /// The client asked for a session that is not there.
-    #[error("there is no session {0}: it has expired or was closed, or the password is another one's")]
+    #[error("there is no session {0} any more: it has expired or was closed")]
     NoSuchSession(SessionId),
+    /// The client asked for a session with another password.
+    #[error("the password is not that of session {0}")]
+    WrongPassword(SessionId),
     /// The client has seen more than this server has.
     #[error(
         "the client has seen zxid {seen:#x}, and this server is at {here:#x}: it should try another server"
@@ -136,6 +139,7 @@ impl End {
             | Self::TooManyIds(_)
             | Self::LoginFailed(_)
             | Self::NoSuchSession(_)
+            | Self::WrongPassword(_)
             | Self::ClientIsAhead { .. }
             | Self::SessionEnded { .. }
             | Self::SessionTakenOver
@@ -157,6 +161,55 @@ impl End {
             | Self::AnotherEnsemble
             | Self::NoRandom
             | Self::UnreadableCertificate => false,
+        }
+    }
+}
+
+/// How much an end matters to an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It is as it should be, or is told elsewhere.
+    Usual,
+    /// Clients may ask why.
+    Notable,
+    /// A client is wrong, or does not get on with the server's configuration.
+    Wrong,
+}
+
+impl End {
+    /// How much it matters.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Self::Done
+            | Self::ClientClosed
+            | Self::ReadFailed(_)
+            | Self::WriteFailed(_)
+            | Self::ServerStops
+            | Self::SessionTakenOver
+            | Self::SessionMoved
+            | Self::NotServing => Weight::Usual,
+            Self::NoSession(_)
+            | Self::Silent(_)
+            | Self::NoSuchSession(_)
+            | Self::ClientIsAhead { .. }
+            | Self::SessionEnded { .. } => Weight::Notable,
+            Self::Tls(_)
+            | Self::TooSlow { .. }
+            | Self::BadFrame { .. }
+            | Self::BadConnect
+            | Self::BadRequest
+            | Self::BadAuth
+            | Self::BadSasl
+            | Self::UnknownOperation(_)
+            | Self::NotAuthenticated
+            | Self::UnknownScheme(_)
+            | Self::AuthRefused(_)
+            | Self::TooManyIds(_)
+            | Self::LoginFailed(_)
+            | Self::AnotherEnsemble
+            | Self::NoRandom
+            | Self::UnreadableCertificate
+            | Self::WrongPassword(_) => Weight::Wrong,
         }
     }
 }

@@ -9,7 +9,7 @@ mod login;
 #[cfg(test)]
 mod tests;
 
-pub use end::End;
+pub use end::{End, Weight};
 pub use limits::{Limits, Logins};
 
 use crate::jute::records::{Id, ReplyHeader, RequestHeader};
@@ -80,6 +80,10 @@ pub struct Tally {
     pub reads: usize,
     /// How long the request waited that the core has answered.
     pub waited: Option<Duration>,
+    /// The last answer, as the word `cons` tells it.
+    pub last: Option<Last>,
+    /// The last xid that was answered, but for the negative ones of pings and the like.
+    pub cxid: Option<i32>,
     /// A read waits for the lease: call [`Conversation::advance`] once reads may be answered.
     pub waits_for_lease: bool,
     /// The session was heard from, for the first time in this round of touches.
@@ -101,20 +105,22 @@ pub enum Step {
     Word([u8; 4]),
 }
 
-/// The last answer, as the word `cons` tells it.
+/// An answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Last {
-    /// The request's xid. The negative ones of pings and the like leave it as it is.
-    pub cxid: i32,
-    /// `None`: there was no answer yet.
-    pub op: Option<Op>,
+    /// What was asked for.
+    pub op: Op,
     /// The zxid in the answer.
     pub zxid: i64,
 }
 
-impl Default for Last {
-    fn default() -> Self {
-        Self { cxid: -1, op: None, zxid: -1 }
+impl Tally {
+    fn answered(&mut self, xid: i32, op: Op, zxid: i64) {
+        self.answered += 1;
+        self.last = Some(Last { op, zxid });
+        if xid >= 0 {
+            self.cxid = Some(xid);
+        }
     }
 }
 
@@ -173,7 +179,6 @@ pub struct Conversation {
     /// Bytes of all requests that wait here or in the core.
     held: usize,
     touched_in: u32,
-    last: Last,
     /// The client has gone, or half of it. What it said before may still come, and counts; nobody has to be answered.
     hung_up: bool,
     /// No answer leaves any more: one was left out, or could not be sent.
@@ -204,7 +209,6 @@ impl Conversation {
             pending: VecDeque::new(),
             held: 0,
             touched_in: 0,
-            last: Last::default(),
             hung_up: false,
             muted: false,
             ended: None,
@@ -252,11 +256,6 @@ impl Conversation {
     /// Requests without an answer.
     pub fn unanswered(&self) -> usize {
         self.in_flight.len() + self.pending.len()
-    }
-
-    /// The last answer.
-    pub fn last(&self) -> Last {
-        self.last
     }
 
     // What the client says.
@@ -516,8 +515,7 @@ impl Conversation {
         let reader =
             ReadContext { conn: self.id, session: self.session, auth: &self.auth, rules: world.rules };
         serve_read(world.db, reader, xid, op, body, &mut self.output);
-        self.answered(xid, op, world.db.last_zxid.0);
-        tally.answered += 1;
+        tally.answered(xid, op, world.db.last_zxid.0);
         tally.reads += 1;
         true
     }
@@ -525,11 +523,6 @@ impl Conversation {
     /// Whether an answer of now would overtake those to the session's own writes.
     fn waits_for_writes(&self) -> bool {
         !self.in_flight.is_empty() && !self.hung_up
-    }
-
-    fn answered(&mut self, xid: i32, op: Op, zxid: i64) {
-        let cxid = if xid >= 0 { xid } else { self.last.cxid };
-        self.last = Last { cxid, op: Some(op), zxid };
     }
 
     /// Answers with an error, the last that is said.
@@ -553,8 +546,7 @@ impl Conversation {
                 self.state = State::Open;
                 self.session = session;
                 self.timeout_ms = timeout_ms.max(0);
-                self.answered(0, Op::CreateSession, world.db.last_zxid.0);
-                tally.answered += 1;
+                tally.answered(0, Op::CreateSession, world.db.last_zxid.0);
             }
             ClientMessage::Reply => self.on_reply(bytes, world.now, tally),
             ClientMessage::LastReply => {
@@ -571,14 +563,13 @@ impl Conversation {
     }
 
     fn on_reply(&mut self, bytes: &[u8], now: Duration, tally: &mut Tally) {
-        tally.answered += 1;
         let Some(InFlight { at, len, op }) = self.in_flight.pop_front() else { return };
         self.held -= len;
         tally.waited = Some(now.saturating_sub(at));
         if let Some(header) =
             bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok())
         {
-            self.answered(header.xid, op, header.zxid);
+            tally.answered(header.xid, op, header.zxid);
         }
     }
 
@@ -590,6 +581,7 @@ impl Conversation {
         };
         match reason {
             CloseReason::InvalidSession => End::NoSuchSession(asked),
+            CloseReason::WrongPassword => End::WrongPassword(asked),
             CloseReason::ClientIsAhead => End::ClientIsAhead { seen, here: db.last_zxid.0 },
             CloseReason::SessionTakenOver => End::SessionTakenOver,
             CloseReason::SessionEnded => End::SessionEnded { timeout_ms: self.timeout_ms },

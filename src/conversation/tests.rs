@@ -226,14 +226,20 @@ fn a_session_is_touched_once_a_round_by_whatever_its_client_says() {
 }
 
 #[test]
-fn the_last_answer_is_told_with_the_last_xid_that_is_one() {
+fn the_last_answer_is_told_and_a_ping_leaves_the_last_xid_as_it_was() {
     let mut talk = Talk::open();
-    assert_eq!(talk.it.last(), Last { cxid: 0, op: Some(Op::CreateSession), zxid: 0 });
+    let told = |talk: &mut Talk| {
+        let tally = std::mem::take(&mut talk.tally);
+        (tally.cxid, tally.last.map(|last| (last.op, last.zxid)))
+    };
+    assert_eq!(told(&mut talk), (Some(0), Some((Op::CreateSession, 0))));
     talk.says(&request(5, CREATE));
     talk.core_answers(5);
-    assert_eq!(talk.it.last(), Last { cxid: 5, op: Some(Op::Create), zxid: 3 });
+    assert_eq!(told(&mut talk), (Some(5), Some((Op::Create, 3))));
     talk.says(&request(-2, PING));
-    assert_eq!(talk.it.last(), Last { cxid: 5, op: Some(Op::Ping), zxid: 0 });
+    assert_eq!(told(&mut talk), (None, Some((Op::Ping, 0))));
+    talk.says(&[request(6, GET), request(-2, PING)].concat());
+    assert_eq!(told(&mut talk), (Some(6), Some((Op::Ping, 0))));
 }
 
 #[test]

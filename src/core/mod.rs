@@ -338,6 +338,18 @@ fn tell(told: Told) {
             let what = if pending { "proposed" } else { "in force" };
             tracing::info!("configuration {version:x} is {what}: {}", text.replace('\n', ", "));
         }
+        Told::Expired { first, count } => {
+            let named: Vec<String> = first.iter().map(ToString::to_string).collect();
+            let more = if count > first.len() {
+                format!(" and {} more", count - first.len())
+            } else {
+                String::new()
+            };
+            tracing::info!(
+                "sessions expired, as nothing was heard of their clients within their timeouts: {}{more}",
+                named.join(", ")
+            );
+        }
         Told::TooLarge { session, limit, count } => tracing::warn!(
             "session {session} asked for a write that would take more than {limit} bytes, which no server could read: \
              refused with error -8 ({count} refused since this was last told). Its client should ask for less at once, or \

@@ -46,9 +46,9 @@ impl Hello {
     }
 
     /// "No such session": the client has to begin a new one.
-    pub(super) fn refuse(self, access: Access, out: &mut Outputs) {
+    pub(super) fn refuse(self, reason: CloseReason, access: Access, out: &mut Outputs) {
         let read_only = self.told_read_only(access);
-        out.client(self.conn, ClientMessage::Close(CloseReason::InvalidSession), |bytes| {
+        out.client(self.conn, ClientMessage::Close(reason), |bytes| {
             connect::write_response(SessionId::NONE, 0, &[0; 16], read_only, bytes);
         });
     }

@@ -407,7 +407,7 @@ impl Leading {
         }
         let orphans = std::mem::take(&mut self.orphans);
         let expired = self.sessions.expire(turn.now.mono_ms);
-        turn.out.tally.expired_sessions += expired.len() as u64;
+        turn.out.expired(&expired);
         for session in orphans.into_iter().chain(expired) {
             self.close_session(session, 0, None, turn);
         }

@@ -295,7 +295,7 @@ impl Replica {
         let (serving, mut turn) = self.turn(now, db, out);
         // The password comes first: a stranger must not cut the owner's connection.
         if passwd != password_of(session) {
-            return turn.refuse(hello);
+            return hello.refuse(CloseReason::WrongPassword, turn.access, turn.out);
         }
         serving.on_reattach(session, hello, &mut turn);
     }
@@ -381,7 +381,7 @@ impl Replica {
 
     /// What this server tells of itself.
     pub fn status(&self) -> Status {
-        Status::of(&self.zab, &self.serving)
+        Status::of(&self.zab, &self.serving, self.settings.leader_serves)
     }
 
     /// Whether [`Self::status`] may have changed in more than the standing since this was last asked.

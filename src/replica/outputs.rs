@@ -31,8 +31,10 @@ pub enum ClientMessage {
 /// Why a client's connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// There is no such session, or its password is wrong.
+    /// There is no such session.
     InvalidSession,
+    /// The password is not the session's.
+    WrongPassword,
     /// The client has seen a later zxid than this server has.
     ClientIsAhead,
     /// The session hangs on another connection of this server now.
@@ -144,6 +146,13 @@ pub enum Told {
         /// The configuration, as `/zookeeper/config` has it.
         text: String,
     },
+    /// Nothing was heard of these sessions' clients in time.
+    Expired {
+        /// The first few.
+        first: Vec<SessionId>,
+        /// How many they are.
+        count: usize,
+    },
     /// The tree is another one than the leader's.
     DigestMismatch {
         /// The transaction after which they differ.
@@ -225,7 +234,19 @@ pub struct Tally {
     pub watch_bytes: u64,
 }
 
+/// Sessions that are named when several expire at once.
+const EXPIRED_NAMED: usize = 5;
+
 impl Outputs {
+    /// These sessions have expired.
+    pub(super) fn expired(&mut self, sessions: &[SessionId]) {
+        self.tally.expired_sessions += sessions.len() as u64;
+        if !sessions.is_empty() {
+            let first = sessions.iter().take(EXPIRED_NAMED).copied().collect();
+            self.told.push(Told::Expired { first, count: sessions.len() });
+        }
+    }
+
     pub(super) fn client(&mut self, conn: ConnId, message: ClientMessage, write: impl FnOnce(&mut BytesMut)) {
         let before = self.bytes.len();
         write(&mut self.bytes);

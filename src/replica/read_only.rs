@@ -65,7 +65,7 @@ impl ReadOnly {
 
     pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
         let expired = self.sessions.expire(turn.now.mono_ms);
-        turn.out.tally.expired_sessions += expired.len() as u64;
+        turn.out.expired(&expired);
         for session in expired {
             self.sessions.remove(session);
             turn.detach(session, None);

@@ -35,7 +35,7 @@ impl Turn<'_> {
 
     /// "No such session": the client has to begin a new one.
     pub(super) fn refuse(&mut self, hello: Hello) {
-        hello.refuse(self.access, self.out);
+        hello.refuse(CloseReason::InvalidSession, self.access, self.out);
     }
 
     /// A session's end was applied: its connection here ends, unless it is the one that asked and was answered.

@@ -45,6 +45,8 @@ impl Mode {
 pub struct Status {
     /// The part that it plays.
     pub mode: Mode,
+    /// Clients are taken: there is a leader, or they may read without one, and they are not left to others (`leaderServes`).
+    pub serves_clients: bool,
     /// How far its term is.
     pub standing: Standing,
     /// Whom it leads or learns from: itself, if it leads.
@@ -120,10 +122,11 @@ impl Standing {
 }
 
 impl Status {
-    pub(super) fn of(zab: &Zab, serving: &Serving) -> Self {
+    pub(super) fn of(zab: &Zab, serving: &Serving, leader_serves: bool) -> Self {
         let server = &zab.server;
         let mut status = Self {
             mode: Mode::NotServing,
+            serves_clients: false,
             standing: Standing::of(zab),
             leader: None,
             epoch: server.current,
@@ -149,6 +152,11 @@ impl Status {
                 }
             }
         }
+        status.serves_clients = match status.mode {
+            Mode::NotServing => false,
+            Mode::Leader => leader_serves,
+            Mode::Standalone | Mode::Follower | Mode::Observer | Mode::ReadOnly => true,
+        };
         status
     }
 }

@@ -215,7 +215,7 @@ fn a_session_moves_with_the_right_password_alone() {
     let ask = |passwd: Vec<u8>| Connect { last_zxid_seen: 0, timeout: 300, session, passwd, read_only: None };
     let told = server.input(Input::Connect { conn: ConnId(2), connect: ask(vec![0; 16]) });
     assert_eq!(told.len(), 1, "the owner's connection lives on");
-    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::InvalidSession));
+    assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::WrongPassword));
     let told = server.input(Input::Connect { conn: ConnId(3), connect: ask(password_of(session).to_vec()) });
     let messages: Vec<_> = told.iter().map(|(output, _)| (output.conn, output.message)).collect();
     assert_eq!(messages[0], (CONN, ClientMessage::Close(CloseReason::SessionTakenOver)));

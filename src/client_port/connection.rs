@@ -11,11 +11,13 @@ use crate::tls;
 use mio::net::TcpStream;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes taken from one socket before the others have their turn.
 const READ_SHARE: usize = 256 << 10;
+/// Bytes that may wait for a client and are not counted with those of all connections.
+const FEW: usize = 64 << 10;
 
 pub(super) struct Connection {
     pub talk: Conversation,
@@ -30,6 +32,8 @@ pub(super) struct Connection {
     last_drained: Instant,
     /// The socket may hold more bytes than were read.
     more_to_read: bool,
+    /// Bytes that wait for the client, as the port has counted them.
+    counted: usize,
 }
 
 impl Connection {
@@ -51,6 +55,7 @@ impl Connection {
             last_heard: now,
             last_drained: now,
             more_to_read: false,
+            counted: 0,
         }
     }
 
@@ -190,16 +195,40 @@ impl Connection {
         }
     }
 
+    /// Counts the bytes that wait for this client with those of all others.
+    pub fn count_unread(&mut self, all: &AtomicUsize) {
+        let waiting = self.talk.output().len();
+        let waiting = if waiting > FEW { waiting } else { 0 };
+        if waiting != self.counted {
+            all.fetch_add(waiting.wrapping_sub(self.counted), Ordering::Relaxed);
+            self.counted = waiting;
+        }
+    }
+
+    /// Bytes that wait for the client, if they are many.
+    pub fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// How long the client has taken none of the bytes that wait for it.
+    pub fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_drained)
+    }
+
+    /// How the connection ends if it does for that.
+    pub fn too_slow(&self, now: Instant) -> End {
+        End::TooSlow { waiting: self.talk.output().len(), idle_ms: self.idle(now).as_millis() }
+    }
+
     /// Why the connection has lived too long, if it has.
     pub fn overdue(&self, sessionless: Duration, now: Instant) -> Option<End> {
         let talk = &self.talk;
         let timeout = Duration::from_millis(talk.timeout_ms() as u64);
-        let waiting = talk.output().len();
-        if (waiting > 0 || self.stream.keeps_bytes())
-            && is_over(self.last_drained, timeout.max(sessionless), now)
-        {
-            let idle_ms = (now - self.last_drained).as_millis();
-            return Some(End::TooSlow { waiting, idle_ms });
+        // A client that takes nothing and only writes is bounded by bytes, and may take them once it has written all.
+        let holds_up =
+            talk.is_full() || talk.is_ending() && (!talk.output().is_empty() || self.stream.keeps_bytes());
+        if holds_up && self.idle(now) > timeout.max(sessionless) {
+            return Some(self.too_slow(now));
         }
         if talk.is_opening() && is_over(self.opened, sessionless, now) {
             return Some(End::NoSession(sessionless.as_millis()));

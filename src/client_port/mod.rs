@@ -20,7 +20,7 @@ use refusals::{Kind, Refusals};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What bounds the connections of the port.
@@ -32,6 +32,8 @@ pub struct PortLimits {
     pub connections: usize,
     /// How long a connection may take to open its session.
     pub sessionless: Duration,
+    /// Bytes that may wait, over all connections, for clients that take none (`maxUnreadBytes`).
+    pub unread: usize,
 }
 
 /// What all reactors share.
@@ -49,6 +51,8 @@ pub struct ClientPort {
     /// Conversations count their time from here.
     opened: Instant,
     refusals: Refusals,
+    /// Bytes that wait for clients, but for those of connections where few wait.
+    unread: AtomicUsize,
 }
 
 /// A connection on its way to its reactor.
@@ -171,6 +175,7 @@ impl ClientPort {
             handover,
             opened: Instant::now(),
             refusals: Refusals::default(),
+            unread: AtomicUsize::new(0),
         }
     }
 

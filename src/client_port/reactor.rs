@@ -26,6 +26,8 @@ const LISTENERS: usize = usize::MAX - 1;
 const MAX_LISTENERS: usize = 2;
 /// How often deadlines are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// A client that takes none of the bytes that wait for it for so long may be cut off to make room.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How often it is told that connections can't be taken.
@@ -255,6 +257,7 @@ impl Reactor {
         for slot in dirty.drain(..) {
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
+            connection.count_unread(&port.unread);
             if let Some(why) = connection.talk.over(bounds).cloned() {
                 self.remove(slot, &why, now);
             } else if connection.has_work(bounds) {
@@ -262,6 +265,29 @@ impl Reactor {
             }
         }
         self.dirty = dirty;
+        self.relieve(now);
+    }
+
+    /// Keeps the bytes that wait over all connections within their limit: the client that has taken none for longest goes.
+    /// Clients that do take some are safe as long as there is twice the limit.
+    fn relieve(&mut self, now: Instant) {
+        let limit = self.port.port_limits.unread;
+        loop {
+            let unread = self.port.unread.load(Ordering::Relaxed);
+            if unread <= limit {
+                return;
+            }
+            let least = if unread > limit.saturating_mul(2) { Duration::ZERO } else { IDLE };
+            let slow = |connection: &Connection| connection.counted() > 0 && connection.idle(now) >= least;
+            let slots = self.slots.iter().enumerate();
+            let slow =
+                slots.filter_map(|(slot, found)| Some((found.as_ref().filter(|found| slow(found))?, slot)));
+            let Some((slowest, slot)) = slow.max_by_key(|(connection, _)| connection.idle(now)) else {
+                return;
+            };
+            let why = slowest.too_slow(now);
+            self.remove(slot, &why, now);
+        }
     }
 
     fn accept(&mut self, now: Instant) {
@@ -362,6 +388,7 @@ impl Reactor {
     fn remove(&mut self, slot: usize, why: &End, now: Instant) {
         let Some(mut connection) = self.slots[slot].take() else { return };
         connection.end(why);
+        self.port.unread.fetch_sub(connection.counted(), Ordering::Relaxed);
         self.free.push(slot);
         let _ = self.poll.registry().deregister(connection.socket());
         let talk = &connection.talk;
@@ -401,9 +428,27 @@ impl Reactor {
                 self.remove(slot, &why, now);
             }
         }
+        self.widen(now);
+        self.relieve(now);
         self.port.refusals.summarize(now);
         let port = self.port.clone();
         port.core.submit(&mut self.inputs, Some(self.index));
+    }
+
+    /// Serves more requests of clients that take nothing: they may be writing all that they have before they read.
+    fn widen(&mut self, now: Instant) {
+        if self.port.unread.load(Ordering::Relaxed) > self.port.port_limits.unread / 2 {
+            return;
+        }
+        for (slot, found) in self.slots.iter_mut().enumerate() {
+            if let Some(connection) = found
+                && connection.talk.is_held_up()
+                && connection.idle(now) >= HOUSEKEEPING
+                && connection.talk.widen()
+            {
+                self.ready.push(slot);
+            }
+        }
     }
 
     /// Gives the last replies some time to leave.

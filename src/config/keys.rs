@@ -211,6 +211,7 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     // This server's own.
     ("learners.allow", Property, Works),
     ("emptyServerWaitMs", Property, Works),
+    ("maxUnreadBytes", Property, Works),
     ("peers.checkAddress", Property, Works),
     // Tests.
     ("testingonly.initialZxid", Property, Adds(Always, TEST_ONLY)),

@@ -28,10 +28,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes that wait for the client before no more of its requests are served.
+/// Bytes that wait for the client before no more of its requests are served; as many are added under one lock.
 const HIGH_WATER: usize = 1 << 20;
-/// Bytes that wait for a slow reader before it is cut off: events arrive without being asked for.
-const OVERFLOW: usize = 64 << 20;
+/// The same for a client that writes all before it reads.
+const MAX_WAITING: usize = 64 << 20;
 /// Requests of one connection that may wait for the log.
 const MAX_IN_FLIGHT: usize = 4096;
 /// Bytes of such requests.
@@ -172,6 +172,8 @@ pub struct Conversation {
     input: Vec<u8>,
     input_at: usize,
     output: BytesMut,
+    /// Bytes of output beyond which no more requests are served.
+    room: usize,
     /// Requests that the core has, oldest first.
     in_flight: VecDeque<InFlight>,
     /// Requests that came after one that has to wait for a write of this session, and that one.
@@ -205,6 +207,7 @@ impl Conversation {
             input: Vec::new(),
             input_at: 0,
             output: BytesMut::new(),
+            room: HIGH_WATER,
             in_flight: VecDeque::new(),
             pending: VecDeque::new(),
             held: 0,
@@ -312,15 +315,35 @@ impl Conversation {
 
     /// Whether answers may be added to those that wait. A client that has gone holds nothing up.
     fn has_room(&self) -> bool {
-        self.hung_up || self.output.len() < HIGH_WATER
+        self.hung_up || self.output.len() < self.room
+    }
+
+    /// The client takes nothing although much waits for it. It may be one that writes all its requests before it reads: it
+    /// gets more room, up to a bound. False: that is reached, and more requests are not served before it reads.
+    pub fn widen(&mut self) -> bool {
+        if !self.is_full() {
+            self.room = (2 * self.room).min(MAX_WAITING);
+        }
+        !self.is_full()
+    }
+
+    /// More waits for the client than any may have waiting, but for events.
+    pub fn is_full(&self) -> bool {
+        self.output.len() >= MAX_WAITING
+    }
+
+    /// The client's requests wait until it takes what there is for it.
+    pub fn is_held_up(&self) -> bool {
+        !self.has_room()
     }
 
     /// Works off what was said as far as that may be.
     pub fn advance(&mut self, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) -> Step {
-        self.serve_pending(world, inputs, tally);
+        let until = self.output.len() + HIGH_WATER;
+        self.serve_pending(until, world, inputs, tally);
         let input = std::mem::take(&mut self.input);
         let mut step = Step::Wait;
-        while self.over.is_none() && self.takes_requests(world.bounds) {
+        while self.over.is_none() && self.output.len() < until && self.takes_requests(world.bounds) {
             let max_frame = world.bounds.limits.max_frame;
             let rest = &input[self.input_at..];
             let is_first = self.state == State::New;
@@ -410,9 +433,10 @@ impl Conversation {
         }
     }
 
-    fn serve_pending(&mut self, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) {
+    fn serve_pending(&mut self, until: usize, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) {
         while self.over.is_none()
             && self.state == State::Open
+            && self.output.len() < until
             && self.has_room()
             && let Some(frame) = self.pending.pop_front()
         {
@@ -497,7 +521,7 @@ impl Conversation {
 
     fn read(&mut self, op: Op, xid: i32, body: &[u8], world: &World<'_>, tally: &mut Tally) -> bool {
         let may_read = world.bounds.may_read;
-        let is_next = self.in_flight.is_empty() && may_read && self.output.len() < HIGH_WATER;
+        let is_next = self.in_flight.is_empty() && may_read && self.output.len() < self.room;
         if self.hung_up && (self.muted || !is_next) {
             // Nobody waits for the answer, and a read changes nothing.
             self.muted = true;
@@ -556,10 +580,6 @@ impl Conversation {
             ClientMessage::Event => tally.answered += 1,
             ClientMessage::Close(reason) => self.state = State::Ending(self.closed(reason, world.db)),
         }
-        if self.output.len() > OVERFLOW {
-            self.muted = true;
-            self.end_of_input(End::TooSlow { waiting: self.output.len(), idle_ms: 0 });
-        }
     }
 
     fn on_reply(&mut self, bytes: &[u8], now: Duration, tally: &mut Tally) {
@@ -600,6 +620,7 @@ impl Conversation {
     /// This much of the output was sent.
     pub fn sent(&mut self, count: usize) {
         if self.muted || count == self.output.len() {
+            self.room = HIGH_WATER;
             // An idle connection keeps no large buffer.
             if self.output.capacity() > 1 << 18 {
                 self.output = BytesMut::new();

@@ -264,3 +264,41 @@ fn a_session_that_is_refused_ends_with_its_number() {
     talk.answers();
     assert_eq!(talk.over(), Some(End::ClientIsAhead { seen: 5, here: 0 }));
 }
+
+#[test]
+fn a_client_that_writes_all_before_it_reads_gets_room_for_its_answers_up_to_a_bound() {
+    let mut talk = Talk::open();
+    let count = 2 * MAX_WAITING / 20;
+    let bytes: Vec<u8> = (0..1000).flat_map(|xid| request(xid, PING)).collect();
+    let mut said = 0;
+    let mut widened = 0;
+    while said < count {
+        let bounds = Bounds { limits: &talk.limits, outstanding: 0, may_read: true };
+        if talk.it.has_space(bounds) {
+            talk.says(&bytes);
+            said += 1000;
+        } else if talk.it.has_work(bounds) {
+            talk.advance();
+        } else if talk.it.is_held_up() && talk.it.widen() {
+            widened += 1;
+        } else {
+            break;
+        }
+    }
+    assert!(talk.it.is_full() && widened == 6, "after {widened} times");
+    assert!(talk.it.output().len() < MAX_WAITING + HIGH_WATER);
+    talk.it.sent(talk.it.output().len());
+    talk.advance();
+    let bounds = Bounds { limits: &talk.limits, outstanding: 0, may_read: true };
+    assert!(talk.it.has_space(bounds), "it goes on where the client reads");
+}
+
+#[test]
+fn no_event_cuts_a_client_off_however_much_waits_for_it() {
+    let mut talk = Talk::open();
+    for _ in 0..3 {
+        talk.core_says(ClientMessage::Event, &vec![0; MAX_WAITING / 2]);
+    }
+    assert_eq!(talk.over(), None);
+    assert_eq!(talk.it.output().len(), 3 * MAX_WAITING / 2);
+}

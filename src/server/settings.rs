@@ -122,6 +122,7 @@ pub(super) fn port_limits(config: &Config) -> PortLimits {
         per_address: config.ports.per_address,
         connections: config.ports.connections,
         sessionless: Duration::from_millis(config.ports.sessionless_timeout_ms),
+        unread: config.limits.unread,
     }
 }
 

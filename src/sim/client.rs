@@ -182,6 +182,10 @@ impl Client {
         self.cxid += 1;
         self.last_sent = now;
         let (op, body) = encode(&asked);
+        // It may go without waiting for the answer.
+        if asked == Asked::Close {
+            self.closed.push(self.session);
+        }
         self.waiting.push_back((cxid, history.requests.len()));
         history.requests.push(Request { session: self.session, cxid, asked, begun: now, ended: None });
         Some(request(cxid, op, &body))
@@ -279,9 +283,6 @@ impl Client {
             self.acked += 1;
         }
         let over = request.asked == Asked::Close;
-        if over {
-            self.closed.push(self.session);
-        }
         request.ended = Some((now, answer));
         history.came.entry(conn).or_default().push(Came::Reply(at));
         if over {

@@ -5,7 +5,7 @@ import struct
 import pytest
 from clients import CREATE, GET, change, connect, ok, reconfig
 from harness.server import IS_JAVA
-from harness.wire import EXISTS, Fields, create, ustring, watched
+from harness.wire import EXISTS, Closed, Fields, create, ustring, watched
 from members import Ensemble
 
 KIND = "j" if IS_JAVA else "z"
@@ -75,3 +75,25 @@ def test_a_session_that_is_taken_up_with_a_shorter_timeout_lives_by_it(ensemble)
                 ok(watching, EXISTS, watched("/shorter", True))
                 watching.socket.settimeout(4)
                 assert watching.reply()[3] == struct.pack(">ii", 2, 3) + ustring("/shorter"), member
+
+
+def test_a_leader_that_leaves_clients_to_others_says_that_it_serves_nobody():
+    ensemble = Ensemble(KIND * 3, {"leaderServes": "no"})
+    try:
+        ensemble.set_up()
+        for member in ensemble:
+            member.start()
+        ensemble.wait("two follow", lambda: [member.mode() for member in ensemble].count("follower") == 2)
+        (leader,) = [member for member in ensemble if not member.mode()]
+        for word in ("srvr", "stat", "mntr", "cons"):
+            assert leader.word(word) == "This ZooKeeper instance is not currently serving requests\n", word
+        assert (leader.word("isro"), leader.word("ruok")) == ("null", "imok")
+        for member in ensemble:
+            assert member is leader or member.word("isro") == "rw"
+        with pytest.raises((Closed, OSError)):
+            connect(leader)
+        follower = next(member for member in ensemble if member is not leader)
+        with connect(follower) as session:
+            ok(session, CREATE, create("/by-a-follower"))
+    finally:
+        ensemble.stop()

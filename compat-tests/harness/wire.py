@@ -115,6 +115,19 @@ class Raw:
             data += chunk
         return data
 
+    def receive_all(self, count):
+        """The same for much."""
+        parts = []
+        while count:
+            try:
+                parts.append(self.socket.recv(min(count, 1 << 20)))
+            except (ConnectionResetError, ssl.SSLError):
+                raise Closed from None
+            if not parts[-1]:
+                raise Closed
+            count -= len(parts[-1])
+        return b"".join(parts)
+
     def frame(self):
         (length,) = struct.unpack(">i", self.receive(4))
         return self.receive(length)

@@ -76,6 +76,7 @@ impl Outstanding {
     }
 
     /// Outstanding creates and deletes that concern ephemerals of one session, newest form of each path.
+    #[expect(clippy::disallowed_methods, reason = "each path occurs once")]
     pub fn changes(&self) -> impl Iterator<Item = (&Bytes, &Change)> {
         self.by_path.iter()
     }

@@ -1,5 +1,7 @@
 //! Runs seeds of the simulator, or replays one so that a person can read it.
 
+#![allow(clippy::disallowed_methods, reason = "a door: it measures how long the seeds take")]
+
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};

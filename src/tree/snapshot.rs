@@ -258,6 +258,7 @@ impl Loader {
     }
 
     /// The tree and the sessions.
+    #[expect(clippy::disallowed_methods, reason = "the number of references counts, not their order")]
     pub fn finish(mut self) -> (Tree, BTreeMap<SessionId, i32>) {
         assert!(self.is_done(), "feed() reached the end marker");
         for id in std::mem::take(&mut self.acl_ids).into_values() {

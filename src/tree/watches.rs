@@ -135,6 +135,7 @@ impl Watches {
     }
 
     /// The connection is gone.
+    #[expect(clippy::iter_over_hash_type, reason = "each path for itself")]
     pub fn remove_watcher(&mut self, watcher: ConnId) {
         let Some(entry) = self.watchers.remove(&watcher) else { return };
         for path in entry.paths {
@@ -260,19 +261,23 @@ impl Watches {
     }
 
     /// (connection, path) pairs of the data table.
+    #[expect(clippy::disallowed_methods, reason = "a sum")]
     pub fn count(&self) -> usize {
         self.data.values().map(BTreeMap::len).sum()
     }
 
     /// All pairs of both tables: the `watch_count` figure.
+    #[expect(clippy::disallowed_methods, reason = "a sum")]
     pub fn total(&self) -> usize {
         self.count() + self.child.values().map(BTreeMap::len).sum::<usize>()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a word for operators, in any order")]
     pub fn by_path(&self) -> impl Iterator<Item = (&[u8], Vec<ConnId>)> {
         self.data.iter().map(|(path, watchers)| (&path[..], watchers.keys().copied().collect()))
     }
 
+    #[expect(clippy::iter_over_hash_type, reason = "the paths of one connection come in any order")]
     pub fn by_connection(&self) -> BTreeMap<ConnId, Vec<&[u8]>> {
         let mut all: BTreeMap<ConnId, Vec<&[u8]>> = BTreeMap::new();
         for (path, watchers) in &self.data {

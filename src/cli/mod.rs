@@ -19,13 +19,13 @@ pub struct Cli {
 pub enum Door {
     /// Run a server.
     Serve(serve::ServeArgs),
-    /// Put load on any ZooKeeper server and measure it.
+    /// Put load on a ZooKeeper server and measure throughput, latency and CPU time.
     Bench(bench::BenchArgs),
     /// Print the transactions of log files, one line each.
     Log(log::LogArgs),
 }
 
-/// Runs the door that was asked for. An error is told on standard error, with exit code 1.
+/// Runs the command. The caller prints an error to standard error and exits with code 1.
 pub fn run(cli: Cli) -> Result<(), String> {
     match cli.door {
         Door::Serve(args) => serve::run(&args),

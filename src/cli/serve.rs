@@ -13,13 +13,14 @@ use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
-    /// A stock zoo.cfg. Without one: a standalone server on port 2181 with its data in ./zabra-data.
+    /// A stock zoo.cfg. Without it: a standalone server on port 2181 with its data in ./zabra-data.
     pub config: Option<PathBuf>,
 }
 
 pub fn run(args: &ServeArgs) -> Result<(), String> {
     start_log();
     let config = configuration(args)?;
+    tracing::info!("{}", starting(&config));
     for warning in &config.warnings {
         tracing::warn!("{}: {}", warning.place, warning.text);
     }
@@ -31,12 +32,35 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let server =
         server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    tracing::info!("serving clients on {} after {:.0?}", addresses.join(" and "), started.elapsed());
+    let (addresses, took) = (addresses.join(","), started.elapsed().as_millis());
+    if config.quorum.is_distributed() {
+        tracing::info!("client port open addr={addresses} after_ms={took}; waiting for a leader");
+    } else {
+        tracing::info!("serving clients role=standalone addr={addresses} after_ms={took}");
+    }
     let which = signals.wait().map_err(|error| format!("cannot wait for signals: {error}"))?;
-    tracing::info!("{which}: stopping");
+    tracing::info!("stopping signal={which}");
     server.stop();
     tracing::info!("stopped; everything acknowledged is on disk");
     Ok(())
+}
+
+/// The first line of the log: what starts here, and from which files.
+fn starting(config: &Config) -> String {
+    let server = match (&config.quorum.ensemble, config.quorum.my_id) {
+        (Some(ensemble), Some(id)) if config.quorum.is_distributed() => {
+            format!("{id} of {}", ensemble.members().count())
+        }
+        _ => "standalone".into(),
+    };
+    format!(
+        "zabra {} starting config={} server={server} data={} log={} pid={}",
+        env!("CARGO_PKG_VERSION"),
+        if config.file.as_os_str().is_empty() { "none".into() } else { config.file.display().to_string() },
+        config.storage.dir.display(),
+        config.storage.log_dir().display(),
+        std::process::id()
+    )
 }
 
 fn configuration(args: &ServeArgs) -> Result<Config, String> {
@@ -61,7 +85,7 @@ fn addresses_of(host: &str) -> Vec<IpAddr> {
     found.map(|addresses| addresses.map(|address| address.ip()).collect()).unwrap_or_default()
 }
 
-/// Without a level that is understood the usual one counts: a server without a log can't be helped.
+/// A level that is not understood counts as the usual one, as nobody can help a server without a log.
 fn start_log() {
     const USUAL: &str = "info";
     let asked = std::env::var("ZABRA_LOG").unwrap_or_default();
@@ -74,8 +98,8 @@ fn start_log() {
         .init();
     if filter.is_none() && !asked.trim().is_empty() {
         tracing::warn!(
-            "ZABRA_LOG={asked:?} is not understood, and the level is {USUAL}: off, error, warn, info, debug and trace are there, \
-             and module=level behind a comma"
+            "ZABRA_LOG={asked:?} is not understood, and the level is {USUAL}. Use off, error, warn, info, debug or trace, and \
+             module=level after a comma"
         );
     }
 }
@@ -91,7 +115,7 @@ fn filter(asked: &str) -> Option<EnvFilter> {
     EnvFilter::try_new(format!("info,{asked}")).ok()
 }
 
-/// Tells people how recovery goes: at most once a second.
+/// Logs how recovery proceeds, once a second at most.
 #[derive(Default)]
 struct Told {
     last: Option<Instant>,
@@ -105,17 +129,20 @@ impl Watch for Told {
         }
         self.last = Some(Instant::now());
         let percent = progress.done.min(progress.total) * 100 / progress.total.max(1);
-        tracing::info!("recovering {}: {percent}%, {} transactions", progress.file.display(), progress.txns);
+        tracing::info!(
+            "recovering file={} done={percent}% transactions={}",
+            progress.file.display(),
+            progress.txns
+        );
     }
 
     fn recovered(&mut self, found: &Recovered) {
         for note in &found.notes {
             tracing::warn!("{note}");
         }
-        let snapshot =
-            found.snapshot.as_ref().map_or("no snapshot".into(), |path| path.display().to_string());
+        let snapshot = found.snapshot.as_ref().map_or("none".into(), |path| path.display().to_string());
         tracing::info!(
-            "recovered up to zxid {}: {snapshot}, {} transactions from the log",
+            "recovered zxid={} snapshot={snapshot} transactions_from_log={}",
             found.last_zxid,
             found.txns
         );

@@ -26,12 +26,12 @@ pub struct RollRules {
     pub segment_bytes: u64,
 }
 
-/// A start that finds transactions behind its snapshot in more logs takes another: each start may leave a log, and the old
-/// ones can be purged only once there are snapshots behind them.
+/// A start that finds transactions after its snapshot in more logs takes another: each start may leave a log, and the old
+/// ones can be purged only once there are snapshots after them.
 const LOGS_BEHIND_SNAPSHOT: u64 = 4;
 
 impl RollRules {
-    /// Whether a start has found so much behind its snapshot that it is time for another: half of what makes one due
+    /// Whether a start has found so much after its snapshot that it is time for another: half of what makes one due
     /// while the server runs, or many logs.
     pub fn wants_snapshot(&self, found: &Recovered) -> bool {
         let too_large = self.snap_bytes > 0 && found.bytes > self.snap_bytes / 2;
@@ -84,7 +84,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Appends go behind `last`. `random` spreads the snapshots of an ensemble's servers.
+    /// Appends continue after `last`. `random` spreads the snapshots of an ensemble's servers.
     pub fn new(setup: Setup, last: Zxid, mut random: Box<dyn FnMut() -> u64 + Send>) -> Self {
         let log = TxnLog::new(setup.disk.clone(), setup.dirs.log.clone(), setup.log, last);
         let due = Due::new(setup.roll, &mut *random);
@@ -191,7 +191,9 @@ impl Journal {
                 DiskDone::Installed
             }
             DiskOp::Unstage { to } => {
-                tracing::info!("the leader's history is not complete: going back to {to}");
+                tracing::info!(
+                    "the term ended before the leader's history was complete; continuing with the old files zxid={to}"
+                );
                 self.log.restart(to);
                 storage::unstage(disk, &dirs)?;
                 let reread = self.reread(to)?;

@@ -1,4 +1,4 @@
-//! The core: the replica behind one lock, with an inbox in front.
+//! The core: the replica inside one lock, with an inbox before it.
 //!
 //! Whoever brings inputs (a reactor, the log thread, a peer, the timer) puts its batch into the inbox. If the lock is
 //! free it takes it, runs the replica until the inbox is empty, and carries out the outputs in order; if not, the holder
@@ -6,7 +6,7 @@
 //!
 //! Order of events and replies: the core hands both to the reactors' mailboxes *before* it lets go of the database's
 //! write lock. A reactor takes the read lock, *then* empties its mailbox into its connections, then serves reads. So a
-//! read that sees a change is always answered behind the event that announces it, and behind the reply of the
+//! read that sees a change is always answered after the event that announces it, and after the reply of the
 //! session's own write.
 
 mod descriptors;
@@ -318,21 +318,32 @@ impl Core {
 }
 
 fn tell(told: Told) {
+    let role = |observer| if observer { "observer" } else { "follower" };
     match told {
         Told::Looking { round, zxid, epoch } => {
-            tracing::info!("looking for a leader: round {round}, with zxid {zxid} of epoch {epoch}");
+            tracing::info!("looking for a leader round={round} zxid={zxid} epoch={epoch}");
         }
         Told::History { from } => tracing::info!(
-            "server {from} tells that there is a history, and this server has none: it votes only where all others are \
-             heard. Should the history be lost for good, stop the servers and remove version-2/zabra.debt"
+            "this server's disk is empty but server {from} has data. It will not vote until all other servers are \
+             reachable. If that data is permanently lost, stop all servers and delete version-2/zabra.debt"
         ),
-        Told::Elected { leader, round } => tracing::info!("round {round} elected server {leader}"),
-        Told::Leads(epoch) => tracing::info!("leading epoch {epoch}"),
+        Told::Elected { leader, round } => tracing::info!("elected leader={leader} round={round}"),
+        Told::Leads(epoch) => tracing::info!("serving clients role=leader epoch={epoch}"),
         Told::Learns { leader, epoch, observer } => {
-            let what = if observer { "observing" } else { "following" };
-            tracing::info!("{what} server {leader} in epoch {epoch}");
+            tracing::info!("serving clients role={} leader={leader} epoch={epoch}", role(observer));
         }
-        Told::ReadOnly => tracing::warn!("there is still no leader: clients that take it may read"),
+        Told::Joined { learner, observer } => {
+            tracing::info!("learner joined server={learner} role={}", role(observer));
+        }
+        Told::Left { learner, why: None } => {
+            tracing::warn!("learner lost server={learner} why=\"its connection ended\"");
+        }
+        Told::Left { learner, why: Some(why) } => {
+            tracing::warn!("learner lost server={learner} why=\"{why}\"");
+        }
+        Told::ReadOnly => {
+            tracing::warn!("no leader; entering read-only mode (only clients that accept it are served)");
+        }
         Told::Lost { why } => tracing::warn!("{why}; looking for a leader"),
         Told::Reconfigured { version, pending, text } => {
             let what = if pending { "proposed" } else { "in force" };
@@ -351,17 +362,17 @@ fn tell(told: Told) {
             );
         }
         Told::TooLarge { session, limit, count } => tracing::warn!(
-            "session {session} asked for a write that would take more than {limit} bytes, which no server could read: \
-             refused with error -8 ({count} refused since this was last told). Its client should ask for less at once, or \
-             for fewer and shorter entries in its ACLs; jute.maxbuffer sets the limit, and has to be the same on all servers"
+            "session {session} sent a write whose transaction is larger than {limit} bytes, which no server could read: \
+             refused with error -8 ({count} refused since the last such line). Its client should write less at once, or \
+             use fewer and shorter ACL entries. jute.maxbuffer sets the limit and must be the same on all servers"
         ),
         Told::DigestMismatch { zxid, doubt: Doubt::Replace } => tracing::error!(
-            "this server's tree differs from the leader's after {zxid}: it serves nobody until it has taken the leader's \
-             snapshot; what it has is kept aside"
+            "this server's tree differs from the leader's after {zxid}: it serves nobody until it has loaded the leader's \
+             snapshot; its own files are kept aside"
         ),
         Told::DigestMismatch { zxid, doubt: Doubt::ServeOn } => tracing::error!(
-            "this server's tree differs from what transaction {zxid} says, and no snapshot can mend that: it serves on. \
-             Compare the data with another server's or a backup; mntr counts each as zk_digest_mismatches_count"
+            "this server's tree differs from what transaction {zxid} says, and no snapshot can mend that: it continues to \
+             serve. Compare the data with another server's or a backup; mntr counts each as zk_digest_mismatches_count"
         ),
     }
 }

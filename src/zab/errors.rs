@@ -209,7 +209,7 @@ pub enum CloseWhy {
 pub enum LostWhy {
     // As leader.
     /// Fewer servers answer than a quorum needs.
-    #[error("lost the quorum: only servers [{}] follow", ids(.0))]
+    #[error("lost quorum: {}", answering(.0))]
     NoQuorum(Vec<ServerId>),
     /// Fewer servers came than a quorum needs, or they did not get through this phase.
     #[error("no quorum for epoch {epoch} in time: {phase}")]
@@ -287,6 +287,13 @@ pub enum LostWhy {
     /// Fewer voters still vote for this server than a quorum needs.
     #[error("no quorum is left that elected this server")]
     TooFewVotes,
+}
+
+fn answering(followers: &[ServerId]) -> String {
+    match followers {
+        [] => "no follower answers any more".into(),
+        some => format!("only servers {} answer", ids(some)),
+    }
 }
 
 fn ids(of: &[ServerId]) -> String {

@@ -210,6 +210,16 @@ pub enum Event {
     },
     /// Leading: a link ended.
     LinkGone(LinkId),
+    /// Leading: this learner is up to date.
+    Joined {
+        learner: ServerId,
+        observer: bool,
+    },
+    /// Leading: a learner that had joined is gone. Without a reason its connection ended.
+    Left {
+        learner: ServerId,
+        why: Option<CloseWhy>,
+    },
     /// Leading: this server's own `sync` may be answered, once everything before it is applied.
     SyncReady,
     /// Learning: the leader asks which sessions were active.

@@ -607,7 +607,7 @@ fn each_packet_needs_its_stage() {
                 "{packet:?} of {stage}: {:?}",
                 out.links
             );
-            let gone = |event: &Event| matches!(event, Event::LinkGone(_));
+            let gone = |event: &Event| matches!(event, Event::LinkGone(_) | Event::Left { .. });
             assert!(allowed || out.events.iter().all(gone), "{packet:?} of {stage}: {:?}", out.events);
         }
     }

@@ -1,7 +1,7 @@
 //! `zabra log`: the log dump. One line a transaction, or one JSON object a line.
 
 use crate::model::{Op, path};
-use crate::storage::{LogEnd, LogReader, LogRecord, RealDisk};
+use crate::storage::{LogEnd, LogReader, LogRecord, RealDisk, StorageError};
 use crate::wire::txn::{Txn, TxnBody};
 use serde_json::{Value, json};
 use std::io::{self, BufWriter, Write};
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
-    /// Log files: `log.<zxid>` of this server or of a Java one.
+    /// Transaction logs: files `log.<zxid>` of Zabra or of a Java server.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
-    /// Print data as text (escaped), not its length alone.
+    /// Print data as escaped text, not just its length.
     #[arg(long)]
     data: bool,
 }
@@ -28,6 +28,10 @@ pub fn run(args: &LogArgs) -> Result<(), String> {
             Ok(good) => damaged |= !good,
             Err(Failed::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(Failed::Output(error)) => return Err(format!("cannot write: {error}")),
+            // The advice in such an error is for a server.
+            Err(Failed::Storage(StorageError::Damaged { offset: 0, .. })) => {
+                return Err(format!("{} is not a transaction log (no ZKLG header)", file.display()));
+            }
             Err(Failed::Storage(error)) => return Err(error.to_string()),
         }
     }
@@ -40,7 +44,7 @@ enum Failed {
     #[error("{0}")]
     Output(#[from] io::Error),
     #[error("{0}")]
-    Storage(#[from] crate::storage::StorageError),
+    Storage(#[from] StorageError),
 }
 
 fn dump(file: &Path, args: &LogArgs, out: &mut impl Write) -> Result<bool, Failed> {

@@ -37,7 +37,8 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> BenchError {
 impl Client {
     /// Opens a session.
     pub fn connect(address: SocketAddr) -> Result<Self, BenchError> {
-        let mut socket = std::net::TcpStream::connect(address).map_err(failed("connect"))?;
+        let mut socket = std::net::TcpStream::connect(address)
+            .map_err(|source| BenchError::Connect { address, source })?;
         socket.set_nodelay(true).map_err(failed("connect"))?;
         socket.set_read_timeout(Some(PATIENCE)).map_err(failed("connect"))?;
         let request = ConnectRequest {
@@ -326,7 +327,7 @@ impl Driver {
             client.flush()?;
         }
         match self.settle() {
-            // The server closes each connection behind its answer.
+            // The server closes each connection after its answer.
             Err(BenchError::Server(_)) | Ok(()) => Ok(()),
             Err(other) => Err(other),
         }

@@ -19,40 +19,43 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// The server's client port, or those of several, with commas between them: the connections go to one after the
-    /// other. Addresses beyond this machine need --allow-remote.
+    /// Client port of the server, or of several servers with commas between them. Connections are spread over all of them.
+    /// Addresses of other machines need --allow-remote.
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2181")]
     server: Vec<String>,
+    /// Allow servers on other machines.
     #[arg(long)]
     allow_remote: bool,
     /// get, set, create, exists, children, mix:READS/WRITES (as mix:90/10), multi:N (N setData), or load.
     /// load fills the server with --nodes znodes below /bench-load and leaves them there.
     #[arg(long, default_value = "get")]
     op: String,
+    /// Connections, each with a session of its own.
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Requests that each connection keeps unanswered.
+    /// Unanswered requests that each connection keeps in flight.
     #[arg(long, default_value_t = 1)]
     in_flight: usize,
     /// Bytes of data in each znode.
     #[arg(long, default_value_t = 100)]
     data_bytes: usize,
-    /// Znodes that the load is spread over.
+    /// Znodes over which the load is spread.
     #[arg(long, default_value_t = 1000)]
     nodes: usize,
+    /// Seconds to measure.
     #[arg(long, default_value_t = 5.0)]
     duration_s: f64,
-    /// Not measured, in front.
+    /// Seconds of load before measuring begins.
     #[arg(long, default_value_t = 1.0)]
     warmup_s: f64,
-    /// Requests a second, sent on time whatever the answers do; latency counts from the intended time.
-    /// Without it: closed loop, as fast as answers come.
+    /// Requests per second, sent on time even if answers are late; latency counts from the intended time.
+    /// Without it the loop is closed: each answer triggers the next request.
     #[arg(long)]
     rate: Option<f64>,
-    /// The servers' processes, for their CPU time and memory, all together; found by themselves on this machine.
+    /// PIDs whose CPU time and memory are added up; detected automatically on this machine.
     #[arg(long, value_delimiter = ',')]
     server_pid: Vec<u32>,
-    /// One JSON object instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +64,9 @@ pub struct BenchArgs {
 pub enum BenchError {
     #[error("{0}")]
     Usage(String),
-    #[error("{what}: {source}")]
+    #[error("cannot connect to {address}: {source}")]
+    Connect { address: SocketAddr, source: std::io::Error },
+    #[error("cannot {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
     #[error("the server {0}")]
     Server(String),
@@ -99,10 +104,10 @@ fn measure(args: &BenchArgs) -> Result<(), BenchError> {
 
 fn address(args: &BenchArgs, server: &str) -> Result<SocketAddr, BenchError> {
     let found = server.to_socket_addrs().ok().and_then(|mut all| all.next());
-    let address = found.ok_or_else(|| BenchError::Usage(format!("{server}: host:port is needed")))?;
+    let address = found.ok_or_else(|| BenchError::Usage(format!("--server {server}: expected host:port")))?;
     if !address.ip().is_loopback() && !args.allow_remote {
         return Err(BenchError::Usage(format!(
-            "{address} is not this machine; --allow-remote if you mean it"
+            "{address} is not on this machine; add --allow-remote if you mean it"
         )));
     }
     Ok(address)

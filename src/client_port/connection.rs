@@ -103,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// Nothing more comes. It is told behind what came before.
+    /// Nothing more comes. The end is handled after what came before.
     fn end_of_input(&mut self, why: End) {
         self.talk.end_of_input(why);
         self.more_to_read = false;

@@ -42,7 +42,7 @@ pub struct ClientPort {
     pub rules: Rules,
     pub limits: Limits,
     pub port_limits: PortLimits,
-    /// `None`: nobody can, and no client is told so: it goes on as nobody.
+    /// `None`: SASL login is off. Clients that try it get an empty answer and continue unauthenticated.
     pub logins: Option<Logins>,
     pub facts: Facts,
     descriptors: Arc<Descriptors>,

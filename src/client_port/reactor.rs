@@ -30,7 +30,7 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// How often it is told that connections can't be taken.
+/// How often the log says that connections cannot be accepted.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long connections get to take their last bytes when the server stops.
 const FAREWELL: Duration = Duration::from_millis(200);

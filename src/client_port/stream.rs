@@ -27,7 +27,7 @@ enum Kind {
 
 struct Tls {
     session: ServerConnection,
-    /// What was wrong with a record. It is told behind what came before.
+    /// What was wrong with a record. It is reported after what came before.
     failed: Option<rustls::Error>,
 }
 

@@ -1,4 +1,4 @@
-//! Addresses that clients connect to, as they stand in a file: which of them mean the same.
+//! Addresses that clients connect to, as they are in a file: which of them mean the same.
 
 use std::net::IpAddr;
 

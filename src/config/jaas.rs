@@ -54,7 +54,7 @@ pub(super) fn accounts(text: &str, wanted: &str) -> At<Option<Accounts>> {
     Ok(found)
 }
 
-/// The rest of a section up to its end; only of the one that counts the modules have to be known.
+/// The rest of a section up to its end; the modules must be known only in the section that counts.
 fn section(tokens: &mut Tokens<'_>, counts: bool) -> At<Accounts> {
     let mut accounts = Accounts::default();
     loop {
@@ -109,7 +109,7 @@ impl Tokens<'_> {
         self.wrong(JaasError::Expected(what))
     }
 
-    /// Goes on by so many bytes, and returns them.
+    /// Takes this many bytes, and returns them.
     fn take(&mut self, bytes: usize) -> &str {
         let (taken, rest) = self.rest.split_at(bytes);
         self.line += taken.matches('\n').count();

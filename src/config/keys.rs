@@ -60,7 +60,7 @@ impl Asks {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    /// Ends in `.N` where any text may stand in that place.
+    /// Ends in `.N`, with any text in that place.
     pub name: &'static str,
     pub source: Source,
     pub effect: Effect,

@@ -180,7 +180,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        // First of all: whom a reconfiguration left out may have lost its client port with its line.
+        // First of all: a server that a reconfiguration left out may have lost its client port with its line.
         self.quorum.check(&self.file, self.my_id_file())?;
         if self.ports.client.is_none() && self.tls.port.is_none() {
             let why = "it is the port that clients connect to";

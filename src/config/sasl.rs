@@ -15,9 +15,9 @@ pub struct Sasl {
     pub accounts: Option<Accounts>,
     /// Names that may do everything (`superUser`, `superUser.*`).
     pub super_users: Vec<String>,
-    /// The password of the account `super`, if it is not to stand in the file.
+    /// The password of the account `super`, if it is not in the file.
     super_password: Option<String>,
-    /// An ACL entry for this name stands for everyone who has logged in (`letAnySaslUserDoX`).
+    /// An ACL entry for this name means everyone who has logged in (`letAnySaslUserDoX`).
     pub any_user: Option<String>,
     /// Clients that fail to log in stay connected, unauthenticated (`allowSaslFailedClients`).
     pub keeps_failed: bool,

@@ -116,10 +116,10 @@ pub enum End {
         /// What was negotiated.
         timeout_ms: i32,
     },
-    /// The session goes on over another connection.
-    #[error("the session was taken up on another connection")]
+    /// The session continues over another connection.
+    #[error("the session was resumed on another connection")]
     SessionTakenOver,
-    /// The session goes on at another server.
+    /// The session continues at another server.
     #[error("the session has moved to another server")]
     SessionMoved,
     /// This server has no leader, is not up to date with it, or leaves clients to others.

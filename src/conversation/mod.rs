@@ -59,7 +59,7 @@ pub struct World<'a> {
     pub bounds: Bounds<'a>,
     /// How requests are checked.
     pub rules: &'a Rules,
-    /// `None`: nobody can log in, and no client is told so. It goes on as nobody.
+    /// `None`: SASL login is off. Clients that try it get an empty answer and continue unauthenticated.
     pub logins: Option<&'a Logins>,
     /// Time since some moment of the driver's choice.
     pub now: Duration,
@@ -92,11 +92,11 @@ pub struct Tally {
     pub auth_failed: u64,
     /// Checks of the ensemble's name: skipped, passed, failed.
     pub ensemble: [u64; 3],
-    /// A login failed, and the client may go on as nobody.
+    /// A login failed, and the client may continue unauthenticated.
     pub login_failed: Option<sasl::Refusal>,
 }
 
-/// What the driver has to do before the conversation can go on.
+/// What the driver must do before the conversation can continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Nothing but to send the output, and to bring more bytes and mail.
@@ -557,7 +557,7 @@ impl Conversation {
 
     // What the core says.
 
-    /// A message of the core with the bytes for the client. [`Self::advance`] has to be called afterwards.
+    /// A message of the core with the bytes for the client. [`Self::advance`] must be called afterwards.
     pub fn on_mail(&mut self, message: ClientMessage, bytes: &[u8], world: &World<'_>, tally: &mut Tally) {
         if self.is_ending() {
             return;

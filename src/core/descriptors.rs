@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// For files: segments of the log, snapshots, epochs, what learners are sent out of files.
 const FILES: usize = 64;
-/// Beyond what clients may take, other servers find so many more.
+/// Descriptors for other servers, beyond what clients may take.
 const PEERS: usize = 64;
 
 /// The account of a process's connections. Each holds a [`Descriptor`] as long as it is open.
@@ -37,7 +37,7 @@ impl Descriptors {
         Arc::new(Self { for_clients, for_peers, taken: AtomicUsize::new(0) })
     }
 
-    /// For a connection of a client; none where it has to be refused.
+    /// For a connection of a client; none if it must be refused.
     pub fn take_for_client(self: &Arc<Self>) -> Option<Descriptor> {
         self.take(self.for_clients)
     }

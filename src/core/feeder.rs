@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A log of so many bytes is sent rather than a snapshot, however small that is.
+/// A log of this many bytes is sent rather than a snapshot, however small that is.
 const ALWAYS_DIFF: u64 = 64 << 20;
 
 /// Where to read, and by which rule to choose between log and snapshot.
@@ -24,7 +24,7 @@ pub struct Files {
     pub owners: OwnerRules,
     /// Log bytes for each byte of the newest snapshot up to which the log is sent (`snapshotSizeFactor`).
     pub size_factor: f64,
-    /// About so many bytes make a piece.
+    /// Target size of one piece, in bytes.
     pub piece: usize,
     /// Snapshots that were found damaged while they were sent: others go first.
     pub damaged: Arc<Mutex<BTreeSet<Zxid>>>,

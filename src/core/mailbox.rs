@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A batch: the bytes of the messages stand one behind the other.
+/// A batch: the bytes of the messages follow each other.
 #[derive(Debug, Default)]
 pub struct Mail {
     pub messages: Vec<ClientOutput>,

@@ -228,7 +228,7 @@ impl Core {
         }
         self.inbox.lock().append(inputs);
         while !self.inbox.lock().is_empty() {
-            // Held by another: it looks into the inbox once more after it let go.
+            // Another thread is running the core. It looks into the inbox again after releasing the lock, so this batch is not stranded.
             let Some(mut shell) = self.replica.try_lock() else { return };
             self.run(&mut shell, from);
         }
@@ -249,7 +249,7 @@ impl Core {
                 }
             }
             self.push_disk_work(outputs);
-            // Others go on while this server applies.
+            // Others continue while this server applies.
             self.carry(outputs);
             while replica.has_steps() {
                 let mut db = self.db.write();

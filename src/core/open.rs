@@ -1,4 +1,4 @@
-//! From a data directory to the place where a server stands: database, position in the protocol, configurations.
+//! From a data directory to what a server begins with: database, position in the protocol, configurations.
 
 use super::{RestoredDatabase, write_snapshot_of};
 use crate::ensemble::{Ensemble, View};
@@ -18,7 +18,7 @@ pub struct Opening {
     /// As a member of an ensemble.
     pub distributed: bool,
     pub owners: OwnerRules,
-    /// So many bytes of the newest transactions are kept for learners.
+    /// Bytes of the newest transactions that are kept for learners.
     pub history_bytes: usize,
     /// An empty member may take part without the file `initialize` (`db.autocreate`).
     pub autocreate: bool,
@@ -63,7 +63,7 @@ pub fn open(
         // A Java server refuses a log without a snapshot. The end of the log may be taken back: not so the beginning.
         write_snapshot_of(&mut Database::new(opening.owners), disk, dirs)?;
     }
-    // A log holds a transaction of an epoch only behind that epoch's whole history. What a crash kept from being
+    // A log holds a transaction of an epoch only after that epoch's whole history. What a crash kept from being
     // written down is made up for.
     let current = epochs.current.unwrap_or_default().max(last.epoch());
     let accepted = epochs.accepted.unwrap_or_default().max(current);

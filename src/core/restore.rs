@@ -1,4 +1,4 @@
-//! The database as recovery fills it: a snapshot first, transactions behind it.
+//! The database as recovery fills it: a snapshot first, transactions after it.
 
 use crate::model::Zxid;
 use crate::model::owner::OwnerRules;
@@ -27,7 +27,7 @@ impl RestoredDatabase {
         Self::keeping(rules, 0)
     }
 
-    /// Keeps so many bytes of the newest transactions.
+    /// Bytes of the newest transactions that are kept.
     pub fn keeping(rules: OwnerRules, max_recent_bytes: usize) -> Self {
         Self {
             rules,
@@ -45,7 +45,7 @@ impl RestoredDatabase {
         std::mem::take(&mut self.recent).into()
     }
 
-    /// How far the state may go beyond its zxid: a Java server goes on while it writes a snapshot.
+    /// How far the state may go beyond its zxid: a Java server continues to write while it makes a snapshot.
     pub fn shows(&self) -> Zxid {
         self.shows
     }

@@ -92,7 +92,7 @@ impl Snapshots {
         self.changed.notify_one();
     }
 
-    /// Whether one is due now; if so it is taken for begun.
+    /// Claims the pending snapshot request, if there is one.
     pub fn take_due(&self) -> bool {
         let mut state = self.state.lock();
         let due = state.is_due();

@@ -52,9 +52,9 @@ pub enum LinkEvent {
     Connected(ServerId),
     /// This server refuses connections.
     Unreachable(ServerId),
-    /// Somebody else says that he is this server, with whom there is a connection: it is to be asked something that it answers.
+    /// Another connection claims to be this server, which is connected already: ask it something that it answers.
     Claimed(ServerId),
-    /// A server with a smaller id has connected: it is told the present vote there, by [`Links::answer`].
+    /// A server with a smaller id has connected: [`Links::answer`] sends it the present vote there.
     Asked {
         /// Who connected.
         from: ServerId,
@@ -76,10 +76,10 @@ pub enum Admission {
 
 /// Who asks to be called while a connection is so new (milliseconds) has not seen it yet.
 const JUST_CALLED_MS: u64 = 500;
-/// A server whose connection ended is called at once, and then so often, with so many milliseconds between at first.
+/// After losing a connection, redial at once, then `RECALLS` more times, waiting `RECALL_MS` before the first and longer each time.
 const RECALLS: u32 = 4;
 const RECALL_MS: u64 = 10;
-/// A server with whom there is a connection has so long (milliseconds) to say something, once another connection claims to be
+/// Milliseconds within which a connected server must say something, once another connection claims to be
 /// it. It tells its vote every second while it looks for a leader, and answers at once when it has one.
 pub(super) const PROOF_MS: u64 = 1500;
 /// Who was told something on a living connection and has been silent since (milliseconds) is called: that one may be
@@ -94,7 +94,7 @@ const MAX_STRANGERS: usize = 64;
 #[derive(Debug)]
 pub struct Links {
     me: ServerId,
-    /// What others are told to call back at.
+    /// The addresses that others are asked to call back at.
     addresses: Vec<(String, u16)>,
     peers: BTreeMap<ServerId, Peer>,
     conns: BTreeMap<ElectionConn, Conn>,
@@ -126,7 +126,7 @@ struct Offered {
     answered: bool,
 }
 
-/// Somebody says that he is a server with whom there is a connection. It stays if it proves in time that it lives.
+/// A connection claims to be a server that is connected already. The older one stays if it proves in time that it lives.
 #[derive(Debug)]
 struct Rival {
     /// Without one, he wants to be called.
@@ -146,7 +146,7 @@ struct Conn {
     with: Option<ServerId>,
     /// Who it says it is, while another connection to that server may live.
     claims: Option<ServerId>,
-    /// With whom this server has connected.
+    /// The server to which this one has connected.
     dialed: Option<ServerId>,
     input: BytesMut,
     deadline: u64,
@@ -315,7 +315,7 @@ impl Links {
         }
     }
 
-    /// Somebody says that he is `from`, with whom there is a connection.
+    /// A connection claims to be `from`, which is connected already.
     fn contest(
         &mut self,
         now: u64,
@@ -533,7 +533,7 @@ impl Links {
         }
     }
 
-    /// Everybody with whom there is a connection.
+    /// Every server that is connected.
     pub fn connected(&self) -> impl Iterator<Item = ServerId> {
         self.peers.iter().filter(|(_, peer)| peer.live.is_some()).map(|(id, _)| *id)
     }

@@ -43,8 +43,8 @@ const REPEAT_MS: u64 = 100;
 pub enum Standing {
     /// With all that it ever acknowledged.
     Voter,
-    /// It has nothing, as on the first start of an ensemble, and has heard of no history. It is silent until all others
-    /// have told it what they would vote for, or until it has waited for them ([`Pace::empty_wait_ms`]): who has not been
+    /// It has nothing, as on the first start of an ensemble, and has heard of no history. It is silent until every
+    /// other server has sent its vote, or until it has waited for them ([`Pace::empty_wait_ms`]): a server that was not
     /// heard may have a history. Once it hears of one it is forgetful.
     New,
     /// It has forgotten what it acknowledged: its disk is empty, or damaged. It is silent until all others have told it, in
@@ -84,7 +84,7 @@ pub enum Output {
     },
     /// The round is over.
     Elected(ServerId),
-    /// Whom the last round elected can't come to lead, as far as the others tell: another search is due.
+    /// The server that the last round elected cannot come to lead, by what the others say: another search is due.
     Overtaken(Overtaken),
 }
 
@@ -217,7 +217,7 @@ impl Election {
         }
     }
 
-    /// Whether a server that looks for a leader has to be told this server's vote.
+    /// Whether a server that looks for a leader must be sent this server's vote.
     fn owes_answer(&self, from: ServerId, heard: &Notification, view: &View) -> bool {
         if self.search.is_none() {
             return true;

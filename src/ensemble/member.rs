@@ -126,7 +126,7 @@ fn parse_peer(text: &str) -> Result<(PeerAddress, Option<Role>), ValueError> {
     Ok((PeerAddress { host: as_java_writes(host), quorum_port, election_port }, role))
 }
 
-/// A number that no port has is told apart from what is no number: Java answers them differently.
+/// A number that no port has differs from what is no number: Java answers them differently.
 fn port(text: &str, no_number: ValueError) -> Result<u16, ValueError> {
     let number: i32 = text.parse().map_err(|_| no_number)?;
     u16::try_from(number).map_err(|_| ValueError::Port(number))

@@ -81,7 +81,7 @@ impl Ensemble {
         self.members.get(&id).is_some_and(|member| member.role == Role::Observer)
     }
 
-    /// Whether sets of servers are told by their number alone: what incremental reconfiguration asks for.
+    /// Whether sets of servers count by their number alone: what incremental reconfiguration asks for.
     pub fn is_majority(&self) -> bool {
         self.groups.is_none()
     }

@@ -183,7 +183,7 @@ impl Figures {
         self.store.counter("auth_failed_count")
     }
 
-    /// Starts the figures of `srvr` anew (`srst`).
+    /// Resets the figures of `srvr` (`srst`).
     pub fn reset_traffic(&self) {
         self.store.reset_summary("latency");
         self.store.reset_counter("packets_received");

@@ -200,7 +200,7 @@ pub fn length(len: usize) -> i32 {
     i32::try_from(len).expect("a length has 31 bits")
 }
 
-/// Whether so many bytes can be told by a length.
+/// Whether a length can express this many bytes.
 #[inline]
 pub fn fits(len: usize) -> bool {
     i32::try_from(len).is_ok()

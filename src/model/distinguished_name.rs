@@ -33,7 +33,7 @@ pub fn is_valid(text: &str) -> bool {
     text.trim().is_empty() || split(text).is_some_and(|parts| parts.iter().all(|part| is_attribute(part)))
 }
 
-/// The attributes of a name: what separates them counts only outside of quotes, and not behind a backslash.
+/// The attributes of a name: what separates them counts only outside of quotes, and not after a backslash.
 fn split(text: &str) -> Option<Vec<&str>> {
     let (mut parts, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, c) in text.char_indices() {

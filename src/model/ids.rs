@@ -69,7 +69,7 @@ impl Epoch {
     /// Behind it a zxid would be negative.
     pub const LAST: Epoch = Epoch(i32::MAX as i64);
 
-    /// The one behind this one, where there is one.
+    /// The next one, if there is one.
     pub fn next(self) -> Option<Epoch> {
         (self < Self::LAST).then(|| Epoch(self.0 + 1))
     }

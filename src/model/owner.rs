@@ -23,7 +23,7 @@ pub enum Owner {
     Ttl(i64),
 }
 
-/// How owners are told apart: `zookeeper.extendedTypesEnabled` and `zookeeper.emulate353TTLNodes`.
+/// How the kinds of owners are recognized: `zookeeper.extendedTypesEnabled` and `zookeeper.emulate353TTLNodes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnerRules {
     pub extended_types: bool,

@@ -39,7 +39,7 @@ pub fn name(path: &[u8]) -> &[u8] {
     }
 }
 
-/// The first name in a path: figures are told apart by it (`PathUtils.getTopNamespace`).
+/// The first name in a path: metrics are counted by it (`PathUtils.getTopNamespace`).
 pub fn namespace(path: &[u8]) -> &[u8] {
     path.split(|byte| *byte == b'/').nth(1).unwrap_or_default()
 }

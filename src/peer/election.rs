@@ -123,7 +123,7 @@ async fn dial(peers: Arc<Peers>, to: ServerId, addresses: Vec<(String, u16)>) {
     }
 }
 
-/// The first of the addresses that answers. Names are resolved anew each time.
+/// The first of the addresses that answers. Names are resolved again each time.
 pub(super) async fn connect(peers: &Arc<Peers>, addresses: &[(String, u16)]) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
     for (host, port) in addresses {

@@ -13,7 +13,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
-/// Binds now, so that a port that is taken is told before anything else happens.
+/// Binds now, so that a port that is taken is an error before anything else happens.
 pub(super) fn bind_blocking(
     addresses: &[(String, u16)],
     on_all_ips: bool,

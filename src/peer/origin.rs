@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How often people are told of one server.
+/// How often one server is logged.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl Origins {
         *self.members.lock() = all;
     }
 
-    /// Names are resolved anew each time: a server may have moved. Who is in no configuration has no address that could be
+    /// Names are resolved again each time: a server may have moved. Who is in no configuration has no address that could be
     /// wrong; the replica decides about it.
     pub async fn admits(&self, id: ServerId, from: IpAddr) -> bool {
         let Some(hosts) = self.members.lock().get(&id).cloned() else { return true };

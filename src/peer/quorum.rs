@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 const MIN_ROOM: usize = 8 << 10;
 /// How long the log is waited for when it is behind what others have committed.
 const LOG_POLL: Duration = Duration::from_millis(20);
-/// How often people are told how a snapshot goes.
+/// How often the log says how far a snapshot is.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream, address: IpAddr) {

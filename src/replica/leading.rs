@@ -24,7 +24,7 @@ pub(super) struct Leading {
     /// Who waits for which proposal, in their order. Those of nobody here are not in it.
     origins: VecDeque<(Zxid, Origin)>,
     syncs: VecDeque<PendingSync>,
-    /// How many messages of a connection wait for an older `sync` of its.
+    /// Per connection: messages queued behind one of its own unanswered `sync`s.
     held: HashMap<ConnId, usize>,
     removals: VecDeque<Vec<u8>>,
     next_container_check: u64,
@@ -310,7 +310,7 @@ impl Leading {
         if self.held.contains_key(&conn) {
             let later = self.syncs.iter().filter(|later| later.conn == conn);
             let held = sync.behind.iter().chain(later.flat_map(|later| &later.behind));
-            // What stands behind is older than the database by now.
+            // What comes after it is older than the database by now.
             last = held.map(|(zxid, ..)| Zxid(zxid.0 - 1)).min().map_or(last, |before| last.min(before));
             self.let_go(conn, sync.behind.len());
         }

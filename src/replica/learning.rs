@@ -35,8 +35,8 @@ pub(super) struct Learning {
 enum SyncFor {
     /// A client that asked for it.
     Request(SessionId),
-    /// A client that reattaches. A commit says whose it is by session and cxid alone, and some clients count anew on each
-    /// connection: what the session asked of another server has to be here before it may ask for more.
+    /// A client that reattaches. A commit identifies its request only by session and cxid, and some clients restart cxid on
+    /// every connection. So everything the session sent through another server must be applied here first.
     Arrival(SessionId, Hello),
 }
 
@@ -52,7 +52,7 @@ struct Waiting {
 enum Answer {
     /// What came with a transaction.
     Told(Zxid, Vec<(ConnId, ClientMessage, Bytes)>),
-    /// What is told with the zxid of the moment.
+    /// What is sent with the zxid of the moment.
     Synced,
     Refused(ErrorCode),
 }
@@ -144,13 +144,13 @@ impl Learning {
         queue.iter_mut().find(|waiting| waiting.answer.is_none() && is_it(waiting))
     }
 
-    /// Lets out the answers of a session up to its oldest request without one. `last` is where the database stands.
+    /// Lets out the answers of a session up to its oldest request without one. `last` is the database's zxid.
     fn release(&mut self, session: SessionId, last: Zxid, out: &mut Outputs) {
         let Some(queue) = self.waiting.get_mut(&session) else { return };
         while let Some(waiting) = queue.pop_front_if(|waiting| waiting.answer.is_some()) {
             self.count -= 1;
             let conn = waiting.what.conn();
-            // What stands behind is older than the database by now.
+            // What comes after it is older than the database by now.
             let now = || queue.iter().find_map(told_at).map_or(last, |next| last.min(Zxid(next.0 - 1)));
             match waiting.answer {
                 Some(Answer::Told(_, told)) => {
@@ -204,7 +204,7 @@ impl Learning {
         own.or_else(|| self.held.get(&conn).copied())
     }
 
-    /// Where in its session's queue the request stands that `entry` answers, if it came over `conn`.
+    /// Where in its session's queue the request is that `entry` answers, if it came over `conn`.
     fn own_place(&self, conn: ConnId, entry: &Entry) -> Option<usize> {
         let queue = self.waiting.get(&entry.session())?;
         let at = queue.iter().position(|waiting| waiting.waits_for(entry))?;

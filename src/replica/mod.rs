@@ -88,7 +88,7 @@ pub struct Settings {
     pub zab: zab::Settings,
     /// The intervals of elections.
     pub pace: Pace,
-    /// What other servers are told to call this one at.
+    /// The addresses at which other servers are asked to call this one.
     pub election_addresses: Vec<(String, u16)>,
     /// Milliseconds that a stranger on the election port has to say who it is.
     pub handshake_ms: u64,
@@ -199,7 +199,7 @@ impl Replica {
         self.after(now, db, out);
     }
 
-    /// Takes up what the protocol decided.
+    /// Carries on with what the protocol decided.
     fn after(&mut self, now: Now, db: &Database, out: &mut Outputs) {
         loop {
             while let Some(event) = out.zab.events.pop_front() {

@@ -543,7 +543,7 @@ fn a_learner_begins_no_session_that_lives_and_not_number_zero() {
     assert_eq!(server.db.sessions.len(), 1);
 }
 
-/// With kazoo, which counts anew on each connection, a write that was lost at one server could be the answer to another
+/// With kazoo, which restarts its count on each connection, a write that was lost at one server could be the answer to another
 /// write at the next: the simulator's seed 54429, where an observer hears of a write only once it is committed.
 #[test]
 fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
@@ -570,7 +570,7 @@ fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
     );
 }
 
-/// A new server may be many epochs behind. Whom it called itself, where its configuration has that server, it believes.
+/// A new server may be many epochs behind. It believes a server that it called itself, if its configuration has that server.
 #[test]
 fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
     let me = ServerId(3);

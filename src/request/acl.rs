@@ -44,7 +44,7 @@ fn ip_matches(wanted: &[u8], given: &[u8]) -> bool {
 }
 
 /// The bytes of an address and how many of its bits count. Read with Java's eyes (`IPAuthenticationProvider`): numbers
-/// may have a sign and zeros in front, and no IPv4 address stands inside an IPv6 one.
+/// may have a sign and zeros in front, and no IPv4 address is inside an IPv6 one.
 fn parse_net(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     let text = std::str::from_utf8(text).ok()?;
     let (address, bits) = match text.split_once('/') {
@@ -107,7 +107,7 @@ pub fn fix_up(
     if fixed.list.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed.list) }
 }
 
-/// A list that grows only as far as there is room: a few bytes of a request may stand for very many of the list.
+/// A list that grows only as far as there is room: a few bytes of a request may become very many of the list.
 struct Fixed {
     list: Vec<Acl<Bytes>>,
     room: usize,
@@ -121,7 +121,7 @@ impl Fixed {
     }
 }
 
-/// Appends what one entry stands for. A missing id is told from a wrong one: Java stumbles over it.
+/// Appends what one entry means. A missing id differs from a wrong one: Java stumbles over it.
 fn expand(
     rules: &Rules,
     asked: &AskedAcl<Bytes>,
@@ -164,7 +164,7 @@ fn proves_a_user(rules: &Rules, scheme: &[u8]) -> bool {
     }
 }
 
-/// A Kerberos name, `service/host@REALM`, of which only the first part has to be there (`KerberosName`).
+/// A Kerberos name, `service/host@REALM`, of which only the first part is required (`KerberosName`).
 fn is_principal(id: &[u8]) -> bool {
     let Some(at) = id.iter().position(|byte| *byte == b'@') else { return true };
     let (name, realm) = (&id[..at], &id[at + 1..]);

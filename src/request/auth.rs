@@ -20,7 +20,7 @@ use std::sync::Arc;
 )]
 pub struct TooManyIds {
     pub count: usize,
-    /// As they stand in a request that is handed on.
+    /// As they are in a request that is forwarded.
     pub bytes: usize,
 }
 

@@ -19,7 +19,7 @@ pub use reads::{Reader as ReadContext, is_read, serve as serve_read, write_event
 /// How entries of the scheme `sasl` match.
 #[derive(Debug, Clone, Default)]
 pub struct SaslScheme {
-    /// An entry for this name stands for everyone who has logged in.
+    /// An entry for this name means everyone who has logged in.
     pub any_user: Option<String>,
 }
 

@@ -1,5 +1,5 @@
 //! Turns a write request into a transaction, or into the error transaction that takes its place
-//! (`PrepRequestProcessor`). Checks stand in Java's order: a client can tell them apart.
+//! (`PrepRequestProcessor`). Checks come in Java's order: a client can tell them apart.
 
 use super::outstanding::{Change, Outstanding};
 use super::{Rules, TOO_LARGE, acl};
@@ -197,7 +197,7 @@ impl Preparer {
         self.permit(&node, perms::WRITE, &request.auth)?;
         let data = Bytes::from(next.to_string());
         let data_len = data.len();
-        // Observers are told of it in a packet that names the leader too.
+        // Observers learn of it by a packet that names the leader too.
         let at = At { room: at.room.saturating_sub(ACTIVATE_HEAD), ..at };
         let record = SetDataTxn { path: path.clone(), data: Some(data), version: -1 };
         let body = self.admit(TxnBody::Reconfig(record), at)?;
@@ -246,7 +246,7 @@ impl Preparer {
     fn txn(&self, cxid: i32, at: At, body: TxnBody) -> Txn {
         let header =
             TxnHeader { client_id: at.session.0, cxid, zxid: at.zxid.0, time: at.time, op: body.op().code() };
-        // Java puts no digest behind an error.
+        // Java puts no digest after an error.
         let with_digest = self.rules.txn_digests && !matches!(body, TxnBody::Error(_));
         let digest =
             with_digest.then_some(TxnDigest { version: DIGEST_VERSION, tree_digest: self.digest as i64 });
@@ -515,7 +515,7 @@ impl Preparer {
         }
         let owner = node.stat.expect("find() gives living znodes").ephemeral_owner;
         match Owner::decode(owner, tree.owner_rules()) {
-            // It was deleted and made anew as something else since the check.
+            // Since the check it was deleted and created again as something else.
             Owner::Session(_) | Owner::Persistent => return Err(ErrorCode::BadVersion),
             Owner::Container | Owner::Ttl(_) => {}
         }

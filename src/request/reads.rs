@@ -271,7 +271,7 @@ fn get_ephemerals(db: &Database, session: SessionId, prefix: &[u8], out: &mut By
     let from = prefix.iter().position(|byte| !is_blank(byte)).unwrap_or(prefix.len());
     let to = prefix.iter().rposition(|byte| !is_blank(byte)).map_or(from, |at| at + 1);
     let all = matches!(&prefix[from..to], b"" | b"/");
-    // Bytes that are no text stand for a character that no path has.
+    // Bytes that are no text become a character that no path has.
     let prefix = text::as_java_reads(prefix);
     let own = db.tree.ephemerals_of(session).filter(|path| all || path.starts_with(&prefix));
     let own: Vec<_> = own.collect();
@@ -304,7 +304,7 @@ fn multi_read(
         let (op, path) = match part {
             Part::GetData(request) => (Op::GetData, request.path),
             Part::GetChildren(request) => (Op::GetChildren, request.path),
-            // A write, or a null path: the request fails here, behind the results so far.
+            // A write, or a null path: the request fails here, after the results so far.
             _ => return Err(ErrorCode::MarshallingError),
         };
         match readable(db, reader, path.ok_or(ErrorCode::MarshallingError)?) {
@@ -356,9 +356,9 @@ fn named_watches(
     if found { Ok(()) } else { Err(ErrorCode::NoWatcher) }
 }
 
-/// Takes up the watches of a reconnected client and sends what it missed. Unlike Java, what it missed is told only of
+/// Sets the watches of a reconnected client again and sends what it missed. Unlike Java, it sends that only for
 /// znodes that it may read: there any client could learn of any path this way. The watch stays, as its events are
-/// filtered when they fire. Java stumbles over a null only when it comes to it: what stands before has its effect.
+/// filtered when they fire. Java stumbles over a null only when it comes to it: what comes before has its effect.
 fn set_watches(
     db: &Database,
     reader: Reader<'_>,
@@ -422,7 +422,7 @@ fn set_watches(
     Ok(())
 }
 
-/// The path that a watch stands on, which need not be one of a znode: Java's string of it. Null is a key too.
+/// The path that a watch is set on, which need not be one of a znode: Java's string of it. Null is a key too.
 fn watch_key(path: Option<&[u8]>) -> Cow<'_, [u8]> {
     // No string has these bytes.
     const NULL: &[u8] = b"\xff";

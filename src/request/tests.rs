@@ -1,4 +1,4 @@
-//! The order of checks, what a failed multi leaves behind, and that no body makes prep panic.
+//! The order of checks, what a failed multi leaves, and that no body makes prep panic.
 
 use super::*;
 use crate::jute::records::*;
@@ -57,7 +57,7 @@ impl Server {
         }
         self.preparer.applied(Zxid(txn.header.zxid));
         if let Some(digest) = txn.digest {
-            // Only when nothing else is outstanding does the tree stand where prep foresaw it.
+            // Only when nothing else is outstanding is the tree where prep foresaw it.
             if !self.preparer.has_outstanding() {
                 assert_eq!(digest.tree_digest as u64, self.db.tree.digest());
             }
@@ -190,7 +190,7 @@ fn a_close_takes_what_a_path_is_by_then() {
         let txn = server.create(path, flags);
         server.apply(&txn);
     }
-    // Each is deleted and made anew as the other kind, and nothing of it is applied when the session closes.
+    // Each is deleted and created again as the other kind, and nothing of it is applied when the session closes.
     let mut waiting = vec![
         server.prepare(Op::Delete, delete(b"/was-persistent")),
         server.create("/was-persistent", 1),
@@ -494,7 +494,7 @@ fn a_hard_quota_refuses_and_its_namespace_is_told_once_for_each_refusal() {
     assert!(server.preparer.take_quota_exceeded().is_empty());
 }
 
-/// One that takes transactions of so many bytes.
+/// One that takes transactions of `bytes` bytes at most.
 fn with_limit(max_txn_bytes: usize) -> Server {
     let mut server = Server::new();
     let rules = Rules { max_txn_bytes, ..server.preparer.rules().clone() };
@@ -507,7 +507,7 @@ fn digest_ids(count: usize) -> Arc<[Id<Bytes>]> {
     (0..count).map(id).collect()
 }
 
-/// So many different entries that stand for all of a connection's ids.
+/// `count` different entries, each of which means all ids of a connection.
 fn auth_entries(count: i32) -> Vec<Acl<Bytes>> {
     let auth = Id { scheme: Bytes::from_static(b"auth"), id: Bytes::new() };
     (0..count).map(|perms| Acl { perms, id: auth.clone() }).collect()

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 /// What a client's token may have, in bytes.
 const MAX_TOKEN: usize = 4096;
-/// The nonce count of a login: none is taken up again. As in Java, this is what is hashed, whatever a client names.
+/// The nonce count of a login: no login is resumed. As in Java, this is what is hashed, whatever a client names.
 const FIRST: &str = "00000001";
 
 /// Whom a client says that it speaks to.

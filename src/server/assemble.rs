@@ -19,7 +19,7 @@ pub struct Tuning {
     pub max_queued_bytes: usize,
     /// A quorum waits so long for a better vote of a server that is silent.
     pub finalize_ms: u64,
-    /// About so many bytes of a file are sent to a learner at once.
+    /// Target size of what is read of a file for a learner at once, in bytes.
     pub feed_piece: usize,
 }
 

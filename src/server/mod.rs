@@ -211,7 +211,7 @@ impl Server {
 }
 
 /// The first change of the ensemble moves its servers out of `zoo.cfg`, which a Java server tries out at each start: it
-/// writes `zoo.cfg.bak`. With a dynamic file already there, what can't be written is told when it comes.
+/// writes `zoo.cfg.bak`. With a dynamic file already there, what cannot be written is reported when it happens.
 fn refuse_unwritable(config: &Config) -> Result<(), StartError> {
     let moves =
         config.quorum.is_distributed() && config.quorum.reconfig && config.quorum.dynamic_file.is_none();

@@ -1,4 +1,4 @@
-//! What each part of a server is told of the configuration.
+//! What each part of a server needs of the configuration.
 
 use super::Tuning;
 use crate::client_port::{Facts, PortLimits};

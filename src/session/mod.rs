@@ -108,7 +108,7 @@ impl SessionTracker {
         if *session.home.get_or_insert(home) == home { Ok(()) } else { Err(ErrorCode::SessionMoved) }
     }
 
-    /// The session was taken up at `home`.
+    /// The session was resumed at `home`.
     pub fn move_to(&mut self, id: SessionId, home: Home) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.home = Some(home);

@@ -29,7 +29,7 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
-    /// True so often in a thousand.
+    /// True with probability `often`/1000.
     pub fn permille(&mut self, often: u64) -> bool {
         self.below(1000) < often
     }

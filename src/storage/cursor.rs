@@ -1,4 +1,4 @@
-//! Reads on in a log that is still written: what a leader sends to learners that are far behind.
+//! Reads on in a log that is still written: what a leader sends to learners that have fallen far back.
 
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
@@ -20,7 +20,7 @@ pub struct LogCursor {
     /// Its body, where it was sought.
     sought: Option<Bytes>,
     doubt: Option<Doubt>,
-    /// What a snapshot shows may be in no log, where a torn end was cut off. The next epoch's log goes on behind it.
+    /// What a snapshot shows may be in no log, where a torn end was cut off. The next epoch's log continues after it.
     shown: Shown,
     /// A record that was read and not taken.
     ahead: Option<LogRecord>,
@@ -28,7 +28,7 @@ pub struct LogCursor {
 }
 
 impl LogCursor {
-    /// Goes to the place behind `zxid`, and tells what is there.
+    /// Goes to the place after `zxid`, and returns what is there.
     pub fn seek(disk: Arc<dyn Disk>, dirs: &Dirs, zxid: Zxid) -> Result<(Self, Place), StorageError> {
         let logs = files(&*disk, &dirs.log, log_zxid)?;
         let first = logs.iter().rposition(|(start, _)| *start <= zxid).unwrap_or(0);
@@ -65,7 +65,7 @@ impl LogCursor {
         Ok((cursor, place))
     }
 
-    /// Where `zxid` stands, which is no record's: those before it were passed, the one ahead is behind it.
+    /// Where `zxid` is, which is no record's: those before it were passed, the one ahead comes after it.
     fn place_before(&mut self, zxid: Zxid) -> Place {
         let next = self.ahead.as_ref().map(|record| record.zxid);
         let goes_on = next.is_none_or(|next| follows(zxid, next));

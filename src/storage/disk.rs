@@ -67,6 +67,6 @@ pub trait SegmentFile: Send {
     fn write(&mut self, offset: u64, bytes: &[u8]);
     /// Makes everything written durable.
     fn sync(&mut self) -> io::Result<()>;
-    /// Ends the writing: gives back what is allocated from `len` on, behind everything written. A crash may leave it.
+    /// Ends the writing: gives back what is allocated from `len` on, after everything written. A crash may leave it.
     fn cut(self: Box<Self>, len: u64) -> io::Result<()>;
 }

@@ -1,7 +1,7 @@
 //! Large changes of the files that a leader asks for, each in steps of which any may be the last before a crash: a
 //! shorter log, the leader's history in place of everything, nothing at all.
 //!
-//! A leader's snapshot is worth nothing without the log behind it, and the leader may fail before that is through. So
+//! A leader's snapshot is worth nothing without the log after it, and the leader may fail before that is through. So
 //! the two are staged first, beside everything that this server has, and installed when they are complete: a crash
 //! before leaves what was there, a crash after what the leader sent.
 
@@ -22,7 +22,7 @@ pub enum Cut {
     Unmendable,
 }
 
-/// Cuts the log behind `to`, and takes away snapshots that show more. `last` is the log's last transaction.
+/// Cuts the log after `to`, and removes snapshots that show more. `last` is the log's last transaction.
 pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: Zxid, last: Zxid) -> Result<Cut, StorageError> {
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
     if !snapshots.iter().any(|(zxid, _)| *zxid <= to) {
@@ -52,7 +52,7 @@ pub fn truncate(disk: &dyn Disk, dirs: &Dirs, to: Zxid, last: Zxid) -> Result<Cu
     keeper.finish(Part::After(to), last).map(|kept| Cut::Done(Some(kept)))
 }
 
-/// Where the first record behind `to` begins in a log, and its zxid.
+/// Where the first record after `to` begins in a log, and its zxid.
 fn first_behind(disk: &dyn Disk, log: &Path, to: Zxid) -> Result<Option<(u64, Zxid)>, StorageError> {
     let mut log = LogReader::open_growing(disk, log)?;
     while let Some(record) = log.next()? {
@@ -63,7 +63,7 @@ fn first_behind(disk: &dyn Disk, log: &Path, to: Zxid) -> Result<Option<(u64, Zx
     Ok(None)
 }
 
-/// Keeps the snapshot `received` beside everything else, as that behind which the leader's log comes.
+/// Keeps the snapshot `received` beside everything else. The leader's log will follow it.
 pub fn stage(disk: &dyn Disk, dirs: &Dirs, received: &Path, zxid: Zxid) -> Result<(), StorageError> {
     unstage(disk, dirs)?;
     rename(disk, received, &dirs.data.join(format!("{STAGED}{}", snapshot_name(zxid))))
@@ -140,7 +140,7 @@ pub fn wipe(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<Kept>, StorageError> 
 }
 
 /// Logs from the newest on, then snapshots from the newest on: what a crash leaves is an older state without a hole. All
-/// is kept aside where it has to be, and where it is something.
+/// is kept aside if it must be, and if it is something.
 fn clear(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, StorageError> {
     let logs = files(disk, &dirs.log, log_zxid)?;
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;

@@ -69,12 +69,12 @@ pub enum Lost {
     Unknown,
 }
 
-/// The end of a log file that the disk may have changed: the transaction that should stand there has to be the next one
-/// in a later file. A new epoch may begin behind any transaction, so it does not prove that none was lost.
+/// A suspicious end of a log file: the disk may have changed it. It is accepted only if the next file begins with exactly
+/// the transaction that is missing here. A new epoch may begin after any transaction, so it does not prove that none was lost.
 #[derive(Debug)]
 pub(super) struct Doubt {
     damage: StorageError,
-    /// None where nothing stands before it: then nothing proves that this was the end.
+    /// None if nothing comes before it: then nothing proves that this was the end.
     missing: Option<Zxid>,
 }
 
@@ -150,7 +150,7 @@ impl LogReader {
         self.len == 0
     }
 
-    /// Whether more is padding than a finished file has, by what stands at its end.
+    /// Whether more is padding than a finished file has, by what is at its end.
     pub(super) fn looks_padded(&mut self) -> Result<bool, StorageError> {
         let tail = self.bytes(self.len.saturating_sub(FINISHED_PADDING), FINISHED_PADDING)?;
         Ok(tail.len() as u64 == FINISHED_PADDING && tail.iter().all(|byte| *byte == 0))
@@ -272,7 +272,7 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Whether a sector of the record that should stand here, before `stop`, is still as it was allocated, from the
+    /// Whether a sector of the record that should be here, before `stop`, is still as it was allocated, from the
     /// record's begin on; or the record was never finished. Behind `last` all is zero.
     fn is_unwritten(&mut self, offset: u64, stop: u64, last: u64) -> Result<bool, StorageError> {
         let head = self.bytes(offset, FRAME_LEN)?;
@@ -312,12 +312,12 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Whether the record that should stand here, before `stop`, is all there, but for its length.
+    /// Whether the record that should be here, before `stop`, is all there, but for its length.
     fn has_wrong_length(&mut self, offset: u64, stop: u64) -> Result<bool, StorageError> {
         let Some(checksum) = self.bytes(offset, 8)?.first_chunk().map(|sum| u64::from_be_bytes(*sum)) else {
             return Ok(false);
         };
-        // Adler-32, looked at behind every byte.
+        // Adler-32, looked at after every byte.
         let (mut a, mut b) = (1, 0);
         let start = offset + FRAME_LEN;
         let mut at = start;
@@ -363,8 +363,8 @@ impl LogReader {
         })
     }
 
-    /// The first place behind `offset` where a whole record with a right checksum stands. What is bad may have been a
-    /// record of any length: only `last`, behind which all is zero, ends the search.
+    /// The first place after `offset` that has a whole record with a right checksum. What is bad may have been a
+    /// record of any length: only `last`, after which all is zero, ends the search.
     fn good_record_behind(&mut self, offset: u64, last: u64) -> Result<Option<u64>, StorageError> {
         let mut at = offset + 1;
         while at + FRAME_LEN + MIN_BODY < last {
@@ -393,7 +393,7 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Whether a later record may stand there, by what costs little to look at: much of what clients write looks like the
+    /// Whether a later record may be there, by what costs little to look at: much of what clients write looks like the
     /// begin of a record, of a gigabyte maybe.
     fn may_begin_at(&mut self, at: u64, head: &[u8; FRAME_BYTES], last: u64) -> Result<bool, StorageError> {
         let length = i32::from_be_bytes(head[8..].try_into().expect("4 bytes"));

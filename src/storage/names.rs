@@ -22,7 +22,7 @@ impl Dirs {
 
 /// No server reads a name that begins like this.
 pub(super) const TEMPORARY: &str = "tmp.";
-/// Before the name of a received snapshot, and of the logs behind it. A start removes them, unless they were being
+/// Before the name of a received snapshot, and of the logs after it. A start removes them, unless they were being
 /// installed.
 pub(super) const STAGED: &str = "staged.";
 /// Before the snapshot's name: what is staged is what counts from here on, and what else there is goes.

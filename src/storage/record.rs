@@ -49,7 +49,7 @@ pub(super) fn is_error(body: &[u8]) -> bool {
     body.get(28..32) == Some(&[0xff; 4])
 }
 
-/// Whether a transaction may come right behind another: the next of its epoch, or the first of a later one. A new
+/// Whether a transaction may come right after another: the next of its epoch, or the first of a later one. A new
 /// server's history begins with epoch 0 (alone) or 1.
 pub(super) fn follows(last: Zxid, zxid: Zxid) -> bool {
     let opens_epoch = zxid.epoch() > last.epoch() && zxid.counter() <= 1;

@@ -1,6 +1,6 @@
-//! From the files to the state they hold: the newest good snapshot, then the log behind it.
+//! From the files to the state they hold: the newest good snapshot, then the log after it.
 //!
-//! Three things are told apart. A clean end starts. A torn tail, the write that a crash cut short, starts too; what
+//! Recovery distinguishes three things. A clean end starts. A torn tail, the write that a crash cut short, starts too; what
 //! is cut off is kept beside. Damage before good records, or a gap between them, does not start: the error names
 //! file and offset, and nothing is changed.
 
@@ -117,7 +117,7 @@ pub struct Recovered {
     pub snapshot: Option<PathBuf>,
     /// [`Zxid::ZERO`] without one.
     pub snapshot_zxid: Zxid,
-    /// Transactions behind the snapshot, their bytes, and the logs that hold them.
+    /// Transactions after the snapshot, their bytes, and the logs that hold them.
     pub txns: u64,
     /// Their bytes, frames included.
     pub bytes: u64,
@@ -131,7 +131,7 @@ pub struct Recovered {
 
 /// Restores `state` at a start. Files are made durable before anything is built on them: what an earlier process wrote
 /// may be in the system's memory alone. `before_mending` is called with what was found, before a torn end is cut off:
-/// what has to be remembered of it is to be written there. `progress` is called at least once a file, and often within
+/// the caller writes there what must be remembered of it. `progress` is called at least once a file, and often within
 /// long ones.
 pub fn recover(
     disk: &dyn Disk,
@@ -368,8 +368,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Whether this may be the next transaction. Without a snapshot only that of the first epoch may be the first of all:
-    /// a snapshot of nothing says that epochs before were empty.
+    /// Whether this may be the next transaction. Without a snapshot the log must begin in epoch 0 or 1.
+    /// A later first epoch is fine only if an (empty) snapshot shows that nothing came before.
     fn may_follow(&self, zxid: Zxid) -> bool {
         let last = self.found.last_zxid;
         let is_next = follows(last, zxid) && !self.shown.proves_one_between(last, zxid);
@@ -447,7 +447,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// `name`, or with a number behind it if something is kept under it already.
+    /// `name`, or with a number after it if something is kept under it already.
     fn unused(&self, dir: &Path, name: String) -> Result<PathBuf, StorageError> {
         let taken = self.disk.list(dir).map_err(StorageError::io("list", dir))?;
         let is_free = |name: &String| !taken.iter().any(|(other, _)| other == name);

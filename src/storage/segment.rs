@@ -80,7 +80,7 @@ impl SegmentFile for MappedSegment {
 
     fn cut(self: Box<Self>, len: u64) -> io::Result<()> {
         let Self { file, map, .. } = *self;
-        // First of all: a store behind the end of the file would be a signal.
+        // First of all: a store after the end of the file would be a signal.
         drop(map);
         file.set_len(len)
     }

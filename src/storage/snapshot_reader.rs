@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const CHUNK: usize = 1 << 20;
 
-/// What stands behind the body. The variants are told apart by the bytes that are left: readers of different Java
+/// What follows the body. The variants are recognized by the bytes that are left: readers of different Java
 /// versions and settings write different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SnapshotSeal {
@@ -116,7 +116,7 @@ impl SnapshotReader {
         Ok(())
     }
 
-    /// To be called behind the body's end marker.
+    /// To be called after the body's end marker.
     pub fn finish(mut self) -> Result<SnapshotSeal, StorageError> {
         while !self.ended {
             self.fill()?;

@@ -95,7 +95,7 @@ impl SnapshotWriter {
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            // Given up half-way. What stays behind is removed at the next start.
+            // Given up half-way. The next start removes what is left.
             let _ = self.disk.remove(&self.temporary);
         }
     }

@@ -132,7 +132,7 @@ fn a_log_that_is_finished_gives_back_what_was_allocated_ahead() {
     let dir = Dir::new();
     let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
     let append = |log: &mut TxnLog, zxid: i64, len| log.append(Zxid(zxid), &body(zxid, len)).unwrap();
-    // Rolled behind a sync and before one; cut for a leader; closed.
+    // Rolled after a sync and before one; cut for a leader; closed.
     append(&mut log, 1, 20);
     log.sync().unwrap();
     assert!(allocated(&dir)[0] >= 64 << 10, "it is still written on");
@@ -344,7 +344,7 @@ fn a_transaction_whose_length_no_record_can_tell_is_refused() {
     assert!(log.append(Zxid(1), &body[..32]).is_err(), "the log is over");
 }
 
-/// Found by the simulator: where no more than the zeros of a checksum's high half stand before a sector's end, they were
+/// Found by the simulator: where no more than the zeros of a checksum's high half are before a sector's end, they were
 /// taken for a sector that was never written.
 #[test]
 fn a_flip_in_a_record_that_begins_at_the_end_of_a_sector_is_damage() {
@@ -430,7 +430,7 @@ fn a_flip_in_the_last_record_before_a_new_epoch_is_damage() {
     assert_eq!(cursor.next().unwrap().map(|record| record.zxid), Some(Zxid(2)));
     assert!(cursor.next().is_err());
     fs::remove_file(empty).unwrap();
-    // A write that was cut short lost nothing, and what was written anew leaves no doubt.
+    // A write that was cut short lost nothing, and what was written again leaves no doubt.
     let mut cut = whole.clone();
     cut.truncate(at + 32);
     fs::write(&path, &cut).unwrap();
@@ -551,7 +551,7 @@ fn every_flip_in_a_snapshot_is_seen_and_the_one_before_is_taken() {
         );
     }
     for cut in 0..whole.len() {
-        // A snapshot of an older Java version ends behind an earlier seal.
+        // A snapshot of an older Java version ends after an earlier seal.
         if cut == whole.len() - 21 || cut == whole.len() - 54 {
             continue;
         }
@@ -653,7 +653,7 @@ impl FaultyDisk {
         Arc::new(Self { room, syncs_left, changes_left: AtomicU64::new(u64::MAX) })
     }
 
-    /// A process that ends after so many changes of names.
+    /// A process that ends after this many changes of names.
     fn ending_after(changes: u64) -> Arc<Self> {
         let disk = Self::new(u64::MAX, u64::MAX);
         disk.changes_left.store(changes, Ordering::Relaxed);

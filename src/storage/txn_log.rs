@@ -45,7 +45,7 @@ struct Segment {
 
 impl Segment {
     /// The file is finished: what was allocated ahead and not needed goes back to the disk. All that was written stays,
-    /// so that nothing has to be waited for: what a crash or an error leaves here is padding, and the next start takes it.
+    /// so nothing waits for it: what a crash or an error leaves here is padding, and the next start takes it.
     fn finish(self) {
         let len = finished_len(self.position);
         if len < self.file.len() {
@@ -55,7 +55,7 @@ impl Segment {
 }
 
 impl TxnLog {
-    /// Appends go behind `last_zxid`, into a new segment.
+    /// Appends continue after `last_zxid`, in a new segment.
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: Zxid) -> Self {
         Self { disk, dir, options, segment: None, unsynced: Vec::new(), mark: "", last_zxid, failed: false }
     }
@@ -143,7 +143,7 @@ impl TxnLog {
         Ok(())
     }
 
-    /// Everything behind `last_zxid` is gone from the files: the next append opens a new segment there.
+    /// Everything after `last_zxid` is gone from the files: the next append opens a new segment there.
     pub fn restart(&mut self, last_zxid: Zxid) {
         self.roll();
         assert!(self.unsynced.is_empty(), "what was appended is synced before files go");
@@ -191,7 +191,7 @@ impl TxnLog {
     }
 }
 
-/// Allocates up to a multiple of `step` behind `from`, at least to `needed`. Where the disk has less, half the step is
+/// Allocates up to a multiple of `step` after `from`, at least to `needed`. Where the disk has less, half the step is
 /// tried, and again: so that the last blocks are used before the server has to stop.
 fn allocate(
     from: u64,

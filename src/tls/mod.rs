@@ -71,7 +71,7 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     };
     let mut config = begun.with_cert_resolver(Arc::new(identities));
     if tls.client_auth != ClientAuth::None {
-        // Whoever takes up an earlier session is not asked for its certificate again, which may have expired since.
+        // A client that resumes an earlier session is not asked for its certificate again, which may have expired since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }

@@ -224,7 +224,7 @@ fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
-/// Where a certificate says what its key is for, signing certificates has to be among it.
+/// If a certificate says what its key is for, signing certificates must be among it.
 fn signs(certificate: &X509Certificate<'_>) -> bool {
     certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
 }

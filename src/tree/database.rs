@@ -20,7 +20,7 @@ pub struct Applied {
     pub parts: Vec<Applied>,
 }
 
-/// Tree, sessions, and the zxid they stand at. Readers also register their watches here, under the same lock.
+/// Tree, sessions, and the zxid that they show. Readers also register their watches here, under the same lock.
 #[derive(Debug)]
 pub struct Database {
     pub tree: Tree,

@@ -19,7 +19,7 @@ impl AclId {
     pub const OPEN: AclId = AclId(u32::MAX);
 }
 
-/// A znode: 96 bytes beside one allocation for name and data. The owner of the few that have one stands beside the
+/// A znode: 96 bytes beside one allocation for name and data. The owner of the few that have one is beside the
 /// slab ([`super::Tree`]).
 #[derive(Debug)]
 pub(super) struct Node {
@@ -40,7 +40,7 @@ pub(super) struct Node {
     pub next_sibling: NodeId,
     pub prev_sibling: NodeId,
     pub children: u32,
-    /// CRC-32 of path and data: the node's digest goes on from here with the stat, so a change of the stat alone
+    /// CRC-32 of path and data: the node's digest continues from here with the stat, so a change of the stat alone
     /// never reads the data again.
     pub content_crc: u32,
 }

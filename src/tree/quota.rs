@@ -42,12 +42,12 @@ pub(super) fn stat_path(quota_path: &[u8]) -> Vec<u8> {
     [QUOTA, quota_path, b"/", STAT_NODE].concat()
 }
 
-/// The text of a limit or stats node. −1 stands for "no limit".
+/// The text of a limit or stats node. −1 means "no limit".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub count: i64,
     pub bytes: i64,
-    /// All other keys, hard limits among them: whatever stands there stays.
+    /// All other keys, hard limits among them: whatever is there stays.
     others: BTreeMap<String, i64>,
 }
 
@@ -115,7 +115,7 @@ impl Tree {
         }
     }
 
-    /// After a load: finds all quotas and counts their usage anew.
+    /// After a load: finds all quotas and counts their usage from scratch.
     pub(super) fn rebuild_quotas(&mut self) {
         let Some(top) = self.find(QUOTA) else { return };
         let limits: Vec<_> = self.subtree(top).filter(|id| self.slab[*id].name() == LIMIT_NODE).collect();
@@ -148,7 +148,7 @@ impl Tree {
         let stat = stat_path(prefix);
         let Some(id) = self.find(&stat) else { return };
         let mut usage = Limits::parse(self.data(id));
-        // The text is the clients' to write: any number may stand there.
+        // The text is the clients' to write: any number may be there.
         usage.count = usage.count.saturating_add(count);
         usage.bytes = usage.bytes.saturating_add(bytes);
         self.write_usage(id, &stat, &usage);

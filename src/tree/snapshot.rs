@@ -2,7 +2,7 @@
 //!
 //! A walk goes through the slab in the order of ids. A znode that is about to change before the walk reached it is
 //! written first, as it still is (copy-on-write), together with those of its ancestors that are not out yet: so
-//! parents stand before children, as Java's reader wants them, and the bytes are those of the moment the walk began.
+//! parents come before children, as Java's reader wants them, and the bytes are those of the moment the walk began.
 
 use super::acls::AclTable;
 use super::node::{AclId, NIL, NodeId, ROOT, Slab};

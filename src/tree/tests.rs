@@ -43,7 +43,7 @@ fn apply(db: &mut Database, zxid: i64, body: TxnBody) -> Applied {
     db.apply(&txn(zxid, body), &mut Vec::new())
 }
 
-/// The digest, counted anew from every znode.
+/// The digest, computed from scratch from every znode.
 fn recount(tree: &Tree) -> u64 {
     let counted = tree.subtree(ROOT).filter(|id| is_counted(&tree.path(*id)));
     let one = |id| {
@@ -93,7 +93,7 @@ fn the_digest_of_a_new_tree_is_javas() {
 
 #[test]
 fn the_digest_of_javas_golden_log_is_reached() {
-    // The third txn of a Java 3.9.3 log: create /a "hi" at zxid 3, with the digest that stands behind it.
+    // The third txn of a Java 3.9.3 log: create /a "hi" at zxid 3, with the digest that follows it.
     let mut db = database();
     let header = TxnHeader { client_id: 0, cxid: 1, zxid: 3, time: 0x1a2_04be_8e27, op: 1 };
     db.apply(&Txn { header, body: create("/a", "hi", 1), digest: None }, &mut Vec::new());

@@ -86,7 +86,7 @@ impl Watches {
         *modes |= mode as u8;
     }
 
-    /// addWatch: mode 0 stands in both tables, mode 1 in the data table.
+    /// addWatch: mode 0 is in both tables, mode 1 in the data table.
     pub fn add_persistent(&mut self, watcher: ConnId, auth: &Arc<[Id<Bytes>]>, path: &[u8], recursive: bool) {
         if recursive {
             return self.add(watcher, auth, path, WatchKind::Data, WatchMode::Recursive);

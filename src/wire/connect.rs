@@ -36,7 +36,7 @@ impl Connect {
     }
 }
 
-/// Writes the framed answer. A refused session is told by zeros (`timeout` 0, session 0, 16 zero bytes).
+/// Writes the framed answer. A refused session is expressed by zeros (`timeout` 0, session 0, 16 zero bytes).
 pub fn write_response(
     session: SessionId,
     timeout: i32,

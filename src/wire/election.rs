@@ -1,4 +1,4 @@
-//! The election port: the initial message, and the notifications behind it
+//! The election port: the initial message, and the notifications after it
 //! (`QuorumCnxManager.InitialMessage`, `FastLeaderElection.buildMsg`).
 
 use crate::jute::{DecodeError, Reader, Source, put_len};
@@ -18,7 +18,7 @@ const WITH_CONFIG: i32 = 2;
 
 /// The last round that a server tells, or takes from another: far beyond all that are ever counted.
 pub const LAST_ROUND: i64 = 1 << 62;
-/// What stands for "none" in a vote: of an observer, or of who does not vote in this round.
+/// What means "none" in a vote: of an observer, or of a server that does not vote in this round.
 const NOTHING: i64 = i64::MIN;
 
 /// What the dialling server says first, once, without a frame.
@@ -162,7 +162,7 @@ impl Notification {
         out.put_slice(config);
     }
 
-    /// Reads a frame's body. Older forms are told by their length.
+    /// Reads a frame's body. Older forms are recognized by their length.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let from = &mut Reader::new(body);
         let state = PeerState::from_code(from.int()?).ok_or(DecodeError::BadValue("an unknown state"))?;

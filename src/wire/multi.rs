@@ -51,7 +51,7 @@ impl<B: AsRef<[u8]>> Part<B> {
     }
 }
 
-/// Decodes all parts. Reads and writes may not be mixed; the flags of a create select its type anew, as Java does.
+/// Decodes all parts. Reads and writes may not be mixed; the flags of a create select its type again, as in Java.
 pub fn decode<S: Source>(from: &mut S) -> Result<Vec<Part<S::Slice>>, DecodeError> {
     let mut parts: Vec<Part<S::Slice>> = Vec::new();
     loop {

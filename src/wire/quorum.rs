@@ -93,7 +93,7 @@ impl Forwarded {
     }
 }
 
-/// What a learner of our own says of itself in ACKEPOCH, behind the epoch, where a Java leader does not look.
+/// What a Zabra learner says of itself in ACKEPOCH, after the epoch, where a Java leader does not look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plea {
     /// It can't say what it has acknowledged before: it counts only where everybody is here.
@@ -178,7 +178,7 @@ pub enum FromLearner {
     },
     /// REQUEST: what a client asks for.
     Request(Forwarded),
-    /// A type that no learner sends: Java logs and goes on.
+    /// A type that no learner sends: Java logs it and continues.
     Unknown(i32),
 }
 
@@ -191,7 +191,7 @@ pub enum FromLeader {
         epoch: Epoch,
         /// [`PROTOCOL`] or [`OBSERVE`].
         protocol: i32,
-        /// A leader of our own, which reads a [`Plea`]. It is told behind the protocol, where a Java learner does not look.
+        /// A Zabra leader, which reads a [`Plea`]. This is sent after the protocol, where a Java learner does not look.
         hears_pleas: bool,
     },
     /// Each with the mark of the leader's transaction at the learner's last zxid, or at the one to cut behind, where the
@@ -520,7 +520,7 @@ fn packet_len(bytes: &[u8], max_data: usize) -> Result<Option<usize>, DecodeErro
     Ok(Some(bytes.len() - rest.len()))
 }
 
-/// Steps over a length and so many bytes. False: they are not all there yet.
+/// Skips a length and as many bytes. False: they have not all arrived yet.
 fn skip(rest: &mut &[u8], max: usize) -> Result<bool, DecodeError> {
     let len = match rest.get_i32() {
         -1 => 0,

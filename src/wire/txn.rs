@@ -12,9 +12,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// The digest version that Java 3.6 and newer write and compare.
 pub const DIGEST_VERSION: i32 = 2;
 
-/// Bytes of a multi that stand before its parts.
+/// Bytes of a multi before its parts.
 pub const MULTI_HEAD: usize = 4;
-/// Bytes of a multi that stand before each part: its type and its length.
+/// Bytes of a multi before each part: its type and its length.
 pub const PART_HEAD: usize = 8;
 
 /// A transaction.

@@ -1,4 +1,4 @@
-//! Why links close and terms end: who broke the protocol, and how; whom nobody follows; whose history is foreign.
+//! Why links close and terms end: who broke the protocol, and how; which leader nobody follows; whose history is foreign.
 
 use super::{leader, learner};
 use crate::ensemble::ParseError;
@@ -266,7 +266,7 @@ pub enum LostWhy {
     #[error("server {0} is silent as leader")]
     LeaderSilent(ServerId),
     /// The leader's tree differs, and it leads on: this server takes its snapshot.
-    #[error("this server's tree differs from that of server {0}, and has to be replaced")]
+    #[error("this server's tree differs from that of server {0} and must be replaced")]
     TreeDiffers(ServerId),
     /// The log cannot be cut where the leader wants: this server has thrown it away, and takes everything again.
     #[error("the log cannot be cut there; this server takes everything again")]

@@ -11,7 +11,7 @@ pub struct History {
     start: Zxid,
     entries: VecDeque<LogEntry>,
     bytes: usize,
-    /// So many entries stay whatever their size (`commitLogCount`).
+    /// Entries that stay whatever their size (`commitLogCount`).
     min_entries: usize,
     /// Beyond them, as many as fit in here.
     max_bytes: usize,

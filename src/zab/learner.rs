@@ -31,11 +31,11 @@ pub enum Stage {
     Receiving(Zxid),
     /// The disk puts it beside what this server has.
     Staging,
-    /// What can't be mended is thrown away; then it all begins anew.
+    /// What cannot be mended is thrown away; then it all begins from scratch.
     Wiping,
     /// Takes the leader's history.
     Syncing,
-    /// NEWLEADER came: everything up to here has to be on disk.
+    /// NEWLEADER came: everything up to here must be on disk.
     Flushing(Zxid),
     /// Then the epoch.
     Entering,
@@ -58,7 +58,7 @@ pub struct Learner {
     link: Option<LinkId>,
     stage: Stage,
     epoch: Epoch,
-    /// Something has to be heard by then.
+    /// Something must be heard by then.
     deadline: u64,
     dials: u32,
     give_up_at: u64,
@@ -188,7 +188,7 @@ impl Learner {
     pub(super) fn on_closed(&mut self, now: u64, link: LinkId, out: &mut Outputs) {
         if self.link == Some(link) {
             self.link = None;
-            // Whom a reconfiguration designated may hear of it a moment after this server.
+            // The leader that a reconfiguration designated may hear of it a moment after this server.
             if self.stage == Stage::Introduced && self.claimed == DESIGNATED {
                 return self.on_dial_failed(now);
             }
@@ -203,7 +203,7 @@ impl Learner {
         }
     }
 
-    /// The tree differs from the leader's after `zxid`. Nobody is answered any more. The leader is told first: where a quorum
+    /// The tree differs from the leader's after `zxid`. Nobody is answered any more. The leader learns of it first: where a quorum
     /// has the same tree as this server, the leader steps down.
     pub(super) fn doubt(
         &mut self,
@@ -620,7 +620,7 @@ impl Learner {
         Ok(())
     }
 
-    /// The leader's history is through. It has to be on disk, and then the epoch, before this is acknowledged.
+    /// The leader's history is complete. It must be on disk, and then the epoch, before this is acknowledged.
     fn on_new_leader(
         &mut self,
         zxid: Zxid,

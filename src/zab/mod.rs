@@ -199,7 +199,7 @@ pub enum Doubt {
 /// So long a tree is not replaced twice, in milliseconds.
 const REPLACED_MS: u64 = 600_000;
 
-/// Where a server stood before it was sent a snapshot, and stands again should the leader's history not come through.
+/// What a server had before it was sent a snapshot, and has again if the leader's history does not come through.
 #[derive(Debug)]
 struct Kept {
     log_end: Zxid,
@@ -351,8 +351,7 @@ impl Server {
         gives_way
     }
 
-    /// Another server tells that there is a history: where this one is new, which is returned, it begins none any more
-    /// without those who have it.
+    /// Another server has a history. If this server was new (returned), it must not start a history of its own any more.
     pub fn hear_of_history(&mut self, out: &mut Outputs) -> bool {
         let was_new = self.is_new();
         if was_new {
@@ -527,7 +526,7 @@ impl Zab {
         Self { server: Server::new(settings, view, at), term: Term::None }
     }
 
-    /// An ensemble of one that needs no election: it goes on in the epoch that it finds.
+    /// An ensemble of one that needs no election: it continues in the epoch that it finds.
     pub fn lead_alone(&mut self, now: u64) {
         self.term = Term::Leading(Box::new(Leader::alone(now, &self.server)));
     }
@@ -610,7 +609,7 @@ impl Zab {
         }
     }
 
-    /// Where a learner's last zxid stands in the log on disk.
+    /// Where a learner's last zxid is in the log on disk.
     pub fn on_located(&mut self, now: u64, link: LinkId, found: Located, out: &mut Outputs) {
         if let Term::Leading(leader) = &mut self.term {
             leader.on_located(now, link, found, &self.server, out);

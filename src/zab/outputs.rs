@@ -19,8 +19,8 @@ pub enum DiskOp {
     SaveCurrent(Epoch),
     /// Replace the debt, or take it away.
     SaveDebt(Debt),
-    /// Everything newer than `to` goes from log and snapshots. `reload`: the database has some of it, and has to be
-    /// read anew.
+    /// Everything newer than `to` goes from log and snapshots. `reload`: the database has some of it, and must be
+    /// read again.
     Truncate {
         /// The last transaction that stays.
         to: Zxid,
@@ -95,7 +95,7 @@ pub enum DiskDone {
 /// What a learner is to be sent out of files, packet by packet as it takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feed {
-    /// Nothing yet: tell where this zxid stands in the log.
+    /// Nothing yet: report where this zxid is in the log.
     Locate(Zxid),
     /// The log's transactions behind `after` up to `upto`, each as PROPOSAL and COMMIT.
     Log {
@@ -121,7 +121,7 @@ impl Feed {
 /// The answer to [`Feed::Locate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Located {
-    /// Where the zxid stands in the log on disk.
+    /// Where the zxid is in the log on disk.
     pub place: Place,
     /// The mark of the transaction that was sought, or of the one before its place; none where the log has neither.
     pub mark: Option<TxnMark>,
@@ -132,7 +132,7 @@ pub struct Located {
 /// What happens to a link of the quorum port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkAction {
-    /// So many bytes of [`Outputs::packets`] from `start`. Several links may be sent the same.
+    /// Bytes of [`Outputs::packets`] from `start` on. Several links may be sent the same.
     Send {
         /// Where they begin.
         start: usize,
@@ -141,7 +141,7 @@ pub enum LinkAction {
     },
     /// Send what is in files, piece by piece.
     Feed(Feed),
-    /// Stop reading from it, or go on.
+    /// Stop reading from it, or continue.
     Hold(bool),
     /// Once what was sent has left.
     Close(CloseWhy),
@@ -168,7 +168,7 @@ pub enum Event {
     Deliver(Entry),
     /// The database is to be that of the snapshot received.
     Install(Zxid),
-    /// The database is to be that of the files, where they were read anew; an empty one at 0.
+    /// The database is to be that of the files, if they were read again; an empty one at 0.
     Reload(Zxid),
     /// This server leads: clients are served from now on.
     Leads(Epoch),

@@ -786,7 +786,7 @@ fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
     assert_eq!(lost(&mut out), []);
 }
 
-/// Two ensembles that count alike: a zxid that both gave stands for different transactions.
+/// Two ensembles that count alike: a zxid that both gave means different transactions.
 #[test]
 fn a_history_that_only_counts_like_the_leaders_is_not_mixed_with_it() {
     let own = Zxid::new(Epoch(1), 1);

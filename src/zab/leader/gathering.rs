@@ -30,8 +30,8 @@ impl Gathering {
         self.0.insert(id, memory);
     }
 
-    /// Whether they are enough. Who has forgotten may have promised or acknowledged something to somebody who is not
-    /// here: it counts where everybody is here, or where nobody has anything to remember, as in a new ensemble.
+    /// Whether this set may open an epoch. A server that lost its memory may have made promises to a server that is absent,
+    /// so it counts only if every voter is present, or if no server has any history (a new ensemble).
     pub(super) fn is_quorum(&self, view: &View) -> bool {
         let most = self.0.values().min().copied();
         let counts = match most {

@@ -40,7 +40,7 @@ enum Phase {
 pub struct Leader {
     epoch: Epoch,
     phase: Phase,
-    /// The phase has to be over by then.
+    /// The phase must be over by then.
     deadline: u64,
     /// What this server had when the term began.
     summary: (Epoch, Zxid),
@@ -49,8 +49,8 @@ pub struct Leader {
     synced: BTreeSet<ServerId>,
     links: Links,
     broadcast: Broadcast,
-    /// What comes behind a reconfiguration that is not committed yet is proposed after that: so a new voter is never ahead
-    /// of all old ones, one of whom has to lead if the others know nothing of the new configuration.
+    /// Proposals received while a reconfiguration is pending. They wait until it commits. Otherwise a new voter could hold
+    /// more than every old voter, and the old voters, which do not know it, could never elect it.
     held: VecDeque<Entry>,
     committed: Zxid,
     /// False once a reconfiguration gave the lead to somebody else.
@@ -254,7 +254,7 @@ impl Leader {
         }
     }
 
-    /// Goes on to the next phase, or commits, as far as possible.
+    /// Continues to the next phase, or commits, as far as possible.
     pub(super) fn advance(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
         if self.phase == Phase::Over {
             return;
@@ -455,7 +455,7 @@ impl Leader {
         }
     }
 
-    /// The epoch has no more zxids: another has to be opened.
+    /// The epoch has no more zxids: another must be opened.
     pub fn roll_over(&mut self, out: &mut Outputs) {
         self.give_up(LostWhy::EpochUsedUp(self.epoch), out);
     }

@@ -75,5 +75,7 @@ pub mod wire;
 pub mod zab;
 
 #[cfg(test)]
+mod english;
+#[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "it reads the sources")]
 mod floor_plan;

@@ -231,7 +231,7 @@ fn take_what_is_there(pipe: &Pipe, input: &mut BytesMut) {
     let start = input.len();
     while input.len() - start < READ {
         make_room(input);
-        // The end of the stream and its errors are told by the next read that waits.
+        // The next read that waits returns the end of the stream and its errors.
         if !pipe.socket.try_read_buf(input).is_ok_and(|count| count > 0) {
             return;
         }

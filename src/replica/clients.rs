@@ -33,7 +33,7 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    /// The request, to be looked at anew. `session` is none where one is to begin.
+    /// The request, to be looked at again. `session` is none where one is to begin.
     pub(super) fn again(self, session: SessionId) -> Connect {
         let (timeout, last_zxid_seen) = (self.timeout_ms, self.last_zxid_seen);
         let passwd = password_of(session).to_vec();
@@ -106,6 +106,7 @@ impl Clients {
         self.attached.get(&session).map(|attached| attached.timeout_ms)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the caller sorts")]
     pub(super) fn attached(&self) -> impl Iterator<Item = (SessionId, ConnId)> {
         self.attached.iter().map(|(session, attached)| (*session, attached.conn))
     }
@@ -120,6 +121,7 @@ impl Clients {
     }
 
     /// No session hangs on a connection any more. Returns those connections.
+    #[expect(clippy::disallowed_methods, reason = "the caller sorts")]
     pub(super) fn detach_all(&mut self) -> Vec<ConnId> {
         self.attached.drain().map(|(_, attached)| attached.conn).collect()
     }

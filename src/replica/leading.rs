@@ -159,7 +159,7 @@ impl Leading {
     }
 
     pub(super) fn on_learners_touched(&mut self, sessions: &[(SessionId, i32)], turn: &Turn<'_>) {
-        // The timeout is the session's own, as it began or was taken up with: a learner's word does not end or keep it.
+        // The timeout is the session's own, as it began or was resumed with: a learner's word does not end or keep it.
         for (session, _) in sessions {
             self.sessions.touch(turn.now.mono_ms, *session, None);
         }
@@ -227,7 +227,7 @@ impl Leading {
         match Op::from_code(op) {
             Some(Op::CreateSession) => {
                 let Ok(txn) = CreateSessionTxn::decode(&mut SharedReader::new(body)) else { return };
-                // No learner that is in its right mind begins a living session anew, or the one that stands for none.
+                // No sane learner begins a living session again, or the one that means none.
                 if session.0 == 0 || self.sessions.is_alive(session) {
                     return;
                 }
@@ -376,7 +376,7 @@ impl Leading {
             self.sessions.remove(session);
         }
         if let TxnBody::CreateSession(txn) = &entry.txn.body {
-            // A learner may have begun it anew while it was being closed: without this it would never end.
+            // A learner may have begun it again while it was being closed: without this it would never end.
             self.sessions.track(turn.now.mono_ms, session, txn.timeout);
         }
         let mut answered = None;

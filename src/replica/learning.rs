@@ -105,6 +105,7 @@ impl What {
 
 impl Learning {
     /// Adds the connections that wait for an answer, and returns those that are not attached to a session yet.
+    #[expect(clippy::disallowed_methods, clippy::iter_over_hash_type, reason = "the caller sorts")]
     pub(super) fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
         let mut arriving = Vec::new();
         for (session, hellos) in self.revalidations {
@@ -270,7 +271,7 @@ impl Learning {
 
     /// The leader asks which sessions were active.
     pub(super) fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
-        // What does not fit into one packet is told with the next.
+        // What does not fit into one packet goes with the next.
         let most = turn.settings.rules.max_txn_bytes / TOUCH_LEN;
         let rest = self.touched.keys().nth(most).copied().map(|first| self.touched.split_off(&first));
         let touched = std::mem::replace(&mut self.touched, rest.unwrap_or_default()).into_iter().collect();

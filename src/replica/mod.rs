@@ -241,6 +241,8 @@ impl Replica {
             }
             Event::Refused { leader, what } => out.refusal = Some(Refusal { leader, what }),
             Event::LinkGone(_) => self.status_changed = true,
+            Event::Joined { learner, observer } => out.told.push(Told::Joined { learner, observer }),
+            Event::Left { learner, why } => out.told.push(Told::Left { learner, why }),
             Event::Pinged(zxid) => serving.on_pinged(zxid, &mut turn),
             Event::Revalidated { session, valid } => serving.on_revalidated(session, valid, &mut turn),
         }

@@ -5,7 +5,7 @@ use crate::ensemble::PeerAddress;
 use crate::model::{ConnId, Epoch, ErrorCode, ServerId, SessionId, Zxid};
 use crate::request::write_reply;
 use crate::tree::Database;
-use crate::zab::{self, Doubt, Foreign, LostWhy};
+use crate::zab::{self, CloseWhy, Doubt, Foreign, LostWhy};
 use bytes::{Bytes, BytesMut};
 
 /// What a [`ClientOutput`] means to the connection; its bytes are framed already.
@@ -134,6 +134,20 @@ pub enum Told {
     Lost {
         /// The reason.
         why: LostWhy,
+    },
+    /// Leading: a learner is up to date.
+    Joined {
+        /// The learner.
+        learner: ServerId,
+        /// Whether it observes.
+        observer: bool,
+    },
+    /// Leading: a learner that had joined is gone.
+    Left {
+        /// The learner.
+        learner: ServerId,
+        /// Without a reason its connection ended.
+        why: Option<CloseWhy>,
     },
     /// There has been no leader for a while.
     ReadOnly,

@@ -33,12 +33,12 @@ pub struct LogRecord {
 /// How a log file ends. Known once [`LogReader::next`] returned `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEnd {
-    /// Nothing but padding behind the last record.
+    /// Nothing but padding after the last record.
     Clean {
         /// Where the padding begins.
         offset: u64,
     },
-    /// A write that a crash cut short: bytes that are no record, with none behind them but those of the same write.
+    /// A write that a crash cut short: bytes that are no record, with none after them but those of the same write.
     Torn {
         /// Where the bytes begin that are no record.
         offset: u64,
@@ -47,7 +47,7 @@ pub enum LogEnd {
         /// What may have stood there.
         lost: Lost,
     },
-    /// Bytes that are no record, with a good record behind them at `good`.
+    /// Bytes that are no record, with a good record after them at `good`.
     Damaged {
         /// Where the bytes begin that are no record.
         offset: u64,
@@ -79,7 +79,7 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// `next`: the first transaction behind the file, where there is one.
+    /// `next`: the first transaction after the file, if there is one.
     pub(super) fn settle(doubt: &mut Option<Self>, next: Zxid) -> Result<(), StorageError> {
         match doubt.take() {
             Some(Self { damage, missing }) if Some(next) != missing => Err(damage),

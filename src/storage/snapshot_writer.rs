@@ -11,7 +11,7 @@ pub(super) const MAGIC: [u8; 4] = *b"ZKSN";
 pub(super) const SEAL: [u8; 5] = [0, 0, 0, 1, b'/'];
 pub(super) const DIGEST_VERSION: i32 = 2;
 pub(super) const HEADER_BYTES: usize = 16;
-/// Synced piece by piece, so that no giant flush stands in the way of the log.
+/// Synced piece by piece, so that no giant flush delays the log.
 const SYNC_EVERY: u64 = 8 << 20;
 
 /// Writes one snapshot file. It is removed if it is dropped before [`Self::finish`].

@@ -127,7 +127,7 @@ impl TxnBody {
         }
     }
 
-    /// `nested` inside a multi, where only some types may stand.
+    /// `nested` inside a multi, where only some types are allowed.
     #[allow(
         clippy::wildcard_enum_match_arm,
         reason = "whatever operations there are, these alone are transactions"

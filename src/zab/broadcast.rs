@@ -66,7 +66,7 @@ impl Broadcast {
         *acked = zxid.max(*acked);
     }
 
-    /// `server` begins anew: what it acknowledged it may have no more.
+    /// `server` begins from scratch: it may no longer have what it acknowledged.
     pub(super) fn forget(&mut self, server: ServerId) {
         self.acked.remove(&server);
     }

@@ -212,12 +212,16 @@ pub enum Event {
     LinkGone(LinkId),
     /// Leading: this learner is up to date.
     Joined {
+        /// The learner.
         learner: ServerId,
+        /// Whether it observes.
         observer: bool,
     },
-    /// Leading: a learner that had joined is gone. Without a reason its connection ended.
+    /// Leading: a learner that had joined is gone.
     Left {
+        /// The learner.
         learner: ServerId,
+        /// Without a reason its connection ended.
         why: Option<CloseWhy>,
     },
     /// Leading: this server's own `sync` may be answered, once everything before it is applied.

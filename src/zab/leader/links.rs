@@ -43,7 +43,7 @@ pub(super) struct Link {
     /// That was a later one than this leader's. So it counts for no quorum of this epoch: it may have promised another
     /// leader to take no part in it. It observes, and learns what is committed.
     pub promised: bool,
-    /// The next packet has to be there by then, in stages that wait for one.
+    /// The next packet must have arrived by then, in stages that wait for one.
     pub deadline: u64,
     /// It counts as alive until then.
     pub alive_until: u64,
@@ -59,6 +59,13 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Only of a learner that had joined: one that never did is no loss.
+    fn tell_left(&self, why: Option<&CloseWhy>, out: &mut Outputs) {
+        if self.stage == Stage::Live {
+            out.events.push_back(Event::Left { learner: self.sid, why: why.cloned() });
+        }
+    }
+
     fn stranger(now: u64, settings: &Settings) -> Self {
         let (init, sync) = (settings.init_ms(), settings.sync_ms());
         Self {
@@ -124,7 +131,8 @@ impl Links {
 
     /// Closes a link, if it is there.
     pub(super) fn drop(&mut self, id: LinkId, why: CloseWhy, out: &mut Outputs) {
-        if self.0.remove(&id).is_some() {
+        if let Some(gone) = self.0.remove(&id) {
+            gone.tell_left(Some(&why), out);
             out.close(id, why);
             out.events.push_back(Event::LinkGone(id));
         }
@@ -132,7 +140,8 @@ impl Links {
 
     /// The other side has closed it.
     pub(super) fn on_closed(&mut self, id: LinkId, out: &mut Outputs) {
-        if self.0.remove(&id).is_some() {
+        if let Some(gone) = self.0.remove(&id) {
+            gone.tell_left(None, out);
             out.events.push_back(Event::LinkGone(id));
         }
     }

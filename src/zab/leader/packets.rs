@@ -298,6 +298,7 @@ impl Leader {
     pub(super) fn welcome(&mut self, id: LinkId, out: &mut Outputs) {
         let Some(link) = self.links.get_mut(id) else { return };
         link.stage = Stage::Live;
+        out.events.push_back(Event::Joined { learner: link.sid, observer: link.observer });
         out.tell_learner(id, &FromLeader::UpToDate);
     }
 

@@ -10,6 +10,53 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElectionConn(pub u64);
 
+/// Why this server ends a connection of the election port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HangUp {
+    /// It was made to be called back, and another such connection took its place.
+    #[error("it was not called back")]
+    NotCalledBack,
+    /// The oldest of those that do not say who they are makes room.
+    #[error("too many connections that do not say who they are")]
+    TooManyStrangers,
+    /// It claims a living server's id, and sends more than may wait.
+    #[error("it says too much before it is taken")]
+    TalksTooMuch,
+    /// It began with something else than an initial message.
+    #[error("an initial message that does not decode")]
+    NoInitialMessage,
+    /// It claimed the id of a server that has just answered.
+    #[error("that server is connected already, and lives")]
+    IdTaken,
+    /// Another connection claims the same id later.
+    #[error("another claims the same")]
+    AnotherClaims,
+    /// It claims this server's own id.
+    #[error("it claims this server's own id")]
+    OwnId,
+    /// Its id is in no configuration, and people did not allow it.
+    #[error("its id is in no configuration")]
+    NotAdmitted,
+    /// It asked to be called, and is.
+    #[error("calling back")]
+    CallingBack,
+    /// It asked to be called back, and was.
+    #[error("called back")]
+    CalledBack,
+    /// A newer connection to that server took its place.
+    #[error("a newer connection took its place")]
+    Replaced,
+    /// It did not send an initial message in time.
+    #[error("it did not say who it is")]
+    SaysNothing,
+    /// A reconfiguration removed its id.
+    #[error("its id left the configuration")]
+    LeftConfiguration,
+    /// It sent a frame of a length that no notification has.
+    #[error("a frame of a length that is not allowed")]
+    FrameLength,
+}
+
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkOutput {
@@ -32,7 +79,7 @@ pub enum LinkOutput {
         /// The connection.
         conn: ElectionConn,
         /// The reason, for the log.
-        why: &'static str,
+        why: HangUp,
     },
 }
 
@@ -221,7 +268,7 @@ impl Links {
         let offered = Offered { conn, answered: false };
         let before = self.peers.entry(to).or_default().offered.replace(offered);
         if let Some(before) = before {
-            self.drop_conn(before.conn, "it was not called back", out);
+            self.drop_conn(before.conn, HangUp::NotCalledBack, out);
         }
     }
 
@@ -245,7 +292,7 @@ impl Links {
         if let Some(oldest) = strangers.next()
             && strangers.count() + 1 >= MAX_STRANGERS
         {
-            self.drop_conn(oldest, "too many connections that do not say who they are", out);
+            self.drop_conn(oldest, HangUp::TooManyStrangers, out);
         }
         let deadline = now + self.patience_ms;
         self.conns.insert(conn, Conn::new(deadline));
@@ -265,7 +312,7 @@ impl Links {
         known.input.extend_from_slice(bytes);
         if known.claims.is_some() {
             if known.input.len() > MAX_EARLY {
-                self.drop_conn(conn, "it says too much before it is taken", out);
+                self.drop_conn(conn, HangUp::TalksTooMuch, out);
             }
             return;
         }
@@ -282,7 +329,7 @@ impl Links {
                     known.input.advance(len);
                     self.on_initial(now, conn, message, admits, out, events);
                 }
-                Err(_) => return self.drop_conn(conn, "an initial message that does not decode", out),
+                Err(_) => return self.drop_conn(conn, HangUp::NoInitialMessage, out),
             }
         }
         self.take_frames(conn, out, events);
@@ -311,7 +358,7 @@ impl Links {
         let Some(peer) = self.peers.get_mut(&with).filter(|peer| peer.live == Some(conn)) else { return };
         peer.told_at = None;
         if let Some(Rival { conn: Some(rival), .. }) = peer.rival.take() {
-            self.drop_conn(rival, "that server is connected already, and lives", out);
+            self.drop_conn(rival, HangUp::IdTaken, out);
         }
     }
 
@@ -332,7 +379,7 @@ impl Links {
             known.deadline = u64::MAX;
         }
         match before {
-            Some(Rival { conn: Some(before), .. }) => self.drop_conn(before, "another claims the same", out),
+            Some(Rival { conn: Some(before), .. }) => self.drop_conn(before, HangUp::AnotherClaims, out),
             Some(_) => {}
             None => events.push(LinkEvent::Claimed(from)),
         }
@@ -371,11 +418,11 @@ impl Links {
     ) {
         let from = message.from;
         if from == self.me {
-            return self.drop_conn(conn, "it claims this server's own id", out);
+            return self.drop_conn(conn, HangUp::OwnId, out);
         }
         let admission = admits(from);
         if admission == Admission::Refused {
-            return self.drop_conn(conn, "its id is in no configuration", out);
+            return self.drop_conn(conn, HangUp::NotAdmitted, out);
         }
         let is_connected = self.peers.get(&from).is_some_and(|peer| peer.live.is_some());
         if from > self.me || admission == Admission::Guest {
@@ -409,7 +456,7 @@ impl Links {
         notification.encode(&mut frame);
         out.push(LinkOutput::Write { conn, bytes: frame.freeze() });
         if !self.conns.contains_key(&conn) {
-            out.push(LinkOutput::Close { conn, why: "calling back" });
+            out.push(LinkOutput::Close { conn, why: HangUp::CallingBack });
         }
     }
 
@@ -431,10 +478,10 @@ impl Links {
         let waiting = peer.waiting.take();
         // It was made to be called back.
         if let Some(offered) = peer.offered.take() {
-            self.drop_conn(offered.conn, "called back", out);
+            self.drop_conn(offered.conn, HangUp::CalledBack, out);
         }
         if let Some(old) = old {
-            self.drop_conn(old, "a newer connection took its place", out);
+            self.drop_conn(old, HangUp::Replaced, out);
         }
         match waiting {
             Some(bytes) => {
@@ -445,7 +492,7 @@ impl Links {
         }
     }
 
-    fn drop_conn(&mut self, conn: ElectionConn, why: &'static str, out: &mut Vec<LinkOutput>) {
+    fn drop_conn(&mut self, conn: ElectionConn, why: HangUp, out: &mut Vec<LinkOutput>) {
         self.forget(conn);
         out.push(LinkOutput::Close { conn, why });
     }
@@ -507,7 +554,7 @@ impl Links {
         }
         let late = self.conns.iter().filter(|(_, conn)| conn.with.is_none() && now >= conn.deadline);
         for conn in late.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.drop_conn(conn, "it did not say who it is", out);
+            self.drop_conn(conn, HangUp::SaysNothing, out);
         }
         self.recall(now, out);
     }
@@ -528,7 +575,7 @@ impl Links {
             let Some(peer) = self.peers.remove(&id) else { continue };
             let rival = peer.rival.and_then(|rival| rival.conn);
             for conn in peer.live.into_iter().chain(rival).chain(peer.offered.map(|offered| offered.conn)) {
-                self.drop_conn(conn, "its id left the configuration", out);
+                self.drop_conn(conn, HangUp::LeftConfiguration, out);
             }
         }
     }
@@ -540,11 +587,11 @@ impl Links {
 }
 
 /// Cuts one frame off.
-fn frame(input: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
+fn frame(input: &mut BytesMut) -> Result<Option<Bytes>, HangUp> {
     let Some(head) = input.first_chunk::<4>() else { return Ok(None) };
     let len = i32::from_be_bytes(*head);
     if len <= 0 || len as usize > MAX_NOTIFICATION {
-        return Err("a frame of a length that is not allowed");
+        return Err(HangUp::FrameLength);
     }
     let len = len as usize;
     if input.len() < 4 + len {

@@ -22,7 +22,7 @@ mod search;
 mod tests;
 mod voter;
 
-pub use links::{Admission, ElectionConn, LinkEvent, LinkOutput, Links};
+pub use links::{Admission, ElectionConn, HangUp, LinkEvent, LinkOutput, Links};
 pub use voter::Candidate;
 
 use crate::ensemble::View;

@@ -1,6 +1,6 @@
 //! What a server has to do: answers to clients, packets, work for the disk, and what people should know.
 
-use crate::election::ElectionConn;
+use crate::election::{ElectionConn, HangUp};
 use crate::ensemble::PeerAddress;
 use crate::model::{ConnId, Epoch, ErrorCode, ServerId, SessionId, Zxid};
 use crate::request::write_reply;
@@ -80,7 +80,7 @@ pub enum ElectionOutput {
         /// The connection.
         conn: ElectionConn,
         /// The reason, for the log.
-        why: &'static str,
+        why: HangUp,
     },
 }
 

@@ -219,6 +219,7 @@ fn what_names_no_room_above_is_allowed() {
         r#"const TEXT: &str = "crate::replica \" crate::replica";"#,
         "const TEXT: &str = r#\"crate::replica\"#;",
         "fn f() { other::replica::run() }",
+        "fn f<'a>() -> impl Iterator<Item = &'a u8> + use<'a> { jute() }",
     ] {
         assert_eq!(seen(text), [""; 0], "{text}");
     }

@@ -102,6 +102,10 @@ impl Reading<'_> {
         } else if path.len() > 1 && path.ends_with(&["self".to_string()]) {
             path.pop();
         }
+        // `impl Trait + use<'a>` is no import.
+        if path.is_empty() {
+            return;
+        }
         let name = if self.take("as") {
             self.at += 1;
             self.tokens[self.at - 1].to_string()

@@ -1,4 +1,5 @@
 """One server as a process: a zoo.cfg on free ports, a data directory, stopped by its process id."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -85,12 +86,11 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
-            try:
+            # There is no event to await across processes but the next try.
+            with contextlib.suppress(OSError):
                 if is_there():
                     return
-            except OSError:
-                # Not listening yet; there is no event to await across processes but the next try.
-                time.sleep(0.01)
+            time.sleep(0.01)
         raise AssertionError(f"{otherwise} after {seconds} s:\n{self.log()}")
 
     def word(self, word, host="127.0.0.1"):

@@ -642,6 +642,10 @@ impl Learner {
             self.refuse(Foreign::Empty { committed }, out);
             return Ok(());
         }
+        // What the leader sent as committed needs no ACK. It waits for those of what came as a proposal alone, though it may be
+        // committed by now.
+        let committed = server.history.end();
+        self.unacked.retain(|zxid| *zxid > committed);
         self.stage = Stage::Flushing(server.log_end.max(self.owed));
         Ok(())
     }
@@ -702,9 +706,6 @@ impl Learner {
                     server.save_debt(Debt::None, out);
                 }
                 self.deadline = now + server.settings.sync_ms().max(server.settings.init_ms());
-                let committed = server.history.end();
-                // What the leader sent as committed needs no ACK.
-                self.unacked.retain(|zxid| *zxid > committed);
                 self.ack_new_leader(out);
             }
             _ => {}

@@ -2,6 +2,17 @@
 //! live here: a session's requests are answered in the order in which they came, a read sees the session's own writes, and
 //! the end of what a client says never overtakes what it said before.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
 mod end;
 pub mod frames;
 mod limits;

@@ -6,6 +6,17 @@
 //! [`Link::hold`]; who says that it is a server is let in by [`Link::admit`]; a snapshot that is whole goes to
 //! [`Link::on_snapshot`].
 
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::wildcard_enum_match_arm
+    )
+)]
+
 #[cfg(test)]
 mod tests;
 

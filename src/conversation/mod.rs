@@ -277,7 +277,9 @@ impl Conversation {
     /// Whether more bytes may come. One frame may lie in the input while no request is taken; the rest waits outside.
     pub fn has_space(&self, bounds: Bounds<'_>) -> bool {
         let unread = self.input.len() - self.input_at;
-        unread <= bounds.limits.max_frame + 4 + READ_AHEAD && (unread == 0 || self.takes_requests(bounds))
+        self.ended.is_none()
+            && unread <= bounds.limits.max_frame + 4 + READ_AHEAD
+            && (unread == 0 || self.takes_requests(bounds))
     }
 
     /// The client has said this.
@@ -292,7 +294,8 @@ impl Conversation {
 
     /// Nothing more comes, for this reason. The conversation is over once all that came before is worked off.
     pub fn end_of_input(&mut self, why: End) {
-        self.ended = Some(why);
+        // The first reason stays.
+        self.ended.get_or_insert(why);
         self.hung_up = true;
     }
 

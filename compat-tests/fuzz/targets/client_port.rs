@@ -103,7 +103,10 @@ fuzz_target!(|data: &[u8]| {
     }
     pieces.end();
     assert_eq!(whole.handed_in, pieces.handed_in);
-    assert_eq!(whole.output, pieces.output);
+    // What makes no request may be seen before the core answers what came before it: such a client loses those answers.
+    if matches!(whole.talk.over(world.bounds), Some(End::ClientClosed | End::Done)) {
+        assert_eq!(whole.output, pieces.output);
+    }
     let mut rest = &whole.output[..];
     while !whole.has_word && !rest.is_empty() {
         let len = i32::from_be_bytes(*rest.first_chunk().expect("a length")) as usize;

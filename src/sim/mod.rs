@@ -75,7 +75,7 @@ mod tests {
     /// was committed while it joined, and was left out for that while nobody wrote.
     #[test]
     fn seeds_that_found_faults_find_none() {
-        for seed in [15_554, 18_509, 35_246, 158_179, 213_275] {
+        for seed in [15_554, 18_509, 35_246, 128_516, 158_179, 213_275] {
             let outcome = run(seed, &Arc::new(Figures::new()), Tells::Nothing);
             assert_eq!(outcome.violation, None, "seed {seed}");
         }

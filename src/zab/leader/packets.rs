@@ -225,7 +225,8 @@ impl Leader {
                     self.synced.insert(link.sid);
                 }
                 if !link.observer {
-                    self.broadcast.on_ack(link.sid, link.early_ack);
+                    // It acknowledges nothing that it was sent as committed.
+                    self.broadcast.on_ack(link.sid, link.early_ack.max(self.committed));
                 }
                 if self.phase == Phase::Broadcast {
                     self.welcome(id, out);

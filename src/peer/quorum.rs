@@ -257,8 +257,10 @@ pub(super) async fn feed(core: Arc<Core>, pipe: Arc<Pipe>, files: Files, feed: F
         Ok(Fed::More) => unreachable!("more comes in turns"),
         Err(why) => {
             tracing::warn!("could not feed a learner: {why}");
-            // What is on the disk may be damaged. The next learner takes a snapshot of what is in memory.
-            core.snapshots.ask();
+            if let FeedEnd::Files(_) = why {
+                // What is on the disk may be damaged. The next learner takes a snapshot of what is in memory.
+                core.snapshots.ask();
+            }
             submit(&core, QuorumInput::FeedFailed { link: id });
         }
     }

@@ -113,7 +113,7 @@ impl Search {
 
     /// A voter that looks for a leader too tells its round, and whom it would see lead.
     pub(super) fn on_round_told(&mut self, from: ServerId, heard: &Notification) {
-        self.told.insert(from, Vote::looking(Vote::of(heard).candidate, heard.round));
+        self.told.insert(from, Vote::of(heard));
     }
 
     /// `to` refuses connections.
@@ -151,8 +151,8 @@ impl Search {
         {
             return;
         }
-        let candidate = Vote::of(heard).candidate;
-        let own = self.own_vote(turn.view);
+        let vote = Vote::of(heard);
+        let (candidate, own) = (vote.candidate, self.own_vote(turn.view));
         if self.has_outlived(candidate, voter.me) {
             // Those who vote so hear what this server has only in a later round.
             if offers {
@@ -170,7 +170,7 @@ impl Search {
         } else if !self.silent && beats(candidate, voter.vote, self.standing, turn.view) {
             self.propose(candidate, voter, turn);
         }
-        self.received.insert(from, Vote::looking(candidate, heard.round));
+        self.received.insert(from, vote);
     }
 
     /// Whether a quorum of voters, this server among them, is in this round or a later one, as far as they have told.
@@ -201,12 +201,14 @@ impl Search {
         self.ahead_since = None;
         let rounds = self.told.values().map(|vote| vote.round);
         let Some(round) = rounds.filter(|round| self.is_near(*round, voter, view)).max() else { return };
-        let mut received = self.told.clone();
-        received.retain(|_, vote| {
-            let counts = vote.round == round && vote.candidate.zxid != Zxid::NO_DATA;
-            counts && self.may_win(vote.candidate.id, view) && !self.has_outlived(vote.candidate, voter.me)
-        });
-        self.received = received;
+        let counts = |vote: &Vote| {
+            vote.round == round
+                && vote.candidate.zxid != Zxid::NO_DATA
+                && self.may_win(vote.candidate.id, view)
+                && !self.has_outlived(vote.candidate, voter.me)
+        };
+        let told = self.told.iter().filter(|(_, vote)| counts(vote));
+        self.received = told.map(|(id, vote)| (*id, *vote)).collect();
         voter.round = round;
         self.propose_best(voter, turn);
     }

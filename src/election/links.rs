@@ -57,14 +57,15 @@ pub enum HangUp {
     FrameLength,
 }
 
-/// What the driver has to do.
+/// What the driver has to do on the election port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkOutput {
-    /// Connect to the server, at these addresses where it is in no configuration.
+    /// Connect to a server.
     Dial {
         /// The server to reach.
         to: ServerId,
-        /// Host and port. Empty: those of the configuration.
+        /// Host and port, to be tried in order. The rules of the connections know those that a server in no configuration has
+        /// named; the replica puts in those of the configuration.
         addresses: Vec<(String, u16)>,
     },
     /// In one write: Java takes of an initial message what one read brings.

@@ -1,9 +1,9 @@
 //! The election port: dials, and pumps bytes both ways.
 
 use super::{Peers, listen};
-use crate::election::ElectionConn;
+use crate::election::{ElectionConn, LinkOutput};
 use crate::model::ServerId;
-use crate::replica::{ElectionInput, ElectionOutput, Input};
+use crate::replica::{ElectionInput, Input};
 use crate::wire::election::InitialMessage;
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
@@ -44,13 +44,13 @@ impl Elections {
         Self { peers }
     }
 
-    pub fn carry(&mut self, output: ElectionOutput) {
+    pub fn carry(&mut self, output: LinkOutput) {
         match output {
-            ElectionOutput::Dial { to, addresses } => {
+            LinkOutput::Dial { to, addresses } => {
                 tokio::spawn(dial(self.peers.clone(), to, addresses));
             }
-            ElectionOutput::Write { conn, bytes } => self.write(conn, Write::Bytes(bytes)),
-            ElectionOutput::Close { conn, why } => {
+            LinkOutput::Write { conn, bytes } => self.write(conn, Write::Bytes(bytes)),
+            LinkOutput::Close { conn, why } => {
                 tracing::debug!("closing election connection {}: {why}", conn.0);
                 self.write(conn, Write::Close);
             }

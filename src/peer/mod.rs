@@ -10,9 +10,10 @@ mod quorum;
 mod strangers;
 
 use crate::core::{Carrier, Core, Descriptors, Files};
+use crate::election::LinkOutput;
 use crate::ensemble::PeerAddress;
 use crate::model::{LinkId, ServerId};
-use crate::replica::{ElectionOutput, LinkAction, Listen, Outputs};
+use crate::replica::{LinkAction, Listen, Outputs};
 use parking_lot::Mutex;
 use pipe::Pipe;
 use std::collections::HashMap;
@@ -51,7 +52,7 @@ pub struct Settings {
 
 /// What the replica asks for that has to do with tasks.
 enum Command {
-    Election(ElectionOutput),
+    Election(LinkOutput),
     DialLeader(ServerId, Vec<PeerAddress>),
     Listen(Listen),
 }

@@ -1,7 +1,7 @@
 //! From an election to a term and back: who leads, and when this server may ask.
 
 use super::serving::Turn;
-use super::{ElectionInput, ElectionOutput, Now, Settings, Told};
+use super::{ElectionInput, Now, Settings, Told};
 use crate::election::{
     self, Admission, Candidate, Election, LinkEvent, LinkOutput, Links, Output, Overtaken, Standing,
 };
@@ -381,27 +381,21 @@ impl Leadership {
     }
 }
 
-/// What the rules of the connections ask for.
-fn carry_links(links: Vec<LinkOutput>, turn: &mut Turn<'_>) {
+/// What the rules of the connections ask for, with the addresses of the configuration.
+fn carry_links(mut links: Vec<LinkOutput>, turn: &mut Turn<'_>) {
     let server = &turn.zab.server;
     let view = &server.view;
-    turn.out.election.extend(links.into_iter().map(|link| match link {
-        LinkOutput::Write { conn, bytes } => ElectionOutput::Write { conn, bytes },
-        LinkOutput::Close { conn, why } => ElectionOutput::Close { conn, why },
-        LinkOutput::Dial { to, addresses } => {
-            let member = view.committed.member(to).or_else(|| view.last_seen.member(to));
-            let addresses = match member {
-                Some(member) => {
-                    let of = |address: &PeerAddress| (address.host.clone(), address.election_port);
-                    member.addresses.iter().map(of).collect()
-                }
-                // Anybody can say where he wants to be called: only whom people named is.
-                None if server.is_named(to) => addresses,
-                None => Vec::new(),
-            };
-            ElectionOutput::Dial { to, addresses }
+    for link in &mut links {
+        let LinkOutput::Dial { to, addresses } = link else { continue };
+        if let Some(member) = view.committed.member(*to).or_else(|| view.last_seen.member(*to)) {
+            let of = |address: &PeerAddress| (address.host.clone(), address.election_port);
+            *addresses = member.addresses.iter().map(of).collect();
+        } else if !server.is_named(*to) {
+            // Anybody can say where he wants to be called: only whom people named is.
+            addresses.clear();
         }
-    }));
+    }
+    turn.out.election.append(&mut links);
 }
 
 /// Votes ended a term that was not established.

@@ -30,9 +30,7 @@ mod status;
 mod tests;
 
 pub use inputs::{ElectionInput, Input, Now, QuorumInput};
-pub use outputs::{
-    ClientMessage, ClientOutput, CloseReason, ElectionOutput, Listen, Outputs, Refusal, Tally, Told,
-};
+pub use outputs::{ClientMessage, ClientOutput, CloseReason, Listen, Outputs, Refusal, Tally, Told};
 pub use status::{Mode, Standing, Status};
 
 use crate::election::Pace;

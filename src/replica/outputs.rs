@@ -1,12 +1,12 @@
 //! What a server has to do: answers to clients, packets, work for the disk, and what people should know.
 
-use crate::election::{ElectionConn, HangUp};
+use crate::election::LinkOutput;
 use crate::ensemble::PeerAddress;
 use crate::model::{ConnId, Epoch, ErrorCode, ServerId, SessionId, Zxid};
 use crate::request::write_reply;
 use crate::tree::Database;
 use crate::zab::{self, CloseWhy, Doubt, Foreign, LostWhy};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 /// What a [`ClientOutput`] means to the connection; its bytes are framed already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,32 +56,6 @@ pub struct ClientOutput {
     pub message: ClientMessage,
     /// How many of [`Outputs::bytes`] belong to it: they stand in order.
     pub len: usize,
-}
-
-/// What the driver has to do on the election port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ElectionOutput {
-    /// Connect to a server.
-    Dial {
-        /// The server.
-        to: ServerId,
-        /// Host and port, to be tried in order.
-        addresses: Vec<(String, u16)>,
-    },
-    /// In one write.
-    Write {
-        /// The connection.
-        conn: ElectionConn,
-        /// One message as a whole.
-        bytes: Bytes,
-    },
-    /// Once what was written has left.
-    Close {
-        /// The connection.
-        conn: ElectionConn,
-        /// The reason, for the log.
-        why: HangUp,
-    },
 }
 
 /// Where to listen for other servers.
@@ -196,7 +170,7 @@ pub struct Outputs {
     /// The disk's work, packets and what happens to the quorum port's links.
     pub zab: zab::Outputs,
     /// What happens on the election port.
-    pub election: Vec<ElectionOutput>,
+    pub election: Vec<LinkOutput>,
     /// Connect to the leader, at one of these.
     pub dial: Option<(ServerId, Vec<PeerAddress>)>,
     /// Changes where to listen.

@@ -10,13 +10,13 @@ use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
     Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, SnapshotJob,
 };
-use crate::election::ElectionConn;
+use crate::election::{ElectionConn, LinkOutput};
 use crate::figures::Figures;
 use crate::link::{Link, Step};
 use crate::model::{ConnId, LinkId, ServerId, Zxid};
 use crate::replica::{
-    ClientMessage, DiskOp, ElectionInput, ElectionOutput, Input, LeaderMisbehaved, LinkAction, Listen,
-    LostWhy, Mode, Outputs, QuorumInput, Told,
+    ClientMessage, DiskOp, ElectionInput, Input, LeaderMisbehaved, LinkAction, Listen, LostWhy, Mode,
+    Outputs, QuorumInput, Told,
 };
 use crate::request::Rules;
 use crate::server::{Assembled, Surroundings, Tuning, assemble};
@@ -85,7 +85,7 @@ pub enum Effect {
 struct Carried(Mutex<Vec<Carry>>);
 
 enum Carry {
-    Election(ElectionOutput),
+    Election(LinkOutput),
     DialLeader(ServerId),
     Listen(Listen),
     Send(u64, Bytes),
@@ -170,7 +170,7 @@ pub struct Process {
     pub logged: Vec<i64>,
     /// Likewise, behind a snapshot that does not count yet; none where there is none.
     staged: Option<Vec<i64>>,
-    /// What no server of an ensemble does to another.
+    /// What no server does to another one, or to a client.
     pub wrong: Option<String>,
     /// The log failed: the process ends.
     pub failed: Option<String>,
@@ -179,8 +179,6 @@ pub struct Process {
     slice: usize,
     /// Bytes that are read off a socket at once.
     piece: usize,
-    /// Something was done that must never be.
-    pub broken_rule: Option<String>,
 }
 
 struct Job {
@@ -280,7 +278,6 @@ impl Process {
             refused,
             slice: options.slice,
             piece: options.feed_piece,
-            broken_rule: None,
         })
     }
 
@@ -505,7 +502,7 @@ impl Process {
                 self.core.mailboxes[0].touch(talk.session());
             }
             if tally.reads > 0 && !self.core.may_read() {
-                self.broken_rule =
+                self.wrong =
                     Some("lease: a read was answered by a server that may have no leader any more".into());
             }
             if !has_read && !talk.has_work(world.bounds) {
@@ -671,11 +668,11 @@ impl Process {
 
     fn carry(&mut self, carry: Carry, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
         match carry {
-            Carry::Election(ElectionOutput::Dial { to, .. }) => {
+            Carry::Election(LinkOutput::Dial { to, .. }) => {
                 out.push(Effect::Dial { port: Port::Election, to });
             }
-            Carry::Election(ElectionOutput::Write { conn, bytes }) => out.push(Effect::Send(conn.0, bytes)),
-            Carry::Election(ElectionOutput::Close { conn, .. }) => {
+            Carry::Election(LinkOutput::Write { conn, bytes }) => out.push(Effect::Send(conn.0, bytes)),
+            Carry::Election(LinkOutput::Close { conn, .. }) => {
                 out.push(Effect::Close(conn.0));
                 inputs.push(Input::Election(ElectionInput::Closed(conn)));
             }

@@ -179,9 +179,6 @@ impl World {
         if let Some(wrong) = process.wrong.take() {
             return Err(format!("conversation: server {}: {wrong}", index + 1));
         }
-        if let Some(what) = process.broken_rule.take() {
-            return Err(format!("server {}: {what}", index + 1));
-        }
         if let Some(why) = process.refused.lock().take() {
             return Err(format!("server {} would lose what was committed, and ends: {why}", index + 1));
         }

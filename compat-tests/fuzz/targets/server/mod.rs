@@ -8,13 +8,13 @@ use bytes::Bytes;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use zabra::election::{ElectionConn, Pace};
+use zabra::election::{ElectionConn, LinkOutput, Pace};
 use zabra::ensemble::{Ensemble, View};
 use zabra::link::{Link, Step};
 use zabra::model::owner::OwnerRules;
 use zabra::model::{ConnId, Debt, DigestAlgorithm, Epoch, LinkId, Op, Place, ServerId, SessionId, Zxid};
 use zabra::replica::{
-    DiskDone, DiskOp, ElectionInput, ElectionOutput, Feed, Input, LinkAction, Located, Now, Outputs,
+    DiskDone, DiskOp, ElectionInput, Feed, Input, LinkAction, Located, Now, Outputs,
     Position, QuorumInput, Replica, Settings, Strangers,
 };
 use zabra::request::{Request, Rules};
@@ -240,11 +240,11 @@ impl Server {
         }
         for output in std::mem::take(&mut self.out.election) {
             match output {
-                ElectionOutput::Dial { to, .. } => self.dials.push(to),
-                ElectionOutput::Close { conn, .. } => {
+                LinkOutput::Dial { to, .. } => self.dials.push(to),
+                LinkOutput::Close { conn, .. } => {
                     self.conns.remove(&conn);
                 }
-                ElectionOutput::Write { .. } => {}
+                LinkOutput::Write { .. } => {}
             }
         }
         self.dials_leader |= self.out.dial.take().is_some();

@@ -197,12 +197,8 @@ impl Journal {
                 self.log.restart(to);
                 storage::unstage(disk, &dirs)?;
                 let reread = self.reread(to)?;
-                let (data, log) = (dirs.data.display(), dirs.log.display());
-                let lost = || {
-                    StorageError::Refused(format!(
-                        "the files in {data} and {log} do not lead to {to} any more"
-                    ))
-                };
+                let Dirs { data, log } = dirs;
+                let lost = || StorageError::Changed { data, log, to };
                 database = Some(reread.ok_or_else(lost)?);
                 DiskDone::Unstaged(to)
             }

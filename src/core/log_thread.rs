@@ -58,10 +58,10 @@ pub fn run(core: &Arc<Core>, mut journal: Journal) {
         match journal.perform(&mut batch) {
             Ok(performed) => core.performed(performed),
             // What is on the disk is not known any more: nothing of this may be acknowledged.
-            Err(error) => return core.fatal(error),
+            Err(error) => return core.fatal(error.into()),
         }
     }
     if let Err(error) = journal.close() {
-        core.fatal(error);
+        core.fatal(error.into());
     }
 }

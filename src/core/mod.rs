@@ -28,12 +28,12 @@ pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
 pub use restore::{RestoredDatabase, is_readable};
-pub use snapshots::{SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of};
+pub use snapshots::{SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of};
 pub use timer::{Alarm, run as run_timer};
 
 use crate::figures::Figures;
 use crate::model::{ConnId, Zxid};
-use crate::replica::{DiskDone, DiskOp, Doubt, Input, Now, Outputs, Replica, Status, Told};
+use crate::replica::{DiskDone, DiskOp, Doubt, Input, Now, Outputs, Refusal, Replica, Status, Told};
 use crate::storage::StorageError;
 use crate::tree::Database;
 use parking_lot::{Mutex, RwLock};
@@ -83,7 +83,18 @@ pub struct Core {
     status: Mutex<Status>,
     stopping: AtomicBool,
     clock: Clock,
-    fatal: Box<dyn Fn(StorageError) + Send + Sync>,
+    fatal: Box<dyn Fn(Fatal) + Send + Sync>,
+}
+
+/// Why the process has to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// What is on the disk is not known any more.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The ensemble has nothing of this server's history.
+    #[error(transparent)]
+    Refusal(Refusal),
 }
 
 /// The replica and the buffers that it fills, reused from batch to batch.
@@ -101,7 +112,7 @@ impl Core {
         reactors: usize,
         figures: Arc<Figures>,
         clock: Clock,
-        fatal: Box<dyn Fn(StorageError) + Send + Sync>,
+        fatal: Box<dyn Fn(Fatal) + Send + Sync>,
     ) -> Self {
         let replica = replica(&db, clock());
         let (status, lease) = (replica.status(), replica.lease());
@@ -204,7 +215,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn fatal(&self, error: StorageError) {
+    pub(crate) fn fatal(&self, error: Fatal) {
         (self.fatal)(error);
     }
 
@@ -298,8 +309,8 @@ impl Core {
             self.status.lock().standing = replica.standing();
         }
         outputs.told.drain(..).for_each(tell);
-        if let Some(why) = outputs.refusal.take() {
-            self.fatal(StorageError::Refused(why.to_string()));
+        if let Some(refusal) = outputs.refusal.take() {
+            self.fatal(Fatal::Refusal(refusal));
         }
         if !outputs.replaced.is_empty() {
             // Freeing millions of znodes takes its time, which nobody should wait for.

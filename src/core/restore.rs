@@ -1,14 +1,20 @@
 //! The database as recovery fills it: a snapshot first, transactions after it.
 
+use crate::jute::DecodeError;
 use crate::model::Zxid;
 use crate::model::owner::OwnerRules;
 use crate::replica::LogEntry;
-use crate::storage::{Disk, Restore, SnapshotReader, SnapshotSeal};
+use crate::storage::{Damage, Disk, Restore, SnapshotReader, SnapshotSeal};
 use crate::tree::{Database, Loader};
 use crate::wire::txn::Txn;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::path::Path;
+
+/// A record of the log whose checksum is right and whose body is no transaction.
+#[derive(Debug, thiserror::Error)]
+#[error("a transaction that does not decode: {0}")]
+struct NoTxn(DecodeError);
 
 pub struct RestoredDatabase {
     rules: OwnerRules,
@@ -76,9 +82,9 @@ impl Restore for RestoredDatabase {
         self.db = None;
     }
 
-    fn feed(&mut self, window: &[u8]) -> Result<usize, String> {
+    fn feed(&mut self, window: &[u8]) -> Result<usize, Damage> {
         let loader = self.loader.as_mut().expect("reset() came first");
-        loader.feed(window).map_err(|error| error.to_string())
+        loader.feed(window).map_err(|error| Damage::Content(error.into()))
     }
 
     fn is_fed(&self) -> bool {
@@ -91,9 +97,8 @@ impl Restore for RestoredDatabase {
         self.shows = seal.digest.map_or(zxid, |(zxid, _)| zxid);
     }
 
-    fn replay(&mut self, body: Bytes) -> Result<(), String> {
-        let txn = Txn::decode(body.clone())
-            .map_err(|error| format!("a transaction that does not decode: {error}"))?;
+    fn replay(&mut self, body: Bytes) -> Result<(), Damage> {
+        let txn = Txn::decode(body.clone()).map_err(|error| Damage::Content(NoTxn(error).into()))?;
         let rules = self.rules;
         let db = self.db.get_or_insert_with(|| Database::new(rules));
         db.apply(&txn, &mut self.events);

@@ -14,6 +14,17 @@ const SLICE: usize = 256;
 /// How often it is looked whether the log has caught up with the tree.
 const LOG_POLL: Duration = Duration::from_millis(5);
 
+/// Why there is no new snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("the leader's data took the place of this server's")]
+    Replaced,
+    #[error("the server stops")]
+    Stopping,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// One snapshot under way: `slice` under the database's write lock, `write` outside of it, in turns.
 pub struct SnapshotJob {
     writer: SnapshotWriter,
@@ -116,14 +127,14 @@ pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs) {
         match write_snapshot(core, disk, dirs) {
             Ok(path) => tracing::info!("wrote {}", path.display()),
             // The log still holds everything: the next one may succeed.
-            Err(_) if core.is_stopping() => tracing::info!("gave up a snapshot: the log holds everything"),
+            Err(SnapshotError::Stopping) => tracing::info!("gave up a snapshot: the log holds everything"),
             Err(error) => tracing::error!("snapshot failed, the log keeps growing: {error}"),
         }
     }
 }
 
 /// Writes the tree as it is now.
-pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<PathBuf, StorageError> {
+pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<PathBuf, SnapshotError> {
     let started = Instant::now();
     let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs)?;
     let written = write_slices(core, job);
@@ -134,21 +145,18 @@ pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<
     written
 }
 
-fn write_slices(core: &Core, mut job: SnapshotJob) -> Result<PathBuf, StorageError> {
+fn write_slices(core: &Core, mut job: SnapshotJob) -> Result<PathBuf, SnapshotError> {
     loop {
-        let slice = job.slice(&mut core.db.write(), SLICE);
-        let Some(slice) = slice else {
-            return Err(StorageError::Refused("the leader's data took the place of this server's".into()));
-        };
+        let slice = job.slice(&mut core.db.write(), SLICE).ok_or(SnapshotError::Replaced)?;
         let done = job.write(&slice)?;
         while done && !job.may_finish(core.durable()) && !core.is_stopping() {
             std::thread::park_timeout(LOG_POLL);
         }
         if core.is_stopping() {
-            return Err(StorageError::Refused("the server stops".into()));
+            return Err(SnapshotError::Stopping);
         }
         if done {
-            return job.finish();
+            return Ok(job.finish()?);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::settings;
 use crate::config::{self, Config};
-use crate::core::{Clock, Core, Files, Journal, Opened, may_be_committed, open, view};
+use crate::core::{Clock, Core, Fatal, Files, Journal, Opened, may_be_committed, open, view};
 use crate::figures::Figures;
 use crate::replica::{Replica, Settings};
 use crate::storage::{Dirs, Disk, Progress, Recovered, StorageError, remove_if_there};
@@ -41,7 +41,7 @@ pub struct Surroundings {
     pub clock: Clock,
     pub figures: Arc<Figures>,
     /// Called when the log failed; has to end the process.
-    pub fatal: Box<dyn Fn(StorageError) + Send + Sync>,
+    pub fatal: Box<dyn Fn(Fatal) + Send + Sync>,
     /// Spreads the snapshots of an ensemble's servers.
     pub random: Box<dyn FnMut() -> u64 + Send>,
     pub reactors: usize,

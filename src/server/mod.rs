@@ -10,7 +10,7 @@ pub use assemble::{Assembled, Surroundings, Tuning, assemble};
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
 use crate::core::{
-    Core, Descriptors, is_readable, machine_clock, run_log, run_snapshots, run_timer, write_snapshot,
+    Core, Descriptors, Fatal, SnapshotError, is_readable, machine_clock, run_log, run_snapshots, run_timer, write_snapshot,
 };
 use crate::figures::Figures;
 use crate::peer;
@@ -34,6 +34,8 @@ const REACTOR_DESCRIPTORS: usize = 3;
 pub enum StartError {
     #[error("{0}")]
     Storage(#[from] StorageError),
+    #[error("the first snapshot: {0}")]
+    Snapshot(#[from] SnapshotError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
     #[error("{0}")]
@@ -72,7 +74,7 @@ pub trait Watch {
 pub struct Parts {
     pub disk: Arc<dyn Disk>,
     /// Called when the log failed; has to end the process.
-    pub fatal: Box<dyn Fn(StorageError) + Send + Sync>,
+    pub fatal: Box<dyn Fn(Fatal) + Send + Sync>,
     pub reactors: usize,
     /// How many descriptors the process may have open.
     pub descriptors: u64,
@@ -81,10 +83,10 @@ pub struct Parts {
 impl Parts {
     pub fn real() -> Self {
         let reactors = std::thread::available_parallelism().map_or(1, usize::from).min(64);
-        let fatal = |error: StorageError| {
+        let fatal = |error: Fatal| {
             match error {
-                StorageError::Refused(why) => tracing::error!("stopping: {why}"),
-                StorageError::Io { .. } | StorageError::Damaged { .. } => tracing::error!(
+                Fatal::Refusal(why) => tracing::error!("stopping: {why}"),
+                Fatal::Storage(error) => tracing::error!(
                     "{error}; stopping: what is on the disk is not known any more, nothing of it was acknowledged"
                 ),
             }

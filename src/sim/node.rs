@@ -5,7 +5,7 @@ use super::disk::SimDisk;
 use super::network::Port;
 use super::options::Options;
 use super::random::Random;
-use crate::config::{Config, Machine};
+use crate::config::{Config, ConfigError, Machine};
 use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
     Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, SnapshotJob,
@@ -36,6 +36,15 @@ pub const CONFIG_FILE: &str = "/zabra/zoo.cfg";
 pub const DATA_DIR: &str = "/zabra/data";
 /// What a packet may have: as a server is configured by default.
 const MAX_PACKET: usize = 1 << 20;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
 
 /// Something that comes to a server.
 #[derive(Debug)]
@@ -219,11 +228,10 @@ impl Process {
         clock: Clock,
         figures: &Arc<Figures>,
         random: &mut Random,
-    ) -> Result<Self, StorageError> {
+    ) -> Result<Self, BootError> {
         let read = |path: &Path| disk.read(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         let machine = Machine { read: &read, resolve: &|_| Vec::new() };
-        let mut config = Config::from_file(Path::new(CONFIG_FILE), &machine)
-            .map_err(|error| StorageError::Refused(error.to_string()))?;
+        let mut config = Config::from_file(Path::new(CONFIG_FILE), &machine)?;
         config.quorum.read_only_mode = true;
         let mut spread = random.fork();
         let refused = Arc::<Mutex<Option<String>>>::default();

@@ -3,7 +3,7 @@
 use super::log_reader::{Doubt, LogEnd, LogReader, LogRecord};
 use super::names::{Shown, files, log_zxid, snapshot_zxid};
 use super::record::follows;
-use super::{Dirs, Disk, StorageError};
+use super::{Damage, Dirs, Disk, StorageError};
 use crate::model::{Place, Zxid};
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -100,8 +100,7 @@ impl LogCursor {
             let is_gap = |last| !follows(last, zxid) || self.shown.is_between(last, Some(zxid));
             if let Some(last) = self.last.filter(|last| is_gap(*last)) {
                 let path = self.reader.as_ref().map(|reader| reader.path().to_path_buf()).unwrap_or_default();
-                let what = format!("transaction {zxid} follows {last}");
-                return Err(StorageError::damaged(&path, record.offset, what));
+                return Err(StorageError::damaged(&path, record.offset, Damage::Order { zxid, last }));
             }
             self.last = Some(zxid);
             return Ok(Some(record));

@@ -2,7 +2,7 @@
 //! and does not look at it.
 
 use super::small_file::write_whole;
-use super::{Disk, StorageError};
+use super::{Damage, Disk, StorageError};
 use crate::model::{Debt, Epoch, Zxid};
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub fn read_debt(disk: &dyn Disk, dir: &Path) -> Result<Debt, StorageError> {
     });
     match known {
         Some(known) => Ok(known),
-        None => Err(StorageError::damaged(&path, 0, format!("no epoch and zxid: {text:?}"))),
+        None => Err(StorageError::damaged(&path, 0, Damage::NoDebt(text))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The files `acceptedEpoch` and `currentEpoch`: decimal text, replaced as a whole.
 
 use super::small_file::write_whole;
-use super::{Disk, StorageError};
+use super::{Damage, Disk, StorageError};
 use crate::model::Epoch;
 use std::path::Path;
 
@@ -47,7 +47,7 @@ fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<Epoch>, Storag
     let line = text.lines().next().unwrap_or_default().trim();
     match line.parse::<i64>() {
         Ok(epoch) if (0..=Epoch::LAST.0).contains(&epoch) => Ok(Some(Epoch(epoch))),
-        _ => Err(StorageError::damaged(&path, 0, format!("not an epoch: {line:?}"))),
+        _ => Err(StorageError::damaged(&path, 0, Damage::NoEpoch(line.into()))),
     }
 }
 

@@ -26,10 +26,7 @@ impl DirLock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                let dir = dir.display();
-                Err(StorageError::Refused(format!(
-                    "another server (process {holder}) runs on the data directory {dir}; stop it or choose another dataDir"
-                )))
+                Err(StorageError::InUse { holder, dir: dir.to_path_buf() })
             }
             Err(TryLockError::Error(source)) => Err(StorageError::Io { op: "lock", file: path, source }),
         }

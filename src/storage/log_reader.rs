@@ -4,7 +4,7 @@ use super::record::{
     END_OF_RECORD, FINISHED_PADDING, FRAME_BYTES, FRAME_LEN, HEADER_BYTES, HEADER_LEN, MAX_UNSYNCED,
     MIN_BODY, is_header, zxid_of,
 };
-use super::{Disk, ReadFile, StorageError, len_of};
+use super::{BadRecord, Damage, Disk, ReadFile, StorageError, len_of};
 use crate::model::Zxid;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub enum LogEnd {
         /// Where the bytes begin that are no record.
         offset: u64,
         /// What is wrong with them.
-        what: String,
+        what: BadRecord,
         /// What may have stood there.
         lost: Lost,
     },
@@ -52,7 +52,7 @@ pub enum LogEnd {
         /// Where the bytes begin that are no record.
         offset: u64,
         /// What is wrong with them.
-        what: String,
+        what: BadRecord,
         /// Where the next good record begins.
         good: u64,
     },
@@ -132,8 +132,7 @@ impl LogReader {
     pub(super) fn doubt(&self, last: Option<Zxid>) -> Option<Doubt> {
         match &self.end {
             Some(LogEnd::Torn { offset, what, lost }) if *lost != Lost::Nothing => {
-                let what = format!("{what}, and a later log follows");
-                let damage = StorageError::damaged(&self.path, *offset, what);
+                let damage = StorageError::damaged(&self.path, *offset, Damage::BeforeLog(what.clone()));
                 Some(Doubt { damage, missing: last.map(|last| Zxid(last.0.saturating_add(1))) })
             }
             _ => None,
@@ -173,9 +172,9 @@ impl LogReader {
                 // A crash leaves a part of the header, or zeros; anything else is no log.
                 let cut = VALID_HEADER.starts_with(head) || head.iter().all(|byte| *byte == 0);
                 if !cut {
-                    return Err(StorageError::damaged(&self.path, 0, "no log header"));
+                    return Err(StorageError::damaged(&self.path, 0, BadRecord::NoHeader));
                 }
-                return self.bad("no log header".into());
+                return self.bad(BadRecord::NoHeader);
             }
             self.position = HEADER_LEN;
         }
@@ -185,7 +184,7 @@ impl LogReader {
             return self.padding();
         }
         let Some(head) = head.first_chunk::<FRAME_BYTES>().copied() else {
-            return self.bad("a record's frame is cut".into());
+            return self.bad(BadRecord::FrameCut);
         };
         match self.record_at(at, &head)? {
             Ok(record) => {
@@ -202,25 +201,25 @@ impl LogReader {
         &mut self,
         at: u64,
         head: &[u8; FRAME_BYTES],
-    ) -> Result<Result<LogRecord, String>, StorageError> {
-        let checksum = u64::from_be_bytes(head[..8].try_into().expect("8 bytes"));
+    ) -> Result<Result<LogRecord, BadRecord>, StorageError> {
+        let stated = u64::from_be_bytes(head[..8].try_into().expect("8 bytes"));
         let length = i32::from_be_bytes(head[8..].try_into().expect("4 bytes"));
         let left = self.len.saturating_sub(at + FRAME_LEN);
         let wanted = u64::try_from(length).unwrap_or(u64::MAX);
         if !(MIN_BODY..=left.saturating_sub(1)).contains(&wanted) {
-            return Ok(Err(format!("a record of {length} bytes where {left} are left")));
+            return Ok(Err(BadRecord::Length { length, left }));
         }
         let bytes = self.bytes(at + FRAME_LEN, wanted + 1)?;
-        let Some((last, body)) = bytes.split_last() else { return Ok(Err("a record is cut".into())) };
+        let Some((last, body)) = bytes.split_last() else { return Ok(Err(BadRecord::Cut)) };
         if body.len() as u64 != wanted {
-            return Ok(Err("a record is cut".into()));
+            return Ok(Err(BadRecord::Cut));
         }
         if *last != END_OF_RECORD {
-            return Ok(Err(format!("a record ends with byte {last:#04x} instead of 0x42")));
+            return Ok(Err(BadRecord::End(*last)));
         }
         let actual = simd_adler32::adler32(&body);
-        if checksum != u64::from(actual) {
-            return Ok(Err(format!("checksum {actual:#x} where the record says {checksum:#x}")));
+        if stated != u64::from(actual) {
+            return Ok(Err(BadRecord::Checksum { actual, stated }));
         }
         let body = Bytes::copy_from_slice(body);
         let zxid = zxid_of(&body).expect("a body holds a header");
@@ -243,7 +242,7 @@ impl LogReader {
                 break;
             }
             if chunk.iter().any(|byte| *byte != 0) {
-                return self.bad("bytes behind the padding".into());
+                return self.bad(BadRecord::AfterPadding);
             }
             at += len;
         }
@@ -251,7 +250,7 @@ impl LogReader {
         Ok(None)
     }
 
-    fn bad(&mut self, what: String) -> Result<Option<LogRecord>, StorageError> {
+    fn bad(&mut self, what: BadRecord) -> Result<Option<LogRecord>, StorageError> {
         let offset = self.position;
         if self.growing {
             self.end = Some(LogEnd::Clean { offset });

@@ -13,6 +13,7 @@
 )]
 
 mod cursor;
+mod damage;
 mod debt;
 mod disk;
 mod epochs;
@@ -34,6 +35,7 @@ mod tests;
 mod txn_log;
 
 pub use cursor::{LogCursor, newest_snapshots};
+pub use damage::{BadRecord, Damage};
 pub use debt::{read_debt, write_debt};
 pub use disk::{Disk, ReadFile, SegmentFile, WriteFile};
 pub use epochs::Epochs;
@@ -51,6 +53,7 @@ pub use snapshot_reader::{SnapshotReader, SnapshotSeal};
 pub use snapshot_writer::SnapshotWriter;
 pub use txn_log::{LogOptions, TxnLog};
 
+use crate::model::Zxid;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -75,11 +78,50 @@ pub enum StorageError {
         /// Where, in bytes.
         offset: u64,
         /// What is wrong there.
-        what: String,
+        what: Damage,
     },
-    /// This server does not go on, for the reason that is given.
-    #[error("{0}")]
-    Refused(String),
+    /// A server runs on this directory already.
+    #[error(
+        "another server (process {holder}) runs on the data directory {}; stop it or choose another dataDir",
+        dir.display()
+    )]
+    InUse {
+        /// Its process id, as the lock file says.
+        holder: String,
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Of two directories, one holds a file that belongs in the other.
+    #[error(
+        "{} is {what} in {}; check {key}: dataDir and dataLogDir may be swapped",
+        file.display(), dir.display()
+    )]
+    Misplaced {
+        /// The file.
+        file: PathBuf,
+        /// "a snapshot" or "a transaction log".
+        what: &'static str,
+        /// Where the file is.
+        dir: PathBuf,
+        /// The key of `zoo.cfg` that names the directory.
+        key: &'static str,
+    },
+    /// The log's format has no room for the length of such a record.
+    #[error("a transaction of {0} bytes: no record can tell its length")]
+    TooLong(usize),
+    /// An append or a sync failed before: what is on the disk is not known.
+    #[error("the log in {} failed before; restart the server", .0.display())]
+    LogFailed(PathBuf),
+    /// The files that this server goes back to lack something that they had.
+    #[error("the files in {} and {} do not lead to {to} any more", data.display(), log.display())]
+    Changed {
+        /// The directory of the snapshots.
+        data: PathBuf,
+        /// The directory of the logs.
+        log: PathBuf,
+        /// The last transaction that they had.
+        to: Zxid,
+    },
 }
 
 /// Says whether a snapshot can be read to its end.
@@ -98,7 +140,7 @@ impl StorageError {
         move |source| StorageError::Io { op, file: file.to_path_buf(), source }
     }
 
-    fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> StorageError {
+    fn damaged(file: &Path, offset: u64, what: impl Into<Damage>) -> StorageError {
         StorageError::Damaged { file: file.to_path_buf(), offset, what: what.into() }
     }
 }

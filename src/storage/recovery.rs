@@ -11,7 +11,7 @@ use super::names::{STAGED, Shown, TEMPORARY, files, log_zxid, snapshot_zxid};
 use super::record::{HEADER_LEN, finished_len, follows, is_error, is_finished_len};
 use super::small_file::dir_of;
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
-use super::{Dirs, Disk, RECORD_FRAME, StorageError};
+use super::{BadRecord, Damage, Dirs, Disk, RECORD_FRAME, StorageError};
 use crate::model::{Epoch, Zxid};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ pub trait Restore {
     /// Back to the state of a new server: each snapshot is loaded into a fresh one.
     fn reset(&mut self);
     /// Takes whole records of a snapshot's body from the front of `window`; 0 asks for more bytes.
-    fn feed(&mut self, window: &[u8]) -> Result<usize, String>;
+    fn feed(&mut self, window: &[u8]) -> Result<usize, Damage>;
     /// The body's end marker was taken.
     fn is_fed(&self) -> bool;
     /// The seals are right: the state is that of `zxid` (or fuzzily newer, from a Java server).
     fn loaded(&mut self, zxid: Zxid, seal: &SnapshotSeal);
     /// Applies one transaction, which the state may hold already in part.
-    fn replay(&mut self, body: Bytes) -> Result<(), String>;
+    fn replay(&mut self, body: Bytes) -> Result<(), Damage>;
 }
 
 /// How far recovery is, for people.
@@ -57,8 +57,8 @@ pub enum Note {
         file: PathBuf,
         /// Where it was cut.
         offset: u64,
-        /// What was wrong behind that.
-        what: String,
+        /// What is wrong with the rest.
+        what: BadRecord,
         /// The file that has what was cut off.
         kept_in: PathBuf,
     },
@@ -67,7 +67,7 @@ pub enum Note {
         /// Its old name.
         file: PathBuf,
         /// How its creation was cut short.
-        what: String,
+        what: BadRecord,
         /// Its new name.
         kept_in: PathBuf,
     },
@@ -206,7 +206,7 @@ struct Recovery<'a> {
     progress: &'a mut dyn FnMut(Progress<'_>),
     found: Recovered,
     /// The newest log's torn end: file, offset, what.
-    tail: Option<(PathBuf, u64, String)>,
+    tail: Option<(PathBuf, u64, BadRecord)>,
     /// Logs before those that were needed.
     unread: Vec<PathBuf>,
     /// Logs with more padding than a finished one has, and where their last record ends.
@@ -289,10 +289,9 @@ impl Recovery<'_> {
         while let Some(record) = log.next()? {
             // A Java server of 3.9 repeats the last zxid for a request that did not decode.
             let zxid = record.zxid;
-            let goes_back = |previous| zxid < previous || (zxid == previous && !is_error(&record.body));
-            if let Some(previous) = self.previous.filter(|previous| goes_back(*previous)) {
-                let what = format!("transaction {zxid} follows {previous}");
-                return Err(StorageError::damaged(path, record.offset, what));
+            let goes_back = |last| zxid < last || (zxid == last && !is_error(&record.body));
+            if let Some(last) = self.previous.filter(|last| goes_back(*last)) {
+                return Err(StorageError::damaged(path, record.offset, Damage::Order { zxid, last }));
             }
             self.previous = Some(zxid);
             if record.zxid <= self.found.last_zxid {
@@ -318,8 +317,7 @@ impl Recovery<'_> {
         }
         match end {
             LogEnd::Damaged { offset, what, good } => {
-                let what = format!("{what}, and a good record follows at offset {good}");
-                Err(StorageError::damaged(path, offset, what))
+                Err(StorageError::damaged(path, offset, Damage::BeforeGoodRecord { what, good }))
             }
             // Behind an older file's torn end the next file must go on without a gap: check_order sees to it.
             LogEnd::Torn { offset: 0, what, .. } if newest => self.without_records(path, what),
@@ -329,7 +327,7 @@ impl Recovery<'_> {
                 Ok(())
             }
             LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
-                self.without_records(path, "a header alone".into())
+                self.without_records(path, BadRecord::HeaderAlone)
             }
             LogEnd::Torn { .. } | LogEnd::Clean { .. } => {
                 self.doubt = log.doubt(Some(self.found.last_zxid)).or(self.doubt.take());
@@ -340,16 +338,13 @@ impl Recovery<'_> {
 
     /// The newest log holds no transaction: its creation was cut short. Its name tells which one it was made for: if
     /// that is not the next one, what lies between is missing.
-    fn without_records(&mut self, path: &Path, what: String) -> Result<(), StorageError> {
+    fn without_records(&mut self, path: &Path, what: BadRecord) -> Result<(), StorageError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let made_for = log_zxid(&name).expect("it was found by its name");
         let last = self.found.last_zxid;
         Doubt::settle(&mut self.doubt, made_for)?;
         if !self.may_follow(made_for) {
-            let what = format!(
-                "{what}, and it was made for transaction {made_for}, where the last one found is {last}"
-            );
-            return Err(StorageError::damaged(path, 0, what));
+            return Err(StorageError::damaged(path, 0, Damage::LogSkips { what, made_for, last }));
         }
         self.tail = Some((path.to_path_buf(), 0, what));
         Ok(())
@@ -359,10 +354,8 @@ impl Recovery<'_> {
     fn refuse_lost_history(&self) -> Result<(), StorageError> {
         match &self.proven {
             Some((zxid, file)) if *zxid > self.found.last_zxid => {
-                let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();
-                let last = self.found.last_zxid;
-                let what = format!("and without it there is nothing behind {last}; {}", skipped.join("; "));
-                Err(StorageError::damaged(file, 0, what))
+                let (last, skipped) = (self.found.last_zxid, self.found.notes.clone());
+                Err(StorageError::damaged(file, 0, Damage::OnlyProof { last, skipped }))
             }
             _ => Ok(()),
         }
@@ -389,12 +382,11 @@ impl Recovery<'_> {
             return Ok(());
         }
         let missing = if self.found.snapshot.is_some() || self.found.txns > 0 {
-            format!("transaction {zxid} follows {last}: what lies between is missing")
+            Damage::Gap { zxid, last }
         } else if had_snapshots {
-            let skipped: Vec<_> = self.found.notes.iter().map(ToString::to_string).collect();
-            format!("no snapshot is good and the log begins at {zxid}; {}", skipped.join("; "))
+            Damage::NoGoodSnapshot { zxid, skipped: self.found.notes.clone() }
         } else {
-            format!("there is no snapshot and the log begins at {zxid}: what came before is missing")
+            Damage::NoBeginning(zxid)
         };
         Err(StorageError::damaged(path, record.offset, missing))
     }
@@ -503,10 +495,8 @@ fn refuse_mixed_dirs(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
     ];
     for (dir, found, what, key) in misplaced {
         if let Some((_, file)) = found.first() {
-            let (file, dir) = (file.display(), dir.display());
-            return Err(StorageError::Refused(format!(
-                "{file} is {what} in {dir}; check {key}: dataDir and dataLogDir may be swapped"
-            )));
+            let (file, dir) = (file.clone(), dir.clone());
+            return Err(StorageError::Misplaced { file, what, dir, key });
         }
     }
     Ok(())

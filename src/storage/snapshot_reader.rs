@@ -1,7 +1,7 @@
 //! Reads a snapshot, plain or compressed, in windows, and checks its seals.
 
 use super::snapshot_writer::{HEADER_BYTES, MAGIC, SEAL};
-use super::{Disk, ReadFile, StorageError};
+use super::{Damage, Disk, ReadFile, StorageError};
 use crate::model::Zxid;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl SnapshotReader {
                 HEADER_BYTES
             })
         })?;
-        if good { Ok(reader) } else { Err(reader.damaged(0, "no snapshot header")) }
+        if good { Ok(reader) } else { Err(reader.damaged(0, Damage::NoSnapshotHeader)) }
     }
 
     /// Bytes that the file takes, compressed or not.
@@ -73,7 +73,7 @@ impl SnapshotReader {
     }
 
     /// The error that says that this file is wrong at `offset`.
-    pub fn damaged(&self, offset: u64, what: impl Into<String>) -> StorageError {
+    pub fn damaged(&self, offset: u64, what: Damage) -> StorageError {
         StorageError::damaged(&self.path, offset, what)
     }
 
@@ -88,7 +88,7 @@ impl SnapshotReader {
                 return Ok(());
             }
             if self.ended {
-                return Err(self.damaged(self.consumed, "the file ends too early"));
+                return Err(self.damaged(self.consumed, Damage::EndsEarly));
             }
             self.fill()?;
         }
@@ -109,7 +109,7 @@ impl SnapshotReader {
                     io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
                 ) =>
             {
-                return Err(self.damaged(self.consumed, format!("compressed data: {error}")));
+                return Err(self.damaged(self.consumed, Damage::Compressed(error)));
             }
             Err(source) => return Err(StorageError::Io { op: "read", file: self.path.clone(), source }),
         }
@@ -126,7 +126,7 @@ impl SnapshotReader {
         let left = self.window.len() - self.start;
         if !matches!(left, 0 | 21 | 33 | 54) {
             let at = self.consumed;
-            return Err(self.damaged(at, format!("{left} bytes behind the first seal")));
+            return Err(self.damaged(at, Damage::AfterSeal(left)));
         }
         if left >= 33 {
             let zxid = Zxid(i64::from_be_bytes(self.array()?));
@@ -147,13 +147,12 @@ impl SnapshotReader {
     fn check_seal(&mut self) -> Result<(), StorageError> {
         let actual = u64::from(self.adler.finish());
         let at = self.consumed;
-        let checksum = u64::from_be_bytes(self.array()?);
-        if checksum != actual {
-            let what = format!("checksum {actual:#x} where the file says {checksum:#x}");
-            return Err(self.damaged(at, what));
+        let stated = u64::from_be_bytes(self.array()?);
+        if stated != actual {
+            return Err(self.damaged(at, Damage::Checksum { actual, stated }));
         }
         if self.array::<5>()? != SEAL {
-            return Err(self.damaged(at + 8, "a seal without its end"));
+            return Err(self.damaged(at + 8, Damage::SealCut));
         }
         Ok(())
     }

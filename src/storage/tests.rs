@@ -67,7 +67,7 @@ impl Restore for Zxids {
         *self = Self::default();
     }
 
-    fn feed(&mut self, window: &[u8]) -> Result<usize, String> {
+    fn feed(&mut self, window: &[u8]) -> Result<usize, Damage> {
         let Some(bytes) = window.first_chunk::<13>() else { return Ok(0) };
         self.from_snapshot = i64::from_be_bytes(bytes[..8].try_into().unwrap());
         self.fed = true;
@@ -80,7 +80,7 @@ impl Restore for Zxids {
 
     fn loaded(&mut self, _: Zxid, _: &SnapshotSeal) {}
 
-    fn replay(&mut self, body: Bytes) -> Result<(), String> {
+    fn replay(&mut self, body: Bytes) -> Result<(), Damage> {
         self.replayed.push(i64::from_be_bytes(body[12..20].try_into().unwrap()));
         Ok(())
     }

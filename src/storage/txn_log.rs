@@ -70,12 +70,7 @@ impl TxnLog {
     }
 
     fn try_append(&mut self, zxid: Zxid, body: &[u8]) -> Result<(), StorageError> {
-        let len = i32::try_from(body.len()).map_err(|_| {
-            StorageError::Refused(format!(
-                "a transaction of {} bytes: no record can tell its length",
-                body.len()
-            ))
-        })?;
+        let len = i32::try_from(body.len()).map_err(|_| StorageError::TooLong(body.len()))?;
         let framed = FRAME_LEN + body.len() as u64 + 1;
         if self.segment.is_none() {
             self.segment = Some(self.open_segment(zxid, framed)?);
@@ -184,8 +179,7 @@ impl TxnLog {
 
     fn check(&self) -> Result<(), StorageError> {
         if self.failed {
-            let dir = self.dir.display();
-            return Err(StorageError::Refused(format!("the log in {dir} failed before; restart the server")));
+            return Err(StorageError::LogFailed(self.dir.clone()));
         }
         Ok(())
     }

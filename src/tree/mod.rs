@@ -19,7 +19,7 @@ pub use database::{Applied, Database};
 pub use digest::{content_crc, is_counted, node_digest};
 pub use node::{AclId, NodeId};
 pub use quota::Limits;
-pub use snapshot::{LoadError, Loader, SnapshotSlice};
+pub use snapshot::{LoadError, Loader, Misplaced, SnapshotSlice};
 pub use watches::{WatchEvent, WatchKind, WatchMode, Watches};
 
 use crate::jute::records::{Acl, Stat, StatPersisted};
@@ -524,21 +524,21 @@ impl Tree {
         data: Option<&[u8]>,
         stat: &StatPersisted,
         acl: AclId,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), Misplaced> {
         let parent = if path.is_empty() {
             if self.slab.end() > 0 {
-                return Err("a second root");
+                return Err(Misplaced::SecondRoot);
             }
             NIL
         } else {
             if self.slab.end() == 0 {
-                return Err("a znode before the root");
+                return Err(Misplaced::BeforeRoot);
             }
-            let parent_path = path::parent(path).ok_or("a path without '/'")?;
-            self.find(parent_path).ok_or("a znode without a parent")?
+            let parent_path = path::parent(path).ok_or(Misplaced::NoSlash)?;
+            self.find(parent_path).ok_or(Misplaced::NoParent)?
         };
         if !path.is_empty() && self.find(path).is_some() {
-            return Err("a znode twice");
+            return Err(Misplaced::Twice);
         }
         self.link(parent, path, data, stat, acl);
         Ok(())

@@ -144,8 +144,27 @@ fn write_heads(sessions: &BTreeMap<SessionId, i32>, acls: &AclTable, out: &mut B
 pub enum LoadError {
     #[error("{0}")]
     Decode(#[from] DecodeError),
-    #[error("{0}")]
-    Content(String),
+    #[error("{count} {of}")]
+    Count { count: i32, of: &'static str },
+    #[error("no root")]
+    NoRoot,
+    #[error("{what}: {}", crate::model::path::display(path))]
+    Znode { path: Vec<u8>, what: Misplaced },
+}
+
+/// Why a znode of a snapshot has no place in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Misplaced {
+    #[error("a second root")]
+    SecondRoot,
+    #[error("a znode before the root")]
+    BeforeRoot,
+    #[error("a path without '/'")]
+    NoSlash,
+    #[error("a znode without a parent")]
+    NoParent,
+    #[error("a znode twice")]
+    Twice,
 }
 
 enum Stage {
@@ -229,7 +248,7 @@ impl Loader {
         let path = from.ustring()?;
         if path == b"/" {
             let is_empty = !self.dry && self.tree.slab.end() == 0;
-            return if is_empty { Err(LoadError::Content("no root".into())) } else { Ok(Stage::Done) };
+            return if is_empty { Err(LoadError::NoRoot) } else { Ok(Stage::Done) };
         }
         let data = from.buffer()?;
         let acl_id = from.long()?;
@@ -240,7 +259,7 @@ impl Loader {
         let acl = self.acl(acl_id);
         self.tree
             .insert_loaded(path, data, &stat, acl)
-            .map_err(|what| LoadError::Content(format!("{what}: {}", crate::model::path::display(path))))?;
+            .map_err(|what| LoadError::Znode { path: path.to_vec(), what })?;
         Ok(Stage::Nodes)
     }
 
@@ -269,8 +288,8 @@ impl Loader {
     }
 }
 
-fn count(raw: i32, of: &str) -> Result<i32, LoadError> {
-    if raw < 0 { Err(LoadError::Content(format!("{raw} {of}"))) } else { Ok(raw) }
+fn count(count: i32, of: &'static str) -> Result<i32, LoadError> {
+    if count < 0 { Err(LoadError::Count { count, of }) } else { Ok(count) }
 }
 
 fn owned(acl: &Acl<&[u8]>) -> Acl<Bytes> {

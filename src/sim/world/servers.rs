@@ -1,13 +1,14 @@
 //! Servers: their starts and ends, their steps, and what comes of those.
 
 use super::{Event, Tells, World};
+use crate::config::ConfigError;
 use crate::core::Clock;
 use crate::ensemble::Ensemble;
 use crate::model::ServerId;
 use crate::replica::{Mode, Now};
 use crate::sim::model::LogFile;
 use crate::sim::network::{Arrival, Chunk, Host, Port};
-use crate::sim::node::{DATA_DIR, Effect, Incoming, Process, lay_out};
+use crate::sim::node::{BootError, DATA_DIR, Effect, Incoming, Process, lay_out};
 use crate::sim::observed::Files;
 use crate::sim::trace;
 use crate::storage::{Disk, StorageError};
@@ -54,7 +55,7 @@ impl World {
                 self.set_tick(index);
                 Ok(())
             }
-            Err(StorageError::Damaged { .. }) if node.flipped => {
+            Err(BootError::Storage(StorageError::Damaged { .. })) if node.flipped => {
                 self.say(|| {
                     format!("server {} refuses to start, as it should: it gets a new disk", index + 1)
                 });
@@ -63,7 +64,7 @@ impl World {
                 Ok(())
             }
             // A reconfiguration left it out. The operator who starts it all the same names it again, as an observer.
-            Err(StorageError::Refused(why)) if why.contains("there is no line") => {
+            Err(BootError::Config(ConfigError::NotOneOfThem { .. })) => {
                 self.say(|| format!("server {} is left out; it is told whom to ask", index + 1));
                 let mut servers = String::new();
                 let newest = self.newest_configuration();

@@ -6,15 +6,15 @@ use std::path::Path;
 
 /// What to avoid, what to write instead, and how often it may still occur.
 const MOST: [(&str, &str, usize); 9] = [
-    ("anew", "again, from scratch", 5),
-    ("so many", "this many, N, or a unit", 12),
-    ("is told", "is logged, is sent, learns", 17),
-    ("are told", "are logged, are sent, learn", 8),
-    ("stands in", "is in", 5),
-    ("stands for", "means", 5),
-    ("has to be", "must be", 8),
-    ("taken up", "resumed", 5),
-    ("whom", "a sentence with a noun", 15),
+    ("anew", "again, from scratch", 0),
+    ("so many", "this many, N, or a unit", 6),
+    ("is told", "is logged, is sent, learns", 2),
+    ("are told", "are logged, are sent, learn", 0),
+    ("stands in", "is in", 0),
+    ("stands for", "means", 0),
+    ("has to be", "must be", 0),
+    ("taken up", "resumed", 0),
+    ("whom", "a sentence with a noun", 10),
 ];
 
 /// Occurrences in comments and strings of all sources; in code no name has a blank.

@@ -64,7 +64,7 @@ pub mod sasl;
 )]
 pub mod server;
 pub mod session;
-#[allow(clippy::disallowed_methods, clippy::iter_over_hash_type, reason = "it stands for drivers")]
+#[allow(clippy::disallowed_methods, clippy::iter_over_hash_type, reason = "it is a driver")]
 #[doc(hidden)]
 pub mod sim;
 #[allow(clippy::disallowed_methods, reason = "its tests look at files and clocks")]

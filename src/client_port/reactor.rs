@@ -30,8 +30,6 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// How often the log says that connections cannot be accepted.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long connections get to take their last bytes when the server stops.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -54,7 +52,6 @@ struct Reactor {
     scratch: Vec<u8>,
     /// When there may be connections that were left waiting.
     accept_at: Option<Instant>,
-    refusal_told: Option<Instant>,
     /// Reads wait until this server has heard of its leader, or its quorum, again.
     waits_for_lease: bool,
 }
@@ -93,7 +90,6 @@ pub fn run(
         dirty: Vec::new(),
         scratch: vec![0; 64 << 10],
         accept_at: None,
-        refusal_told: None,
         waits_for_lease: false,
     };
     reactor.run()
@@ -304,8 +300,8 @@ impl Reactor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.tell_refusal(now, || {
-                        format!("cannot accept connections: {error}; trying again every {ACCEPT_REST:?}")
+                    self.port.refusals.say(Kind::Accept, Level::WARN, now, || {
+                        format!("cannot accept connections: {error}; trying again in {ACCEPT_REST:?}")
                     });
                     self.accept_at = Some(now + ACCEPT_REST);
                     return;
@@ -322,7 +318,7 @@ impl Reactor {
         port.core.figures.connections.increment(1);
         let Some(descriptor) = port.descriptors.take_for_client() else {
             port.core.figures.connections_rejected.increment(1);
-            return self.tell_refusal(now, || {
+            return port.refusals.say(Kind::Descriptors, Level::WARN, now, || {
                 let most = port.descriptors.for_clients();
                 format!(
                     "refused a connection of {peer}: {most} are open, and the other descriptors are kept for files \
@@ -341,13 +337,6 @@ impl Reactor {
         port.handover[target].lock().push(Arrival { socket, peer, listener: at, door, descriptor });
         if target != self.index {
             port.core.mailboxes[target].wake();
-        }
-    }
-
-    fn tell_refusal(&mut self, now: Instant, text: impl FnOnce() -> String) {
-        if self.refusal_told.is_none_or(|told| now - told >= TELL_EVERY) {
-            self.refusal_told = Some(now);
-            tracing::warn!("{}", text());
         }
     }
 

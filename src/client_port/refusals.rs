@@ -1,4 +1,4 @@
-//! Lines of the log that say why a client was refused or sent away: a few a second of each kind, and how many were left out.
+//! Lines of the log that say why a client was refused or sent away: a few of each kind, and how many were left out.
 
 use crate::conversation::End;
 use parking_lot::Mutex;
@@ -11,6 +11,9 @@ use tracing::Level;
 /// Lines of one kind that a period has.
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(1);
+/// The same where every connection that comes meets one cause, which only an operator ends.
+const LASTING_LINES: u32 = 1;
+const LASTING_PERIOD: Duration = Duration::from_secs(10);
 
 /// What is counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,8 +25,27 @@ pub(super) enum Kind {
     Address,
     /// `maxCnxns`.
     Connections,
+    /// The limit of open files, of which some are kept for other uses.
+    Descriptors,
+    /// The system accepts none.
+    Accept,
     /// A login that failed, of a client that may go on as nobody.
     Login,
+}
+
+impl Kind {
+    fn lines(self) -> u32 {
+        if self.is_lasting() { LASTING_LINES } else { LINES }
+    }
+
+    fn is_over(self, said: &Said, now: Instant) -> bool {
+        let period = if self.is_lasting() { LASTING_PERIOD } else { PERIOD };
+        now.saturating_duration_since(said.since) >= period
+    }
+
+    fn is_lasting(self) -> bool {
+        matches!(self, Self::Descriptors | Self::Accept)
+    }
 }
 
 impl From<&End> for Kind {
@@ -63,11 +85,11 @@ impl Refusals {
             left_out: 0,
             last: (level, String::new()),
         });
-        // What was left out is told first: then a new period begins.
-        if said.left_out == 0 && now.saturating_duration_since(said.since) >= PERIOD {
+        // What was left out is logged first: then a new period begins.
+        if said.left_out == 0 && kind.is_over(said, now) {
             (said.since, said.lines) = (now, 0);
         }
-        if said.lines == LINES {
+        if said.lines == kind.lines() {
             said.left_out += 1;
             return None;
         }
@@ -85,10 +107,9 @@ impl Refusals {
 
     fn take_left_out(&self, now: Instant) -> Vec<(Level, String)> {
         let mut all = self.0.lock();
-        let is_over = |said: &Said| now.saturating_duration_since(said.since) >= PERIOD;
-        all.retain(|_, said| said.left_out > 0 || !is_over(said));
+        all.retain(|kind, said| said.left_out > 0 || !kind.is_over(said, now));
         let mut told = Vec::new();
-        for said in all.values_mut().filter(|said| is_over(said)) {
+        for (_, said) in all.iter_mut().filter(|(kind, said)| kind.is_over(said, now)) {
             let (level, last) = &said.last;
             told.push((*level, format!("{} more lines like this one were left out: {last}", said.left_out)));
             (said.since, said.lines, said.left_out) = (now, 0, 0);
@@ -128,5 +149,8 @@ mod tests {
         assert!(refusals.take_left_out(begin + PERIOD * 3).len() == 1);
         assert_eq!(refusals.take_left_out(begin + PERIOD * 5), []);
         assert!(refusals.0.lock().is_empty(), "what is long ago is forgotten");
+        assert_eq!(logged(Kind::Descriptors, 10_000), 1);
+        assert_eq!(refusals.take_left_out(begin + PERIOD * 15), [], "a lasting cause is logged once in 10 s");
+        assert_eq!(refusals.take_left_out(begin + PERIOD * 20).len(), 1);
     }
 }

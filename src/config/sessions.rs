@@ -41,7 +41,7 @@ impl Sessions {
     }
 }
 
-/// −1 stands for the default.
+/// −1 means the default.
 fn timeout(at: &At<'_>) -> Result<Option<i32>, ConfigError> {
     at.number(-1..=INT).map(|number: i32| Some(number).filter(|number| *number >= 0))
 }

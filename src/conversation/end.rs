@@ -168,7 +168,7 @@ impl End {
 /// How much an end matters to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
-    /// It is as it should be, or is told elsewhere.
+    /// It is as it should be, or is logged elsewhere.
     Usual,
     /// Clients may ask why.
     Notable,

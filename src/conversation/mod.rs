@@ -192,7 +192,7 @@ pub struct Conversation {
     /// Bytes of all requests that wait here or in the core.
     held: usize,
     touched_in: u32,
-    /// The client has gone, or half of it. What it said before may still come, and counts; nobody has to be answered.
+    /// The client has gone, or half of it. What it said before may still come, and counts; no answer is owed.
     hung_up: bool,
     /// No answer leaves any more: one was left out, or could not be sent.
     muted: bool,

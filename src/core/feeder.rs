@@ -41,7 +41,7 @@ pub enum Fed {
     Located(Located),
 }
 
-/// Why a learner cannot be fed: it has to begin again.
+/// Why a learner cannot be fed: it must begin again.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     /// A file can't be read, or is damaged.
@@ -82,7 +82,7 @@ impl Feeder {
         Self { files, work }
     }
 
-    /// Appends the next piece to `out`. An error ends the feed: the learner has to begin again.
+    /// Appends the next piece to `out`. An error ends the feed: the learner must begin again.
     pub fn next(&mut self, out: &mut BytesMut) -> Result<Fed, FeedError> {
         match std::mem::replace(&mut self.work, Work::Done) {
             Work::Locate(zxid) => self.locate(zxid).map(Fed::Located),

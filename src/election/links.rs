@@ -122,7 +122,8 @@ pub enum Admission {
     Member,
 }
 
-/// Who asks to be called while a connection is so new (milliseconds) has not seen it yet.
+/// Milliseconds after a connection began in which a request to be called is ignored: the peer sent it before it saw that
+/// connection.
 const JUST_CALLED_MS: u64 = 500;
 /// After losing a connection, redial at once, then `RECALLS` more times, waiting `RECALL_MS` before the first and longer each time.
 const RECALLS: u32 = 4;
@@ -130,8 +131,8 @@ const RECALL_MS: u64 = 10;
 /// Milliseconds within which a connected server must say something, once another connection claims to be
 /// it. It tells its vote every second while it looks for a leader, and answers at once when it has one.
 pub(super) const PROOF_MS: u64 = 1500;
-/// Who was told something on a living connection and has been silent since (milliseconds) is called: that one may be
-/// somebody else's.
+/// Milliseconds that a server may stay silent after something was sent to it on a living connection. Then it is called:
+/// the connection may be somebody else's.
 pub(super) const SILENCE_MS: u64 = 3000;
 /// Bytes that a connection may send before it is taken.
 const MAX_EARLY: usize = 64 << 10;
@@ -207,7 +208,7 @@ impl Conn {
 }
 
 impl Links {
-    /// `addresses`: what other servers are told to call this one at. A stranger has `patience_ms` to say who it is.
+    /// `addresses`: where other servers can call this one. A stranger has `patience_ms` to say who it is.
     pub fn new(me: ServerId, addresses: Vec<(String, u16)>, patience_ms: u64) -> Self {
         Self { me, addresses, peers: BTreeMap::new(), conns: BTreeMap::new(), patience_ms }
     }

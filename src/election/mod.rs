@@ -47,9 +47,9 @@ pub enum Standing {
     /// other server has sent its vote, or until it has waited for them ([`Pace::empty_wait_ms`]): a server that was not
     /// heard may have a history. Once it hears of one it is forgetful.
     New,
-    /// It has forgotten what it acknowledged: its disk is empty, or damaged. It is silent until all others have told it, in
-    /// this search, what they would vote for: whoever leads still may count what this server acknowledged before. Where
-    /// the others are a quorum they elect without it.
+    /// It has forgotten what it acknowledged: its disk is empty, or damaged. It stays silent until every other server has
+    /// sent its vote in this search, because a leader may still count on acknowledgements that this server no longer
+    /// remembers. The others can elect a leader without it if they form a quorum.
     Forgetful,
     /// It may have acknowledged up to here, and votes for nobody that has less.
     AtLeast(Epoch, Zxid),
@@ -79,7 +79,7 @@ pub enum Output {
     Send {
         /// The receiver.
         to: ServerId,
-        /// The vote that it is told.
+        /// The vote that it is sent.
         notification: Notification,
     },
     /// The round is over.
@@ -279,7 +279,7 @@ impl Election {
         self.look(turn);
     }
 
-    /// Looks at what is due: votes that are told again, turns, outcomes that take long.
+    /// Does what is due: sends votes again, passes turns on, gives up outcomes that take too long.
     pub fn on_tick(&mut self, turn: &mut Turn<'_>) {
         if let Some(outcome) = &mut self.outcome {
             outcome.announce(&self.voter, turn);

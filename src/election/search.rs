@@ -111,7 +111,7 @@ impl Search {
         self.received.values().map(|vote| vote.candidate).max_by_key(|candidate| rank(*candidate, view))
     }
 
-    /// A voter that looks for a leader too tells its round, and whom it would see lead.
+    /// A voter that also looks for a leader sends its round, and the server that it votes for.
     pub(super) fn on_round_told(&mut self, from: ServerId, heard: &Notification) {
         self.told.insert(from, Vote::of(heard));
     }
@@ -213,9 +213,10 @@ impl Search {
         self.propose_best(voter, turn);
     }
 
-    /// A server that has a leader tells which. It is joined where a quorum agrees and the leader itself says so: a quorum of
-    /// one configuration, as the leader may know nothing of one that was proposed here and never committed. Who is followed
-    /// itself counts for that quorum: the others may know nothing of a configuration whose voter it would rather see lead.
+    /// A server that already has a leader says which one. This server joins that leader once a quorum agrees and the leader
+    /// itself confirms. A quorum of *either* configuration will do: the leader may know nothing of a configuration that was
+    /// proposed here and never committed. A server that the others follow counts itself: they may know nothing of a
+    /// configuration whose voter it would prefer.
     pub(super) fn on_established(
         &mut self,
         from: ServerId,

@@ -1,4 +1,4 @@
-//! Votes, and the server that votes: what it tells the others, and whom of them it can reach.
+//! Votes, and the server that votes: what it sends to the others, and which of them it can reach.
 
 use super::{Output, Pace, Turn};
 use crate::ensemble::View;
@@ -62,7 +62,7 @@ pub(super) struct Voter {
     pub pace: Pace,
     /// The logical clock.
     pub round: i64,
-    /// What others are told: the proposal while looking, the outcome afterwards.
+    /// What others are sent: the proposal while looking, the outcome afterwards.
     pub vote: Candidate,
     pub state: PeerState,
     /// Servers that refuse connections.

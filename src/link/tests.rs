@@ -40,7 +40,7 @@ fn of_learner(packets: &[FromLearner]) -> BytesMut {
     bytes
 }
 
-/// What the core is told, in words.
+/// What the core is sent, in words.
 fn words(inputs: &[Input]) -> Vec<String> {
     let word = |input: &Input| match input {
         Input::Quorum(QuorumInput::FromLeader { packet, .. }) => format!("{packet:?}"),

@@ -40,12 +40,12 @@ impl Hello {
         Connect { last_zxid_seen, timeout, session, passwd, read_only: self.read_only }
     }
 
-    /// What the client is told of this server's mode, if it asked.
+    /// What the client learns of this server's mode, if it asked.
     fn told_read_only(self, access: Access) -> Option<bool> {
         self.read_only.map(|_| access == Access::ReadOnly)
     }
 
-    /// "No such session": the client has to begin a new one.
+    /// "No such session": the client must begin a new one.
     pub(super) fn refuse(self, reason: CloseReason, access: Access, out: &mut Outputs) {
         let read_only = self.told_read_only(access);
         out.client(self.conn, ClientMessage::Close(reason), |bytes| {
@@ -68,7 +68,7 @@ const PATIENCE_MS: u64 = 500;
 /// How many are kept.
 const MAX_ARRIVALS: usize = 10_000;
 
-/// How often people are told of writes that were refused for their size, in milliseconds.
+/// How often the log says that writes were refused for their size, in milliseconds.
 const TELL_TOO_LARGE_EVERY_MS: u64 = 10_000;
 
 /// Writes that were refused because no server could have read their transactions.
@@ -161,7 +161,7 @@ impl Clients {
         self.arrivals.iter().map(|arrival| arrival.until).min()
     }
 
-    /// A write was refused for its size. A client may try it without end: people are told once in a while.
+    /// A write was refused for its size. A client may try it without end: the log says so once in a while.
     pub(super) fn too_large(&mut self, now: Now, session: SessionId, limit: usize, out: &mut Outputs) {
         let refused = &mut self.refused_for_size;
         refused.untold += 1;

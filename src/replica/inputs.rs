@@ -1,4 +1,4 @@
-//! What a server is told: by clients, by other servers, by its disk, and by time.
+//! What comes to a server: from clients, from other servers, from its disk, and with time.
 
 use crate::election::ElectionConn;
 use crate::model::{ConnId, LinkId, ServerId, SessionId, Zxid};
@@ -18,7 +18,7 @@ pub struct Now {
     pub wall_ms: i64,
 }
 
-/// What a server is told.
+/// What comes to a server.
 #[derive(Debug)]
 pub enum Input {
     /// The first frame of a client's connection.
@@ -44,7 +44,7 @@ pub enum Input {
     },
     /// These sessions were heard from just now.
     Touched(Vec<SessionId>),
-    /// The disk has done this. A truncated log may need the database read anew: here it is.
+    /// The disk has done this. A truncated log may need the database read again: here it is.
     Disk(DiskDone, Option<Box<Database>>),
     /// From the election port.
     Election(ElectionInput),
@@ -113,7 +113,7 @@ pub enum QuorumInput {
     },
     /// The other side closed a link, or it broke.
     Closed(LinkId),
-    /// A feed has looked where a learner's last zxid stands in the log.
+    /// A feed has looked where a learner's last zxid is in the log.
     Located {
         /// The learner's link.
         link: LinkId,

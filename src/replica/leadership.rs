@@ -70,7 +70,7 @@ impl Leadership {
         }
     }
 
-    /// Nobody has to be elected.
+    /// No election is needed.
     pub(super) fn skip_election(&mut self) {
         self.between = Between::Term;
     }
@@ -391,7 +391,7 @@ fn carry_links(mut links: Vec<LinkOutput>, turn: &mut Turn<'_>) {
             let of = |address: &PeerAddress| (address.host.clone(), address.election_port);
             *addresses = member.addresses.iter().map(of).collect();
         } else if !server.is_named(*to) {
-            // Anybody can say where he wants to be called: only whom people named is.
+            // Anybody can ask to be called somewhere. Only servers that people named are called there.
             addresses.clear();
         }
     }
@@ -407,7 +407,7 @@ fn lost_to(why: Overtaken) -> LostWhy {
     }
 }
 
-/// The state that other servers are told.
+/// The state that other servers are sent.
 fn peer_state(observer: bool) -> PeerState {
     if observer { PeerState::Observing } else { PeerState::Following }
 }

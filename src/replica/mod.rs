@@ -106,7 +106,7 @@ enum Step {
     Synced,
 }
 
-/// One server. It has to be told the time with each input, and it asks for all that has effects.
+/// One server. Each input comes with the time, and the server asks for all that has effects.
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,

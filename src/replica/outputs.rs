@@ -13,7 +13,7 @@ use bytes::BytesMut;
 pub enum ClientMessage {
     /// The session is there; reading goes on.
     Established {
-        /// The new session, or the one that was taken up.
+        /// The new session, or the one that was resumed.
         session: SessionId,
         /// Its timeout, as negotiated.
         timeout_ms: i32,
@@ -206,7 +206,7 @@ pub struct Refusal {
 pub struct Tally {
     /// Sessions that have expired.
     pub expired_sessions: u64,
-    /// Sessions that were taken up by another connection, or that a client tried to take up.
+    /// Sessions that another connection resumed, or that a client tried to resume.
     pub revalidated_sessions: u64,
     /// Transactions that were applied.
     pub commits: u64,

@@ -22,7 +22,7 @@ impl ReadOnly {
         Self { sessions: SessionTracker::new(settings.tick_ms) }
     }
 
-    /// How long there has to be no leader before it begins, in milliseconds.
+    /// Milliseconds without a leader after which it begins.
     pub(super) fn grace_ms(settings: &Settings) -> u64 {
         GRACE_MS.max(settings.tick_ms)
     }

@@ -33,7 +33,7 @@ impl Turn<'_> {
         self.clients.establish(session, hello, self.access, self.out);
     }
 
-    /// "No such session": the client has to begin a new one.
+    /// "No such session": the client must begin a new one.
     pub(super) fn refuse(&mut self, hello: Hello) {
         hello.refuse(CloseReason::InvalidSession, self.access, self.out);
     }

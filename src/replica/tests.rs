@@ -1,4 +1,4 @@
-//! The server as a value: what is acknowledged when, who is told, how sessions end.
+//! The server as a value: what is acknowledged when, who hears of it, how sessions end.
 
 use super::*;
 use crate::election::ElectionConn;
@@ -56,7 +56,7 @@ impl Server {
         Self { replica, db, now, out: Outputs::default(), log: Vec::new() }
     }
 
-    /// Hands in one input and returns what clients are told.
+    /// Hands in one input and returns what clients are sent.
     fn input(&mut self, input: Input) -> Vec<(ClientOutput, Vec<u8>)> {
         self.replica.handle(self.now, &self.db, input, &mut self.out);
         while self.replica.has_steps() {
@@ -358,7 +358,7 @@ fn reads(server: &mut Server) -> SessionId {
     let ClientMessage::Established { session, timeout_ms: 500 } = told[0].0.message else {
         panic!("{told:?}")
     };
-    assert_eq!(told[0].1.last(), Some(&1), "it is told where it is");
+    assert_eq!(told[0].1.last(), Some(&1), "it learns where it is");
     session
 }
 

@@ -138,7 +138,7 @@ impl NameOp {
 /// What can be made to go wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskFaults {
-    /// After so many more operations nothing works any more: the process is as good as killed there.
+    /// Operations until nothing works any more: the process is as good as killed there.
     pub stop_after: Option<u64>,
     /// The next sync fails.
     pub fail_sync: bool,

@@ -214,7 +214,7 @@ impl World {
     }
 
     /// Whether a server may lose its disk now: no other one owes anything, a minority is concerned, and it would not be
-    /// one of a quorum that knows of no history: they would begin anew, as nothing tells them from a new ensemble.
+    /// one of a quorum that knows of no history: they would begin a new history, as nothing distinguishes them from a new ensemble.
     fn may_lose(&self, index: usize) -> bool {
         let others_whole = self
             .nodes

@@ -187,7 +187,7 @@ impl Default for Model {
 }
 
 impl Model {
-    /// Applies the next transaction. Everything that is not as it has to be is an error.
+    /// Applies the next transaction. Everything that is not as it should be is an error.
     pub fn apply(&mut self, txn: &Txn) -> Result<(), String> {
         let at = format!("transaction {:#x}", txn.zxid);
         if txn.zxid <= self.zxid {
@@ -290,7 +290,7 @@ impl Model {
             Some(_) => {}
         }
         self.nodes.remove(path);
-        // A parent that is made anew counts anew.
+        // A parent that is created again counts from zero.
         self.suffixes.remove(path);
         let parent_path = parent_of(path).ok_or("a path without /")?.to_string();
         if let Some(parent) = self.nodes.get_mut(&parent_path) {

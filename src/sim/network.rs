@@ -124,7 +124,7 @@ impl Network {
         self.blocked[from][to] = true;
     }
 
-    /// Opens all ways; what waited has to be looked at.
+    /// Opens all ways. The caller delivers what waited.
     pub fn heal(&mut self, now: u64) -> Vec<Due> {
         self.blocked.iter_mut().flatten().for_each(|blocked| *blocked = false);
         let mut due = Vec::new();

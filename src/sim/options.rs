@@ -3,7 +3,7 @@
 
 use super::random::Random;
 
-/// So many in a thousand runs begin with nothing broken, and so many have strangers.
+/// Of a thousand runs, how many begin with nothing broken, and how many have strangers.
 const CALM: u64 = 250;
 const STRANGERS: u64 = 100;
 
@@ -48,9 +48,9 @@ pub enum Before {
 #[derive(Debug, Clone)]
 pub struct Opening {
     pub before: Before,
-    /// They start within so many microseconds.
+    /// They start within this many microseconds.
     pub spread_us: u64,
-    /// Those with data come so many milliseconds later.
+    /// Those with data come this many milliseconds later.
     pub late_ms: u64,
     /// One voter does not come at all.
     pub absent: bool,
@@ -111,7 +111,7 @@ pub struct Options {
     /// Per mille by which a clock may run fast or slow.
     pub drift: u64,
     pub session_ms: i32,
-    /// Clients count their requests anew on each connection, as kazoo does.
+    /// Clients restart the count of their requests on each connection, as kazoo does.
     pub counts_anew: bool,
     /// Events that a server takes in one batch.
     pub batch: usize,
@@ -151,7 +151,7 @@ impl Options {
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
         options.resets = *more.pick(&[0, 0, 300, 1000]);
         options.handover_crash = if options.reconfig { *more.pick(&[0, 500]) } else { 0 };
-        // There has to be a minority that they can claim to be.
+        // There must be a minority that they can claim to be.
         options.strangers =
             if options.voters > 2 && more.permille(STRANGERS) { more.between(1, 2) as usize } else { 0 };
         options.hasty = *more.pick(&[0, 0, 30, 200]);

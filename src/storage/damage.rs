@@ -118,7 +118,7 @@ pub enum Damage {
     /// A compressed snapshot can't be unpacked.
     #[error("compressed data: {0}")]
     Compressed(io::Error),
-    /// No form of a snapshot's end has so many bytes.
+    /// No form of a snapshot's end has this many bytes.
     #[error("{0} bytes after the first seal")]
     AfterSeal(usize),
     /// Adler-32 of the bytes before a seal differs from what the seal says.

@@ -25,7 +25,7 @@ pub(super) const TEMPORARY: &str = "tmp.";
 /// Before the name of a received snapshot, and of the logs after it. A start removes them, unless they were being
 /// installed.
 pub(super) const STAGED: &str = "staged.";
-/// Before the snapshot's name: what is staged is what counts from here on, and what else there is goes.
+/// Prefix that commits the installation: from this rename on the staged files count, and all others are set aside.
 pub(super) const INSTALLING: &str = "install.";
 /// Likewise: nothing else is left, and the staged logs get their own names. Then the snapshot does.
 pub(super) const ENTERING: &str = "enter.";

@@ -637,7 +637,7 @@ fn one_server_holds_a_directory() {
     DirLock::take(&dir.path()).unwrap();
 }
 
-/// The real disk, but for what is told to go wrong.
+/// The real disk, but for what is made to go wrong.
 struct FaultyDisk {
     /// Bytes that may still be allocated.
     room: AtomicU64,

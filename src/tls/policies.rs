@@ -1,4 +1,4 @@
-//! Certificates with critical policies (RFC 5280, 4.2.1.4). Java takes any policy unless it is told to want a certain one,
+//! Certificates with critical policies (RFC 5280, 4.2.1.4). Java takes any policy unless it is configured to want a certain one,
 //! which nobody can tell ZooKeeper's: to it the extension says nothing. The library refuses each critical extension that it
 //! does not know. So the library is shown the certificate without the mark of this one extension, and each signature is
 //! verified over the bytes that were signed.

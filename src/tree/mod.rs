@@ -495,7 +495,7 @@ impl Tree {
             Owner::Persistent => {}
             Owner::Session(session) => {
                 let owned =
-                    self.ephemerals.get_mut(&session).expect("an ephemeral stands in its owner's list");
+                    self.ephemerals.get_mut(&session).expect("an ephemeral is in its owner's list");
                 owned.remove(&id);
                 if owned.is_empty() {
                     self.ephemerals.remove(&session);

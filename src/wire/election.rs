@@ -265,16 +265,19 @@ mod tests {
 
     #[test]
     fn a_wrong_initial_message_is_refused() {
-        for wrong in [
-            "ffffffffffff0002 0000000000000002 00000001 61",
-            "ffffffffffff0000 0000000000000002 00000000",
-            "ffffffffffff0000 0000000000000002 00000801",
-            "ffffffffffff0000 0000000000000002 ffffffff",
-            "ffffffffffff0000 0000000000000002 00000001 61",
-            "ffffffffffff0000 0000000000000002 00000002 3a31",
-            "ffffffffffff0000 0000000000000002 00000003 613aff",
+        let version = DecodeError::BadValue("an unknown version of the initial message");
+        let form = DecodeError::BadValue("an address needs the form host:port");
+        let text = DecodeError::BadValue("an address that is no UTF-8");
+        for (message, wrong) in [
+            ("ffffffffffff0002 0000000000000002 00000001 61", &version),
+            ("ffffffffffff0000 0000000000000002 00000000", &DecodeError::NegativeLength(0)),
+            ("ffffffffffff0000 0000000000000002 00000801", &DecodeError::NegativeLength(0x801)),
+            ("ffffffffffff0000 0000000000000002 ffffffff", &DecodeError::NegativeLength(-1)),
+            ("ffffffffffff0000 0000000000000002 00000001 61", &form),
+            ("ffffffffffff0000 0000000000000002 00000002 3a31", &form),
+            ("ffffffffffff0000 0000000000000002 00000003 613aff", &text),
         ] {
-            assert!(InitialMessage::decode(&hex(wrong)).is_err(), "{wrong}");
+            assert_eq!(InitialMessage::decode(&hex(message)).as_ref(), Err(wrong), "{message}");
         }
     }
 
@@ -320,13 +323,16 @@ mod tests {
             assert!(decoded(&Notification { round, ..good.clone() }).is_ok(), "{round}");
         }
         for round in [i64::MIN, -2, LAST_ROUND + 1, i64::MAX] {
-            assert!(decoded(&Notification { round, ..good.clone() }).is_err(), "{round}");
+            let wrong = DecodeError::BadValue("a round that nobody can be in");
+            assert_eq!(decoded(&Notification { round, ..good.clone() }), Err(wrong), "{round}");
         }
         for zxid in [i64::MIN + 1, -2] {
-            assert!(decoded(&Notification { zxid: Zxid(zxid), ..good.clone() }).is_err(), "{zxid}");
+            let wrong = DecodeError::BadValue("a negative zxid");
+            assert_eq!(decoded(&Notification { zxid: Zxid(zxid), ..good.clone() }), Err(wrong), "{zxid}");
         }
         for epoch in [i64::MIN + 1, -2, Epoch::LAST.0 + 1, i64::MAX] {
-            assert!(decoded(&Notification { peer_epoch: Epoch(epoch), ..good.clone() }).is_err(), "{epoch}");
+            let (peer_epoch, wrong) = (Epoch(epoch), DecodeError::BadValue("an epoch that no zxid has"));
+            assert_eq!(decoded(&Notification { peer_epoch, ..good.clone() }), Err(wrong), "{epoch}");
         }
     }
 
@@ -335,12 +341,14 @@ mod tests {
         let mut body =
             hex("00000000 0000000000000002 0000000000000000 0000000000000001 0000000000000000 00000002");
         body.extend([0; 2]);
-        assert!(Notification::decode(&body).is_err(), "no length");
+        let cut = |needed, left| Err(DecodeError::Truncated { needed, left });
+        assert_eq!(Notification::decode(&body), cut(4, 2), "no length");
         body.truncate(40);
         body.extend(u32::to_be_bytes(5));
-        assert!(Notification::decode(&body).is_err(), "5 bytes and none there");
+        assert_eq!(Notification::decode(&body), cut(5, 0), "5 bytes and none there");
         body[3] = 4;
         assert_eq!(Notification::decode(&body), Err(DecodeError::BadValue("an unknown state")));
-        assert!(Notification::decode(&body[..20]).is_err());
+        body[3] = 0;
+        assert_eq!(Notification::decode(&body[..20]), cut(8, 0));
     }
 }

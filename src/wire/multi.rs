@@ -168,8 +168,8 @@ mod tests {
             })
         };
         assert_eq!(create(Op::Create2, 4), Ok(vec![plain(Op::CreateContainer, 4)]));
-        assert!(create(Op::Create, 5).is_err(), "it has no ttl");
-        assert!(create(Op::Create, 7).is_err());
+        assert_eq!(create(Op::Create, 5), Err(DecodeError::BadValue("a TTL mode without a TTL")));
+        assert_eq!(create(Op::Create, 7), Err(DecodeError::BadValue("create flags")));
         assert_eq!(create_ttl(6, 9), Ok(vec![with_ttl(6, 9)]));
         assert_eq!(create_ttl(1, 9), Ok(vec![plain(Op::Create, 1)]));
         assert_eq!(create_ttl(4, -1), Ok(vec![plain(Op::CreateContainer, 4)]));
@@ -183,7 +183,7 @@ mod tests {
                 AskedCreate { path: Some(&b"/p"[..]), data: None, acl, flags: 0 }.encode(out);
             })
         };
-        assert!(asked(Op::Create, None).is_err());
+        assert_eq!(asked(Op::Create, None), Err(DecodeError::UnexpectedNull));
         assert!(asked(Op::Create, Some(vec![])).is_ok());
     }
 }

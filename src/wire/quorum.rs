@@ -551,9 +551,13 @@ mod tests {
         for _ in 0..100 {
             bytes.put_i32(1000);
             bytes.extend_from_slice(&[b'x'; 1000]);
-            if take::<FromLearner>(&mut bytes.clone(), 10_000).is_err() {
-                assert!(bytes.len() < 12_000, "{}", bytes.len());
-                return;
+            match take::<FromLearner>(&mut bytes.clone(), 10_000) {
+                Ok(waits) => assert_eq!(waits, None),
+                Err(error) => {
+                    assert_eq!(error, DecodeError::NegativeLength(1000));
+                    assert!(bytes.len() < 12_000, "{}", bytes.len());
+                    return;
+                }
             }
         }
         panic!("more is waited for");
@@ -769,14 +773,19 @@ mod tests {
 
     #[test]
     fn lengths_beyond_the_limit_are_refused_before_anything_is_awaited() {
-        let long = hex("00000002 0000000100000001 7fffffff");
-        assert!(take::<FromLeader>(&mut BytesMut::from(&long[..]), MAX).is_err());
-        let negative = hex("00000002 0000000100000001 fffffffe");
-        assert!(take::<FromLeader>(&mut BytesMut::from(&negative[..]), MAX).is_err());
-        let ids = hex("00000001 ffffffffffffffff ffffffff 7fffffff");
-        assert!(take::<FromLearner>(&mut BytesMut::from(&ids[..]), MAX).is_err());
-        let id = hex("00000001 ffffffffffffffff ffffffff 00000001 7ffffff0");
-        assert!(take::<FromLearner>(&mut BytesMut::from(&id[..]), MAX).is_err());
+        for (packet, wrong) in [
+            ("00000002 0000000100000001 7fffffff", DecodeError::NegativeLength(i32::MAX)),
+            ("00000002 0000000100000001 fffffffe", DecodeError::NegativeLength(-2)),
+            ("00000001 ffffffffffffffff ffffffff 7fffffff", DecodeError::BadValue("too many ids in a packet")),
+            ("00000001 ffffffffffffffff ffffffff 00000001 7ffffff0", DecodeError::NegativeLength(0x7fff_fff0)),
+        ] {
+            assert_eq!(refused::<FromLeader>(packet), wrong, "{packet}");
+            assert_eq!(refused::<FromLearner>(packet), wrong, "{packet}");
+        }
+    }
+
+    fn refused<P: Packet + std::fmt::Debug>(packet: &str) -> DecodeError {
+        take::<P>(&mut BytesMut::from(&hex(packet)[..]), MAX).expect_err(packet)
     }
 
     /// What a learner hands on is what a leader takes, neither more nor less: or one client cuts off all of a learner's.
@@ -801,23 +810,24 @@ mod tests {
 
     #[test]
     fn a_packet_without_what_its_kind_needs_is_refused() {
-        for wrong in [
-            "0000000b 0000000000000000 ffffffff ffffffff",
-            "0000000b 0000000000000000 00000004 00000001 ffffffff",
-            "00000012 0000000000000000 00000002 0000 ffffffff",
-            "00000005 0000000000000000 00000005 0000000000 ffffffff",
-            "00000006 0000000000000000 00000008 0000000000000000 ffffffff",
-            "00000001 0000000000000000 00000008 0000000000000000 ffffffff",
+        let cut = |needed, left| DecodeError::Truncated { needed, left };
+        for (packet, wrong) in [
+            ("0000000b 0000000000000000 ffffffff ffffffff", DecodeError::UnexpectedNull),
+            ("0000000b 0000000000000000 00000004 00000001 ffffffff", cut(8, 4)),
+            ("00000012 0000000000000000 00000002 0000 ffffffff", cut(8, 2)),
+            ("00000005 0000000000000000 00000005 0000000000 ffffffff", cut(8, 5)),
+            ("00000006 0000000000000000 00000008 0000000000000000 ffffffff", cut(4, 0)),
+            ("00000001 0000000000000000 00000008 0000000000000000 ffffffff", cut(4, 0)),
         ] {
-            assert!(take::<FromLearner>(&mut BytesMut::from(&hex(wrong)[..]), MAX).is_err(), "{wrong}");
+            assert_eq!(refused::<FromLearner>(packet), wrong, "{packet}");
         }
-        for wrong in [
-            "00000002 0000000000000000 ffffffff ffffffff",
-            "00000009 0000000000000000 00000004 00000000 ffffffff",
-            "00000013 0000000000000000 00000004 00000000 ffffffff",
-            "00000011 0000000000000000 ffffffff ffffffff",
+        for (packet, wrong) in [
+            ("00000002 0000000000000000 ffffffff ffffffff", DecodeError::UnexpectedNull),
+            ("00000009 0000000000000000 00000004 00000000 ffffffff", cut(8, 4)),
+            ("00000013 0000000000000000 00000004 00000000 ffffffff", cut(8, 4)),
+            ("00000011 0000000000000000 ffffffff ffffffff", DecodeError::UnexpectedNull),
         ] {
-            assert!(take::<FromLeader>(&mut BytesMut::from(&hex(wrong)[..]), MAX).is_err(), "{wrong}");
+            assert_eq!(refused::<FromLeader>(packet), wrong, "{packet}");
         }
     }
 

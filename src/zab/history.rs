@@ -72,7 +72,7 @@ impl History {
         TxnMark::of(&self.entries[at].body)
     }
 
-    /// Where a zxid stands in this history.
+    /// Where a zxid is in this history.
     pub fn place(&self, zxid: Zxid) -> Place {
         if zxid < self.start {
             return Place::Older;

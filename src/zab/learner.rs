@@ -761,7 +761,7 @@ impl Learner {
         }
     }
 
-    /// Asks the leader whether a session is alive, and gives it a timeout of so many milliseconds.
+    /// Asks the leader whether a session is alive, and gives it a timeout in milliseconds.
     pub fn revalidate(&self, session: crate::model::SessionId, timeout_ms: i32, out: &mut Outputs) {
         if let Some(link) = self.link.filter(|_| self.is_live()) {
             out.tell_leader(link, &FromLearner::Revalidate { session, timeout_ms });

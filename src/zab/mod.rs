@@ -738,7 +738,7 @@ impl Zab {
         }
     }
 
-    /// Until when clients may be answered: nobody else leads so long, as far as can be told here.
+    /// Deadline until which this server may answer reads: no other leader can be established before then.
     pub fn lease(&self) -> u64 {
         match &self.term {
             Term::None => 0,

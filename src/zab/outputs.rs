@@ -24,7 +24,7 @@ pub enum DiskOp {
     Truncate {
         /// The last transaction that stays.
         to: Zxid,
-        /// Whether the database has to be read again.
+        /// Whether the database must be read again.
         reload: bool,
     },
     /// The snapshot that has just been received over `link` is what appends come behind from now on; everything else

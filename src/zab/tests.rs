@@ -869,7 +869,7 @@ fn a_follower_with_another_tree_serves_nobody_and_asks_for_a_snapshot() {
     out.links.clear();
     out.packets.clear();
     assert_eq!(zab.doubt_tree(0, live, 7, &mut out), Some(Doubt::Replace));
-    assert_eq!(zab.doubt_tree(0, live, 7, &mut out), None, "it is told once");
+    assert_eq!(zab.doubt_tree(0, live, 7, &mut out), None, "it is logged once");
     assert_eq!(zab.lease(), 0);
     let sent = take::<FromLearner>(&mut out.packets, 1 << 20).unwrap();
     assert_eq!(sent, Some(FromLearner::Differs { zxid: live, digest: 7 }));

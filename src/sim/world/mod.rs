@@ -117,7 +117,7 @@ impl Node {
     }
 }
 
-/// What is told of a run on standard output.
+/// What is printed of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tells {
     Nothing,

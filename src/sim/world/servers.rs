@@ -65,7 +65,7 @@ impl World {
             }
             // A reconfiguration left it out. The operator who starts it all the same names it again, as an observer.
             Err(BootError::Config(ConfigError::NotOneOfThem { .. })) => {
-                self.say(|| format!("server {} is left out; it is told whom to ask", index + 1));
+                self.say(|| format!("server {} is left out; its file gets the lines of the others", index + 1));
                 let mut servers = String::new();
                 let newest = self.newest_configuration();
                 for member in newest.members() {
@@ -239,7 +239,7 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
         let serves = process.mode().has_leader();
-        // In a new term it applies what stands in its log, and may not be committed.
+        // In a new term it applies what is in its log, and may not be committed.
         let has_just_ended = || had_leader && process.core.with_status(|status| status.leader.is_none());
         if !(serves || has_just_ended()) {
             return Ok(());
@@ -371,7 +371,7 @@ impl World {
                 Ok(())
             }
             Host::Client(index) => self.client_hears(index, key, chunk),
-            // What they are told they knew.
+            // They knew already what they are sent.
             Host::Stranger(_) => Ok(()),
         }
     }

@@ -23,7 +23,7 @@ const ATTACK_MS: u64 = 400;
 /// Milliseconds after which they have gone, and what they did may still show: sessions end.
 const AFTERMATH_MS: u64 = 300;
 /// Milliseconds in which clients begin to write.
-const HISTORY_MS: u64 = 5000;
+const HISTORY_MS: u64 = 30_000;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StrangerConn {
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// For whom they vote is no claim.
+    /// Their votes are no claims.
     fn anybody(&mut self) -> ServerId {
         if self.random.permille(900) {
             ServerId(self.random.between(1, self.nodes.len() as u64) as i64)
@@ -297,7 +297,7 @@ impl World {
         Ok(())
     }
 
-    /// What stands in files, that only what is proved may change while a leader leads: the last epoch that was accepted, and
+    /// What files hold that only what is proved may change while a leader leads: the last epoch that was accepted, and
     /// how many files have a forged configuration.
     fn proofs(&self) -> (i64, usize) {
         let (mut epoch, mut forgeries) = (0, 0);

@@ -285,7 +285,7 @@ impl Leader {
                 Some((_, heard, _)) if heard > round => {
                     self.links.drop(id, CloseWhy::IdTaken(sid), out);
                 }
-                // Before it is told that it is up to date it answers no ping.
+                // Before it learns that it is up to date it answers no ping.
                 Some((_, _, stage)) if now < deadline || stage == Stage::Ready => {}
                 Some((old, ..)) => {
                     self.links.drop(old, CloseWhy::Replaced(sid), out);

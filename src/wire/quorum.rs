@@ -776,8 +776,14 @@ mod tests {
         for (packet, wrong) in [
             ("00000002 0000000100000001 7fffffff", DecodeError::NegativeLength(i32::MAX)),
             ("00000002 0000000100000001 fffffffe", DecodeError::NegativeLength(-2)),
-            ("00000001 ffffffffffffffff ffffffff 7fffffff", DecodeError::BadValue("too many ids in a packet")),
-            ("00000001 ffffffffffffffff ffffffff 00000001 7ffffff0", DecodeError::NegativeLength(0x7fff_fff0)),
+            (
+                "00000001 ffffffffffffffff ffffffff 7fffffff",
+                DecodeError::BadValue("too many ids in a packet"),
+            ),
+            (
+                "00000001 ffffffffffffffff ffffffff 00000001 7ffffff0",
+                DecodeError::NegativeLength(0x7fff_fff0),
+            ),
         ] {
             assert_eq!(refused::<FromLeader>(packet), wrong, "{packet}");
             assert_eq!(refused::<FromLearner>(packet), wrong, "{packet}");
@@ -814,7 +820,7 @@ mod tests {
         for (packet, wrong) in [
             ("0000000b 0000000000000000 ffffffff ffffffff", DecodeError::UnexpectedNull),
             ("0000000b 0000000000000000 00000004 00000001 ffffffff", cut(8, 4)),
-            ("00000012 0000000000000000 00000002 0000 ffffffff", cut(8, 2)),
+            ("00000012 0000000000000000 00000002 0000 ffffffff", cut(4, 2)),
             ("00000005 0000000000000000 00000005 0000000000 ffffffff", cut(8, 5)),
             ("00000006 0000000000000000 00000008 0000000000000000 ffffffff", cut(4, 0)),
             ("00000001 0000000000000000 00000008 0000000000000000 ffffffff", cut(4, 0)),

@@ -1,13 +1,13 @@
 //! The election port: dials, and pumps bytes both ways.
 
-use super::{Peers, listen};
+use super::Peers;
+use super::socket::{connect, prepare};
 use crate::election::{ElectionConn, LinkOutput};
 use crate::model::ServerId;
 use crate::replica::{ElectionInput, Input};
 use crate::wire::election::InitialMessage;
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,7 +111,7 @@ async fn introduce(peers: &Peers, address: IpAddr, socket: &mut TcpStream) -> Op
 async fn dial(peers: Arc<Peers>, to: ServerId, addresses: Vec<(String, u16)>) {
     match connect(&peers, &addresses).await {
         Ok(socket) => {
-            listen::prepare(&peers, &socket);
+            prepare(&peers, &socket);
             let conn = ElectionConn(peers.new_id());
             pump(&peers, conn, socket);
             submit(&peers, ElectionInput::Dialed { to, conn });
@@ -121,21 +121,6 @@ async fn dial(peers: Arc<Peers>, to: ServerId, addresses: Vec<(String, u16)>) {
             submit(&peers, ElectionInput::DialFailed(to));
         }
     }
-}
-
-/// The first of the addresses that answers. Names are resolved again each time.
-pub(super) async fn connect(peers: &Arc<Peers>, addresses: &[(String, u16)]) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
-    for (host, port) in addresses {
-        let dialed =
-            tokio::time::timeout(peers.settings.connect_timeout, TcpStream::connect((host.as_str(), *port)));
-        match dialed.await {
-            Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{host}:{port}: {error}")),
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{host}:{port}: no answer")),
-        }
-    }
-    Err(last)
 }
 
 fn submit(peers: &Arc<Peers>, input: ElectionInput) {

@@ -1,10 +1,10 @@
 //! The listening sockets of both ports. The quorum port is open while this server may be chosen to lead.
 
+use super::socket::{bind_all, prepare};
 use super::{Peers, election, quorum};
 use crate::replica::Listen;
-use socket2::{Domain, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -30,57 +30,6 @@ pub(super) fn bind_blocking(
             other => return other,
         }
     }
-}
-
-/// All that can be bound of the addresses; an error where there is none.
-fn bind_all(addresses: &[(String, u16)], on_all_ips: bool) -> io::Result<Vec<TcpListener>> {
-    let mut bound = Vec::new();
-    let mut last = None;
-    for (host, port) in addresses {
-        let candidates: io::Result<Vec<SocketAddr>> = if on_all_ips {
-            Ok(vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port)])
-        } else {
-            (host.as_str(), *port).to_socket_addrs().map(Iterator::collect)
-        };
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot listen on {host}:{port}: {error}"))
-        };
-        match candidates {
-            Ok(candidates) => {
-                for candidate in candidates {
-                    match bind(candidate).or_else(|error| without_v6(candidate, error)) {
-                        Ok(listener) => bound.push(listener),
-                        Err(error) => last = Some(named(error)),
-                    }
-                }
-            }
-            Err(error) => last = Some(named(error)),
-        }
-    }
-    match last {
-        Some(error) if bound.is_empty() => Err(error),
-        _ => Ok(bound),
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(128)?;
-    Ok(socket.into())
-}
-
-/// A machine without IPv6 still has all its IPv4 addresses.
-fn without_v6(address: SocketAddr, error: io::Error) -> io::Result<TcpListener> {
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && error.kind() != io::ErrorKind::AddrInUse {
-        return bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()));
-    }
-    Err(error)
 }
 
 type Addresses = Vec<(String, u16)>;
@@ -195,13 +144,5 @@ async fn accept(
             tracing::warn!("cannot accept a server's connection: {error}");
             None
         }
-    }
-}
-
-pub(super) fn prepare(peers: &Arc<Peers>, socket: &tokio::net::TcpStream) {
-    // Options that do not take are no reason to go without a connection.
-    let _ = socket.set_nodelay(true);
-    if peers.settings.keep_alive {
-        let _ = socket2::SockRef::from(socket).set_keepalive(true);
     }
 }

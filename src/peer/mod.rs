@@ -7,6 +7,7 @@ mod listen;
 mod origin;
 mod pipe;
 mod quorum;
+mod socket;
 mod strangers;
 
 use crate::core::{Carrier, Core, Descriptors, Files};

@@ -1,7 +1,8 @@
 //! The quorum port: packets from and to learners, or from and to the leader; feeds out of files; the leader's snapshot.
 
 use super::ends::{FeedEnd, PipeEnd};
-use super::{Peers, election, listen, pipe::Pipe};
+use super::socket::{connect, prepare};
+use super::{Peers, pipe::Pipe};
 use crate::core::{Core, Fed, Feeder, Files, ReceiveError, Receiver};
 use crate::ensemble::PeerAddress;
 use crate::link::{Link, Step};
@@ -48,9 +49,9 @@ pub(super) fn accepted(peers: &Arc<Peers>, socket: TcpStream, address: IpAddr) {
 pub(super) async fn dial_leader(peers: Arc<Peers>, leader: ServerId, addresses: Vec<PeerAddress>) {
     let addresses: Vec<_> =
         addresses.into_iter().map(|address| (address.host, address.quorum_port)).collect();
-    match election::connect(&peers, &addresses).await {
+    match connect(&peers, &addresses).await {
         Ok(socket) => {
-            listen::prepare(&peers, &socket);
+            prepare(&peers, &socket);
             let pipe = open(&peers, socket);
             let (link, dialed) = Link::dialed(pipe.id, peers.settings.max_packet);
             let mut reading = Reading { peers, pipe, link, bytes: BytesMut::new(), inputs: vec![dialed] };

@@ -205,11 +205,19 @@ impl Learning {
         own.or_else(|| self.held.get(&conn).copied())
     }
 
-    /// Where in its session's queue the request is that `entry` answers, if it came over `conn`.
+    /// Where in its session's queue the request is that `entry` answers. The leader takes what this server sends in order,
+    /// so that can only be the oldest write without an answer. A later one may have the same cxid as a request that the
+    /// session sent through another server, and that the leader refuses only now.
+    fn place(&self, entry: &Entry) -> Option<usize> {
+        let queue = self.waiting.get(&entry.session())?;
+        let at = queue.iter().position(Waiting::waits_for_commit)?;
+        queue[at].waits_for(entry).then_some(at)
+    }
+
+    /// The same, if the request came over `conn`.
     fn own_place(&self, conn: ConnId, entry: &Entry) -> Option<usize> {
         let queue = self.waiting.get(&entry.session())?;
-        let at = queue.iter().position(|waiting| waiting.waits_for(entry))?;
-        (queue[at].what.conn() == conn).then_some(at)
+        self.place(entry).filter(|at| queue[*at].what.conn() == conn)
     }
 
     /// Keeps an event behind what its connection has been answered by then.
@@ -349,7 +357,9 @@ impl Learning {
         let cxid = entry.txn.header.cxid;
         let mut answered = None;
         let mut established = None;
-        if let Some(waiting) = self.find(session, |waiting| waiting.waits_for(entry)) {
+        let place = self.place(entry);
+        let queue = self.waiting.get_mut(&session);
+        if let Some(waiting) = place.and_then(|at| queue?.get_mut(at)) {
             let told = match &waiting.what {
                 What::Establish(hello) => {
                     established = Some(*hello);
@@ -383,10 +393,14 @@ fn forward(request: Forwarded, turn: &mut Turn<'_>) {
 }
 
 impl Waiting {
+    /// Whether a transaction is going to answer this.
+    fn waits_for_commit(&self) -> bool {
+        self.answer.is_none() && !matches!(self.what, What::Sync { .. })
+    }
+
     /// Whether `entry`, which is of the same session, is what this waits for.
     fn waits_for(&self, entry: &Entry) -> bool {
-        let is_of_it = self.cxid == entry.txn.header.cxid && self.what.is_answered_by(&entry.txn.body);
-        self.answer.is_none() && is_of_it
+        self.cxid == entry.txn.header.cxid && self.what.is_answered_by(&entry.txn.body)
     }
 }
 
@@ -433,6 +447,20 @@ mod tests {
         let expected = [(SessionId::NONE, ConnId(1)), (SessionId(2), ConnId(2)), (SessionId(4), ConnId(4))];
         assert_eq!(arriving, expected);
         assert_eq!(conns, [ConnId(3)]);
+    }
+
+    #[test]
+    fn a_commit_answers_no_write_before_its_turn() {
+        let (mine, conn) = (SessionId(1), ConnId(1));
+        let mut learning = Learning::default();
+        learning.wait(mine, 1, What::Write { conn });
+        learning.wait(mine, 2, What::Sync { conn, path: Ok(None) });
+        learning.wait(mine, 3, What::Write { conn });
+        // The session sent a request of this number through another server, too.
+        assert_eq!(learning.place(&entry(mine, 3, 5)), None);
+        assert_eq!(learning.place(&entry(mine, 1, 6)), Some(0));
+        learning.waiting.get_mut(&mine).unwrap()[0].answer = Some(Answer::Told(Zxid(6), Vec::new()));
+        assert_eq!(learning.place(&entry(mine, 3, 7)), Some(2), "a sync takes no transaction");
     }
 
     #[test]

@@ -224,8 +224,11 @@ impl Election {
         }
         // Where this server does not vote nobody asks for it: a voter would answer the answer.
         let votes = view.is_voter(self.voter.me);
-        let is_behind = heard.round < self.voter.round && self.voter.offers_something(view);
-        votes && (!view.is_voter(from) || is_behind)
+        let offers = self.voter.offers_something(view);
+        let is_behind = heard.round < self.voter.round && offers;
+        // A silent server votes only once it has heard everybody, and what it says leads nobody into its round.
+        let waits_ahead = heard.round > self.voter.round && heard.zxid == Zxid::NO_DATA && offers;
+        votes && (!view.is_voter(from) || is_behind || waits_ahead)
     }
 
     /// The same answer again within a moment tells nothing, and would let two servers answer each other for ever.

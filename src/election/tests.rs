@@ -502,6 +502,35 @@ fn who_does_not_vote_and_who_does_do_not_answer_each_other_for_ever() {
     assert_eq!(round.elected(), [(1, 2), (2, 2), (9, 2)]);
 }
 
+/// Found by the simulator: after a first election that split, empty servers looked again and waited to hear everybody; the
+/// others were silent until their next turn, as a vote without data takes nobody into its round.
+#[test]
+fn a_silent_server_in_a_later_round_is_answered() {
+    let (view, mut out) = (view(3), Vec::new());
+    let mut silent = Election::new(ServerId(1), PACE);
+    let (nothing, mut dropped) = (candidate(1, 0, 0), Vec::new());
+    silent.start(nothing, Standing::New, &mut Turn::new(0, &view, &mut dropped));
+    let mut voter = Election::new(ServerId(2), PACE);
+    voter.start(candidate(2, 0, 0), Standing::Voter, &mut Turn::new(0, &view, &mut dropped));
+
+    let asks = silent.present(&view);
+    assert_eq!((asks.round, asks.zxid), (1, Zxid::NO_DATA));
+    voter.on_notification(ServerId(1), &asks, &mut Turn::new(0, &view, &mut out));
+    assert_eq!(out, [], "both are in the same round, and have sent their votes");
+
+    silent.start(nothing, Standing::New, &mut Turn::new(0, &view, &mut dropped));
+    let asks = silent.present(&view);
+    assert_eq!((asks.round, asks.zxid), (2, Zxid::NO_DATA));
+    voter.on_notification(ServerId(1), &asks, &mut Turn::new(0, &view, &mut out));
+    let [Output::Send { to: ServerId(1), notification }] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((notification.leader, notification.round), (ServerId(2), 1));
+    let answer = notification.clone();
+    out.clear();
+    silent.on_notification(ServerId(2), &answer, &mut Turn::new(0, &view, &mut out));
+    let is_for_two = |output: &Output| matches!(output, Output::Send { to: ServerId(2), .. });
+    assert!(out.iter().filter(|output| is_for_two(output)).count() <= 1, "an answer to the answer: {out:?}");
+}
+
 #[test]
 fn a_server_without_weight_never_leads() {
     let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\ngroup.1=1:2:3\nweight.3=0\n";

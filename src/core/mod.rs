@@ -28,7 +28,9 @@ pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
 pub use restore::{RestoredDatabase, is_readable};
-pub use snapshots::{SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of};
+pub use snapshots::{
+    SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of,
+};
 pub use timer::{Alarm, run as run_timer};
 
 use crate::figures::Figures;

@@ -10,7 +10,8 @@ pub use assemble::{Assembled, Surroundings, Tuning, assemble};
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
 use crate::core::{
-    Core, Descriptors, Fatal, SnapshotError, is_readable, machine_clock, run_log, run_snapshots, run_timer, write_snapshot,
+    Core, Descriptors, Fatal, SnapshotError, is_readable, machine_clock, run_log, run_snapshots, run_timer,
+    write_snapshot,
 };
 use crate::figures::Figures;
 use crate::peer;

@@ -494,8 +494,7 @@ impl Tree {
         match Owner::decode(owner, self.rules) {
             Owner::Persistent => {}
             Owner::Session(session) => {
-                let owned =
-                    self.ephemerals.get_mut(&session).expect("an ephemeral is in its owner's list");
+                let owned = self.ephemerals.get_mut(&session).expect("an ephemeral is in its owner's list");
                 owned.remove(&id);
                 if owned.is_empty() {
                     self.ephemerals.remove(&session);

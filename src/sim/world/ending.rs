@@ -85,7 +85,11 @@ impl World {
         let before: Vec<_> = self
             .clients
             .iter()
-            .map(|client| client.conn.filter(|_| client.is_open() && client.session != 0))
+            .map(|client| {
+                // It may have asked for its end on an earlier connection, and that may be on its way.
+                let stays = client.is_open() && client.session != 0 && !client.has_closed(client.session);
+                client.conn.filter(|_| stays)
+            })
             .collect();
         let end = self.now + 2 * 1000 * self.options.session_ms as u64;
         while self.now < end {

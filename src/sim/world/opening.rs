@@ -12,8 +12,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Milliseconds that servers have to serve in, from the moment at which the last port opens.
+/// Milliseconds that servers have to serve in, from the moment at which the last port opens. A first election may split: a
+/// server whose dials were refused brings a better vote while others have begun to follow. Then there is a second one.
 const START_MS: u64 = 1000;
+/// Milliseconds by which servers with data may come before the empty ones have waited long enough, and still be late.
+const CLOSE_MS: u64 = 100;
 /// Milliseconds in which a first history comes about. A lone client whose connection ends may try ten servers that are
 /// not there before it finds the one that is.
 const HISTORY_MS: u64 = 30_000;
@@ -233,7 +236,7 @@ impl World {
         // Where empty servers have waited long enough they elect one of them, and it may take a term of discovery until
         // those with data lead.
         let overtaken = opening.late_ms > 0
-            && opening.late_ms + opening.spread_us / 1000 + START_MS / 10 >= self.options.empty_wait_ms;
+            && opening.late_ms + opening.spread_us / 1000 + CLOSE_MS >= self.options.empty_wait_ms;
         let patience = START_MS + if overtaken { self.options.init_ms() } else { 0 };
         if !self.comes_to(patience, |world| serve(world, 0..voters))?
             || !self.comes_to(self.options.pace.2 + START_MS, |world| serve(world, 0..all))?

@@ -65,7 +65,9 @@ impl World {
             }
             // A reconfiguration left it out. The operator who starts it all the same names it again, as an observer.
             Err(BootError::Config(ConfigError::NotOneOfThem { .. })) => {
-                self.say(|| format!("server {} is left out; its file gets the lines of the others", index + 1));
+                self.say(|| {
+                    format!("server {} is left out; its file gets the lines of the others", index + 1)
+                });
                 let mut servers = String::new();
                 let newest = self.newest_configuration();
                 for member in newest.members() {

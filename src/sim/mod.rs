@@ -77,7 +77,7 @@ mod tests {
     /// votes of those that had no reason to speak.
     #[test]
     fn seeds_that_found_faults_find_none() {
-        for seed in [15_554, 18_509, 35_246, 128_516, 158_179, 213_275, 307_754, 457_306, 486_476] {
+        for seed in [15_554, 18_509, 35_246, 128_516, 158_179, 213_275, 307_754, 457_306, 486_476, 727_624] {
             let outcome = run(seed, &Arc::new(Figures::new()), Tells::Nothing);
             assert_eq!(outcome.violation, None, "seed {seed}");
         }

@@ -5,6 +5,7 @@ use super::{Node, World};
 use crate::core::write_snapshot_of;
 use crate::sim::client::Client;
 use crate::sim::node::{DATA_DIR, Process, lay_out};
+use crate::sim::observed::SPOILT;
 use crate::sim::options::{Before, Opening};
 use crate::storage::{Dirs, Disk};
 use bytes::Bytes;
@@ -24,8 +25,6 @@ const HISTORY_MS: u64 = 30_000;
 const HISTORY: usize = 4;
 /// Milliseconds in which a tree that differs is replaced, while clients write.
 const HEALED_MS: u64 = 10_000;
-/// A znode that no client looks at, and the digest counts.
-const SPOILT: &[u8] = b"/zookeeper";
 
 impl World {
     /// The first starts. They end with all servers serving, and nothing but what clients were told is known of the history.

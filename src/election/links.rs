@@ -96,8 +96,14 @@ pub enum LinkEvent {
         /// Whether it was told over a connection that this server made to where its configuration has the other.
         proved: bool,
     },
-    /// There is a connection to this server now.
-    Connected(ServerId),
+    /// There is a connection to a server now.
+    Connected {
+        /// The server.
+        to: ServerId,
+        /// Something was to be sent to it while there was none. The present vote goes in its place: what was true when it
+        /// was written may be long over, its configuration too.
+        owed: bool,
+    },
     /// This server refuses connections.
     Unreachable(ServerId),
     /// Another connection claims to be this server, which is connected already: ask it something that it answers.
@@ -157,8 +163,8 @@ struct Peer {
     live_since: u64,
     /// Its connection ended: whether it is there is found out.
     recall: Option<Recall>,
-    /// The newest message that has not left.
-    waiting: Option<Bytes>,
+    /// A message could not leave.
+    owed: bool,
     dialing: bool,
     /// Where it says it is, if it is in no configuration.
     given: Vec<(String, u16)>,
@@ -213,10 +219,8 @@ impl Links {
         Self { me, addresses, peers: BTreeMap::new(), conns: BTreeMap::new(), patience_ms }
     }
 
-    /// Sends a message, in place of an older one that has not left. Dials where there is no connection.
+    /// Sends a message. Where there is no connection it dials, and asks for another message once there is one.
     pub fn send(&mut self, now: u64, to: ServerId, notification: &Notification, out: &mut Vec<LinkOutput>) {
-        let mut frame = BytesMut::new();
-        notification.encode(&mut frame);
         let peer = self.peers.entry(to).or_default();
         if peer.live.is_none()
             && let Some(offered) = peer.offered.take_if(|offered| offered.answered)
@@ -227,6 +231,9 @@ impl Links {
         }
         match peer.live {
             Some(conn) => {
+                peer.owed = false;
+                let mut frame = BytesMut::new();
+                notification.encode(&mut frame);
                 out.push(LinkOutput::Write { conn, bytes: frame.freeze() });
                 if now >= *peer.told_at.get_or_insert(now) + SILENCE_MS {
                     peer.told_at = Some(now);
@@ -234,7 +241,7 @@ impl Links {
                 }
             }
             None => {
-                peer.waiting = Some(frame.freeze());
+                peer.owed = true;
                 self.dial(to, out);
             }
         }
@@ -477,7 +484,7 @@ impl Links {
         let old = peer.live.replace(conn);
         peer.live_since = now;
         peer.told_at = None;
-        let waiting = peer.waiting.take();
+        let owed = std::mem::take(&mut peer.owed);
         // It was made to be called back.
         if let Some(offered) = peer.offered.take() {
             self.drop_conn(offered.conn, HangUp::CalledBack, out);
@@ -485,13 +492,7 @@ impl Links {
         if let Some(old) = old {
             self.drop_conn(old, HangUp::Replaced, out);
         }
-        match waiting {
-            Some(bytes) => {
-                out.push(LinkOutput::Write { conn, bytes });
-                events.push(LinkEvent::Connected(with));
-            }
-            None => events.push(LinkEvent::Connected(with)),
-        }
+        events.push(LinkEvent::Connected { to: with, owed });
     }
 
     fn drop_conn(&mut self, conn: ElectionConn, why: HangUp, out: &mut Vec<LinkOutput>) {

@@ -283,7 +283,11 @@ impl Leadership {
                     self.on_notification(from, Heard { notification, proved }, turn);
                     continue;
                 }
-                LinkEvent::Connected(to) => {
+                LinkEvent::Connected { to, owed } => {
+                    if owed {
+                        let notification = self.election.present(view);
+                        votes.push(election::Output::Send { to, notification });
+                    }
                     self.election
                         .on_connected(to, &mut election::Turn::new(turn.now.mono_ms, view, &mut votes));
                 }

@@ -235,8 +235,10 @@ pub struct Server {
     pub committed_at_start: Zxid,
     /// It was said that the tree differs.
     told_doubt: bool,
-    /// This server gave way to a server that has a history; not again before then.
+    /// From then on it may give way again to servers that have a history, [`WAYS`] times.
     gives_way_at: u64,
+    /// How often it may do so before then.
+    ways_left: u32,
     /// What the files have beside a leader's history that is not complete yet.
     kept: Option<Kept>,
     /// Work that the disk has not reported back, appends aside.
@@ -244,6 +246,10 @@ pub struct Server {
     unlogged_bytes: VecDeque<(Zxid, usize)>,
     unlogged: usize,
 }
+
+/// How often an empty leader gives way to claims. A server that has a history may lose the race of the next election: its vote
+/// comes a moment before the others look for a leader, and again a moment after they have elected.
+const WAYS: u32 = 3;
 
 impl Server {
     fn new(settings: Settings, view: View, at: Position) -> Self {
@@ -265,6 +271,7 @@ impl Server {
             committed_at_start: at.committed,
             told_doubt: false,
             gives_way_at: 0,
+            ways_left: 0,
             kept: None,
             disk_ops: 0,
             unlogged_bytes: VecDeque::new(),
@@ -342,12 +349,14 @@ impl Server {
     }
 
     /// Whether this server, which leads, has nothing, and lets a server that has something have the lead. Anybody may claim
-    /// to have something: not again before the time in which such a server would have been elected.
+    /// to have something: a few times, and then not before the time is over in which such a server would have been elected.
     fn gives_way(&mut self, now: u64) -> bool {
-        let gives_way = self.log_end == Zxid::ZERO && now >= self.gives_way_at;
-        if gives_way {
+        if now >= self.gives_way_at {
             self.gives_way_at = now + self.settings.init_ms();
+            self.ways_left = WAYS;
         }
+        let gives_way = self.log_end == Zxid::ZERO && self.ways_left > 0;
+        self.ways_left -= u32::from(gives_way);
         gives_way
     }
 

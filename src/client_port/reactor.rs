@@ -8,11 +8,12 @@ use crate::conversation::{End, Step, Tally, Weight, World};
 use crate::core::Mail;
 use crate::model::{ConnId, SessionId};
 use crate::replica::{ClientMessage, Input};
-use crate::tree::Database;
+use crate::tree::{Database, Departed};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::rand::GetRandomFlags;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Watches that are forgotten under one hold of the lock.
+const WATCHES_AT_ONCE: usize = 1024;
 /// How long connections get to take their last bytes when the server stops.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -50,6 +53,8 @@ struct Reactor {
     /// Slots with bytes to write.
     dirty: Vec<usize>,
     scratch: Vec<u8>,
+    /// Connections that are gone, and left more watches than are forgotten at once.
+    departed: VecDeque<Departed>,
     /// When there may be connections that were left waiting.
     accept_at: Option<Instant>,
     /// Reads wait until this server has heard of its leader, or its quorum, again.
@@ -89,6 +94,7 @@ pub fn run(
         ready: Vec::new(),
         dirty: Vec::new(),
         scratch: vec![0; 64 << 10],
+        departed: VecDeque::new(),
         accept_at: None,
         waits_for_lease: false,
     };
@@ -100,7 +106,8 @@ impl Reactor {
         let mut events = Events::with_capacity(1024);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
         while !self.port.core.is_stopping() {
-            let timeout = if !self.ready.is_empty() || self.port.core.mailboxes[self.index].has_mail() {
+            let has_work = !self.ready.is_empty() || !self.departed.is_empty();
+            let timeout = if has_work || self.port.core.mailboxes[self.index].has_mail() {
                 Duration::ZERO
             } else {
                 let next = self.accept_at.map_or(housekeeping, |at| at.min(housekeeping));
@@ -174,6 +181,25 @@ impl Reactor {
             }
         }
         self.flush(now);
+        self.forget_watches();
+    }
+
+    /// Forgets a share of what connections watched that are gone: one may have left a million.
+    fn forget_watches(&mut self) {
+        if self.departed.is_empty() {
+            return;
+        }
+        let port = self.port.clone();
+        let db = port.db();
+        let mut watches = db.watches.lock();
+        let mut room = WATCHES_AT_ONCE;
+        while let Some(departed) = self.departed.front_mut() {
+            room -= watches.forget(departed, room);
+            if room == 0 {
+                return;
+            }
+            self.departed.pop_front();
+        }
     }
 
     /// Empties the mailbox, then works off the input of `slots`; each time under the read lock, in this order, so
@@ -383,7 +409,7 @@ impl Reactor {
         let talk = &connection.talk;
         self.port.unregister(talk.id());
         self.port.dismiss(connection.listener, connection.info.peer.ip());
-        self.port.core.db.read().watches.lock().remove_watcher(talk.id());
+        self.departed.extend(self.port.db().watches.lock().depart(talk.id()));
         if talk.is_known() {
             self.inputs.push(Input::Disconnected { conn: talk.id(), session: talk.session() });
         }

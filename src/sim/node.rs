@@ -526,7 +526,11 @@ impl Process {
         if let Some(why) = talk.over(world.bounds) {
             tracing::debug!("client {conn} ends: {why}");
             let (id, session, is_known) = (talk.id(), talk.session(), talk.is_known());
-            db.watches.lock().remove_watcher(id);
+            let mut watches = db.watches.lock();
+            if let Some(mut departed) = watches.depart(id) {
+                watches.forget(&mut departed, usize::MAX);
+            }
+            drop(watches);
             if is_known {
                 inputs.push(Input::Disconnected { conn: id, session });
             }

@@ -20,7 +20,7 @@ pub use digest::{content_crc, is_counted, node_digest};
 pub use node::{AclId, NodeId};
 pub use quota::Limits;
 pub use snapshot::{LoadError, Loader, Misplaced, SnapshotSlice};
-pub use watches::{WatchEvent, WatchKind, WatchMode, Watches};
+pub use watches::{Departed, WatchEvent, WatchKind, WatchMode, Watches};
 
 use crate::jute::records::{Acl, Stat, StatPersisted};
 use crate::model::owner::{Owner, OwnerRules};

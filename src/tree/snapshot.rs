@@ -4,7 +4,7 @@
 //! written first, as it still is (copy-on-write), together with those of its ancestors that are not out yet: so
 //! parents come before children, as Java's reader wants them, and the bytes are those of the moment the walk began.
 
-use super::acls::AclTable;
+use super::acls::AclList;
 use super::node::{AclId, NIL, NodeId, ROOT, Slab};
 use super::{Tree, index};
 use crate::jute::records::{Acl, AclMapEntry, NodeEntry, SessionEntry, StatPersisted};
@@ -12,7 +12,10 @@ use crate::jute::{DecodeError, Reader, Source, put_len};
 use crate::model::owner::OwnerRules;
 use crate::model::{SessionId, perms};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// A slice ends after this many bytes, with the znode that reaches them: to copy them takes some tens of microseconds.
+pub(super) const SLICE_BYTES: usize = 256 << 10;
 
 /// What a call of [`Tree::snapshot_slice`] brought.
 #[derive(Debug)]
@@ -30,11 +33,25 @@ pub(super) struct Walk {
     next: usize,
     /// One bit an id: written, or not part of this snapshot.
     out: Vec<u64>,
+    /// What comes before the first znode: the sessions, and the ACL lists that are not written yet.
+    head: BytesMut,
+    lists: VecDeque<(AclId, AclList)>,
     bytes: BytesMut,
     path: Vec<u8>,
 }
 
 impl Walk {
+    /// The next bytes of what comes before the first znode.
+    fn head(&mut self) -> BytesMut {
+        let mut out = std::mem::take(&mut self.head);
+        while out.len() < SLICE_BYTES
+            && let Some((id, list)) = self.lists.pop_front()
+        {
+            AclMapEntry { id: i64::from(id.0), acl: list.to_vec() }.encode(&mut out);
+        }
+        out
+    }
+
     fn is_out(&self, id: NodeId) -> bool {
         let at = id.0 as usize;
         at >= self.end || self.out[at / 64] & (1 << (at % 64)) != 0
@@ -70,33 +87,44 @@ impl Tree {
     /// Starts a snapshot of the tree as it is now. `sessions` go in front. One walk at a time.
     pub fn begin_snapshot(&mut self, sessions: &BTreeMap<SessionId, i32>) {
         assert!(self.walk.is_none(), "one snapshot at a time");
-        let mut bytes = BytesMut::new();
-        write_heads(sessions, &self.acls, &mut bytes);
+        let mut head = BytesMut::new();
+        put_len(&mut head, sessions.len());
+        for (session, timeout) in sessions {
+            SessionEntry { session_id: session.0, timeout: *timeout }.encode(&mut head);
+        }
+        let lists: VecDeque<_> = self.acls.entries().map(|(id, list)| (id, list.clone())).collect();
+        put_len(&mut head, lists.len());
         let end = self.slab.end();
-        self.walk = Some(Walk { end, next: 0, out: vec![0; end.div_ceil(64)], bytes, path: Vec::new() });
+        let out = vec![0; end.div_ceil(64)];
+        self.walk = Some(Walk { end, next: 0, out, head, lists, bytes: BytesMut::new(), path: Vec::new() });
     }
 
     pub fn snapshot_under_way(&self) -> bool {
         self.walk.is_some()
     }
 
-    /// Goes on by at most `znodes` places of the slab and hands over all bytes that are ready.
+    /// Goes on by at most `znodes` places of the slab, until there are enough bytes, and hands over all that are ready.
     pub fn snapshot_slice(&mut self, znodes: usize) -> SnapshotSlice {
         let mut walk = self.walk.take().expect("begin_snapshot came first");
+        if !walk.head.is_empty() || !walk.lists.is_empty() {
+            let slice = SnapshotSlice { bytes: walk.head(), done: false, znodes_left: walk.end - walk.next };
+            self.walk = Some(walk);
+            return slice;
+        }
         let stop = walk.end.min(walk.next + znodes);
-        for at in walk.next..stop {
-            let id = NodeId(at as u32);
+        while walk.next < stop && walk.bytes.len() < SLICE_BYTES {
+            let id = NodeId(walk.next as u32);
             let vacant = self.slab[id].parent == NIL && id != ROOT;
             if !vacant && !walk.is_out(id) {
                 walk.write(&self.slab, &self.owners, id);
             }
+            walk.next += 1;
         }
-        walk.next = stop;
-        let done = stop == walk.end;
+        let done = walk.next == walk.end;
         if done {
             walk.bytes.put_slice(&[0, 0, 0, 1, b'/']);
         }
-        let slice = SnapshotSlice { bytes: walk.bytes.split(), done, znodes_left: walk.end - stop };
+        let slice = SnapshotSlice { bytes: walk.bytes.split(), done, znodes_left: walk.end - walk.next };
         if !done {
             self.walk = Some(walk);
         }
@@ -124,18 +152,6 @@ impl Tree {
         if let Some(walk) = &mut self.walk {
             walk.mark(id);
         }
-    }
-}
-
-fn write_heads(sessions: &BTreeMap<SessionId, i32>, acls: &AclTable, out: &mut BytesMut) {
-    put_len(out, sessions.len());
-    for (session, timeout) in sessions {
-        SessionEntry { session_id: session.0, timeout: *timeout }.encode(out);
-    }
-    let entries = acls.entries();
-    put_len(out, entries.len());
-    for (id, list) in entries {
-        AclMapEntry { id: i64::from(id.0), acl: list.to_vec() }.encode(out);
     }
 }
 

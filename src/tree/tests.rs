@@ -1,8 +1,9 @@
 //! The tree against a simple model, snapshots at one point, and digests.
 
+use super::snapshot::SLICE_BYTES;
 use super::*;
 use crate::jute::Reader;
-use crate::jute::records::{CreateTxn, DeleteTxn, NodeEntry, SetDataTxn, TxnHeader};
+use crate::jute::records::{CreateTxn, DeleteTxn, Id, NodeEntry, SetDataTxn, TxnHeader};
 use crate::model::Zxid;
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::BytesMut;
@@ -210,7 +211,7 @@ fn the_stat_of_a_new_quotas_usage_is_that_of_the_text_it_came_with() {
 #[test]
 fn watches_fire_as_in_javas_table() {
     use crate::model::ConnId;
-    let auth: std::sync::Arc<[crate::jute::records::Id<Bytes>]> = std::sync::Arc::new([]);
+    let auth: std::sync::Arc<[Id<Bytes>]> = std::sync::Arc::new([]);
     let mut db = database();
     apply(&mut db, 1, create("/n", "", 1));
     let watches = db.watches.get_mut();
@@ -238,10 +239,123 @@ fn watches_fire_as_in_javas_table() {
     let events = told(&mut db, 5, delete("/n"));
     assert_eq!(events, [(1, 2, n.clone()), (2, 2, n.clone()), (3, 2, n)], "one event for both tables");
     let watches = db.watches.get_mut();
-    for conn in [standard, persistent, recursive] {
-        watches.remove_watcher(conn);
+    assert!(watches.depart(standard).is_none(), "its watches are used up");
+    for conn in [persistent, recursive] {
+        let mut departed = watches.depart(conn).unwrap();
+        assert_eq!(watches.forget(&mut departed, 10), 1);
     }
     assert!(watches.is_empty() && watches.total() == 0);
+}
+
+/// Of a million watches, nobody waits for more than a share.
+#[test]
+fn what_a_connection_watched_is_forgotten_a_share_at_a_time() {
+    use crate::model::ConnId;
+    const SHARE: usize = 10;
+    let auth: std::sync::Arc<[Id<Bytes>]> = std::sync::Arc::new([]);
+    for count in [10, 100, 1000] {
+        let mut watches = Watches::default();
+        let (gone, stays) = (ConnId(1), ConnId(2));
+        for at in 0..count {
+            watches.add_persistent(gone, &auth, format!("/n{at}").as_bytes(), at % 2 == 0);
+        }
+        watches.add(stays, &auth, b"/n0", WatchKind::Data, WatchMode::Standard);
+        let mut departed = watches.depart(gone).unwrap();
+        let mut left = count;
+        loop {
+            let before = watches.total();
+            let forgotten = watches.forget(&mut departed, SHARE);
+            assert_eq!(forgotten, SHARE.min(left));
+            assert!(before - watches.total() <= 2 * SHARE, "two tables");
+            left -= forgotten;
+            // As long as its entries are there, it hears nothing.
+            let path = Bytes::from_static(b"/n0/below");
+            let (mut out, event) = (Vec::new(), Event { kind: EventKind::Created, path, acl: open_list() });
+            watches.fire(&[event], &|_, _| true, &mut out);
+            assert!(out.is_empty());
+            if forgotten < SHARE {
+                break;
+            }
+        }
+        assert_eq!((watches.total(), watches.connections()), (1, 1));
+    }
+}
+
+/// A list that is searched for each of them would make this quadratic.
+#[test]
+fn everybody_hears_of_a_delete_once_however_many_they_are() {
+    use crate::model::ConnId;
+    let auth: std::sync::Arc<[Id<Bytes>]> = std::sync::Arc::new([]);
+    for count in [10, 1000, 30_000] {
+        let mut watches = Watches::default();
+        for conn in (1..=count).rev().map(ConnId) {
+            if conn.0 % 2 == 0 {
+                watches.add(conn, &auth, b"/a/b", WatchKind::Data, WatchMode::Standard);
+            }
+            if conn.0 % 3 == 0 {
+                watches.add(conn, &auth, b"/a/b", WatchKind::Child, WatchMode::Standard);
+            }
+            if conn.0 % 5 == 0 {
+                watches.add_persistent(conn, &auth, b"/", true);
+                watches.add_persistent(conn, &auth, b"/a", true);
+            }
+        }
+        let event = Event { kind: EventKind::Deleted, path: Bytes::from_static(b"/a/b"), acl: open_list() };
+        let asked = std::cell::Cell::new(0);
+        let may_read = |_: &AclList, _: &[Id<Bytes>]| {
+            asked.set(asked.get() + 1);
+            true
+        };
+        let mut out = Vec::new();
+        watches.fire(&[event], &may_read, &mut out);
+        let mut heard: Vec<u64> = out.iter().map(|event| event.conn.0).collect();
+        heard.sort_unstable();
+        let expected: Vec<u64> =
+            (1..=count).filter(|conn| conn % 2 == 0 || conn % 3 == 0 || conn % 5 == 0).collect();
+        assert!(heard == expected, "each once");
+        assert_eq!(asked.get(), expected.len(), "nobody is looked at twice");
+        let recursive = (1..=count).filter(|conn| conn % 5 == 0).count();
+        assert_eq!((watches.total(), watches.connections()), (2 * recursive, recursive));
+    }
+}
+
+fn open_list() -> AclList {
+    database().tree.acl(ROOT).clone()
+}
+
+/// Otherwise 256 znodes of a megabyte each would be copied under one hold of the lock, or a million ACL lists.
+#[test]
+fn a_slice_of_a_snapshot_is_bounded_in_bytes() {
+    const LARGE: usize = 100_000;
+    const MOST: usize = SLICE_BYTES + LARGE + 200;
+    for count in [10, 100] {
+        let mut db = database();
+        for at in 0..count {
+            let id = Bytes::from(format!("{at}:{}", "x".repeat(LARGE)));
+            let acl = vec![Acl { perms: 31, id: Id { scheme: Bytes::from_static(b"digest"), id } }];
+            let (path, data) = (format!("/n{at}").into(), Some(Bytes::from(vec![0; LARGE])));
+            let txn = CreateTxn { path, data, acl, ephemeral: false, parent_cversion: -1 };
+            apply(&mut db, at + 1, TxnBody::Create(txn));
+        }
+        let expected = contents(&db.tree);
+        db.begin_snapshot();
+        let (mut whole, mut slices) = (BytesMut::new(), 0);
+        loop {
+            let slice = db.tree.snapshot_slice(1 << 20);
+            assert!(slice.bytes.len() < MOST, "{} bytes under one hold", slice.bytes.len());
+            whole.extend_from_slice(&slice.bytes);
+            slices += 1;
+            if slice.done {
+                break;
+            }
+            // What is gone by the time that its turn comes is written before it goes, and not before the lists.
+            if slices == 1 {
+                apply(&mut db, count + 1, delete("/n0"));
+            }
+        }
+        assert!(slices > 2 * count as usize * LARGE / MOST);
+        assert_eq!(contents(&load(&whole, 1 << 16).tree), expected);
+    }
 }
 
 /// One random change: a path out of few, and what happens to it.

@@ -35,7 +35,70 @@ pub struct WatchEvent {
     pub path: Bytes,
 }
 
-type Table = HashMap<Box<[u8]>, BTreeMap<ConnId, u8>>;
+/// Per path the connections that watch it, in order, each with the bits of its modes.
+#[derive(Debug, Default)]
+struct Table {
+    paths: HashMap<Box<[u8]>, BTreeMap<ConnId, u8>>,
+    /// (connection, path) pairs.
+    pairs: usize,
+}
+
+impl Table {
+    fn modes(&self, path: &[u8], watcher: ConnId) -> u8 {
+        self.paths.get(path).and_then(|watchers| watchers.get(&watcher)).copied().unwrap_or(0)
+    }
+
+    /// Whether the mode is new.
+    fn add(&mut self, path: &[u8], watcher: ConnId, mode: WatchMode) -> bool {
+        let watchers = match self.paths.get_mut(path) {
+            Some(watchers) => watchers,
+            None => self.paths.entry(path.into()).or_default(),
+        };
+        let modes = watchers.entry(watcher).or_default();
+        if *modes == 0 {
+            self.pairs += 1;
+        }
+        let is_new = *modes & mode as u8 == 0;
+        *modes |= mode as u8;
+        is_new
+    }
+
+    /// Takes modes off, and tells which of them were there.
+    fn take(&mut self, path: &[u8], watcher: ConnId, modes: u8) -> u8 {
+        let Some(watchers) = self.paths.get_mut(path) else { return 0 };
+        let Some(have) = watchers.get_mut(&watcher) else { return 0 };
+        let taken = *have & modes;
+        *have &= !modes;
+        if *have == 0 {
+            self.pairs -= 1;
+            watchers.remove(&watcher);
+            if watchers.is_empty() {
+                self.paths.remove(path);
+            }
+        }
+        taken
+    }
+
+    /// Uses the standard watches on the path up. Returns all connections that have watched it, in order, and those of them that
+    /// do so no more.
+    fn use_up(&mut self, path: &[u8]) -> (Vec<ConnId>, Vec<ConnId>) {
+        let (mut all, mut gone) = (Vec::new(), Vec::new());
+        let Some(watchers) = self.paths.get_mut(path) else { return (all, gone) };
+        watchers.retain(|watcher, modes| {
+            all.push(*watcher);
+            *modes &= !(WatchMode::Standard as u8);
+            if *modes == 0 {
+                gone.push(*watcher);
+            }
+            *modes != 0
+        });
+        self.pairs -= gone.len();
+        if watchers.is_empty() {
+            self.paths.remove(path);
+        }
+        (all, gone)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Watcher {
@@ -43,6 +106,13 @@ struct Watcher {
     auth: Arc<[Id<Bytes>]>,
     /// Every path on which it has a watch in either table.
     paths: HashSet<Box<[u8]>>,
+}
+
+/// A connection that is gone, and the paths that it has watched: some are still to be forgotten.
+#[derive(Debug)]
+pub struct Departed {
+    watcher: ConnId,
+    paths: std::collections::hash_set::IntoIter<Box<[u8]>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,18 +142,9 @@ impl Watches {
         if !entry.paths.contains(path) {
             entry.paths.insert(path.into());
         }
-        let table = match kind {
-            WatchKind::Data => &mut self.data,
-            WatchKind::Child => &mut self.child,
-        };
-        let modes = match table.get_mut(path) {
-            Some(watchers) => watchers.entry(watcher).or_default(),
-            None => table.entry(path.into()).or_default().entry(watcher).or_default(),
-        };
-        if mode == WatchMode::Recursive && *modes & WatchMode::Recursive as u8 == 0 {
+        if self.table(kind).add(path, watcher, mode) && mode == WatchMode::Recursive {
             self.recursive += 1;
         }
-        *modes |= mode as u8;
     }
 
     /// addWatch: mode 0 is in both tables, mode 1 in the data table.
@@ -108,49 +169,47 @@ impl Watches {
             WatchKind::Data => &self.data,
             WatchKind::Child => &self.child,
         };
-        table.get(path).and_then(|watchers| watchers.get(&watcher)).is_some_and(|have| have & modes != 0)
+        table.modes(path, watcher) & modes != 0
     }
 
     /// Takes `modes` (bits) of the connection off `path` in the table. Whether there was any.
     pub fn remove(&mut self, watcher: ConnId, path: &[u8], kind: WatchKind, modes: u8) -> bool {
-        let table = match kind {
-            WatchKind::Data => &mut self.data,
-            WatchKind::Child => &mut self.child,
-        };
-        let Some(watchers) = table.get_mut(path) else { return false };
-        let Some(have) = watchers.get_mut(&watcher) else { return false };
-        let removed = *have & modes;
-        if removed & WatchMode::Recursive as u8 != 0 {
+        let taken = self.table(kind).take(path, watcher, modes);
+        if taken & WatchMode::Recursive as u8 != 0 {
             self.recursive -= 1;
         }
-        *have &= !modes;
-        if *have == 0 {
-            watchers.remove(&watcher);
-            if watchers.is_empty() {
-                table.remove(path);
-            }
-            self.forget_unwatched(watcher, path);
+        if taken != 0 {
+            self.forget_unwatched(&[watcher], path);
         }
-        removed != 0
+        taken != 0
     }
 
-    /// The connection is gone.
-    #[expect(clippy::iter_over_hash_type, reason = "each path for itself")]
-    pub fn remove_watcher(&mut self, watcher: ConnId) {
-        let Some(entry) = self.watchers.remove(&watcher) else { return };
-        for path in entry.paths {
+    fn table(&mut self, kind: WatchKind) -> &mut Table {
+        match kind {
+            WatchKind::Data => &mut self.data,
+            WatchKind::Child => &mut self.child,
+        }
+    }
+
+    /// The connection is gone and hears nothing any more. What it watched must be forgotten, a share at a time: until then its
+    /// entries count.
+    pub fn depart(&mut self, watcher: ConnId) -> Option<Departed> {
+        let Watcher { paths, .. } = self.watchers.remove(&watcher)?;
+        Some(Departed { watcher, paths: paths.into_iter() })
+    }
+
+    /// Forgets what a connection that is gone has watched, `most` paths at the most. Returns how many they were: fewer than
+    /// that, once nothing is left.
+    pub fn forget(&mut self, departed: &mut Departed, most: usize) -> usize {
+        let (watcher, before) = (departed.watcher, departed.paths.len());
+        for path in departed.paths.by_ref().take(most) {
             for table in [&mut self.data, &mut self.child] {
-                let Some(watchers) = table.get_mut(&path) else { continue };
-                if let Some(modes) = watchers.remove(&watcher)
-                    && modes & WatchMode::Recursive as u8 != 0
-                {
+                if table.take(&path, watcher, u8::MAX) & WatchMode::Recursive as u8 != 0 {
                     self.recursive -= 1;
-                }
-                if watchers.is_empty() {
-                    table.remove(&path);
                 }
             }
         }
+        before - departed.paths.len()
     }
 
     /// Turns the changes of one transaction into notifications, in Java's order, and consumes one-shot watches.
@@ -178,74 +237,72 @@ impl Watches {
         }
     }
 
+    /// `told` have heard of it already. Both they and those that this returns are in order, so one walk finds who is in both.
     fn trigger(
         &mut self,
         kind: WatchKind,
         event: &Event,
-        suppress: &[ConnId],
+        told: &[ConnId],
         may_read: &dyn Fn(&AclList, &[Id<Bytes>]) -> bool,
         out: &mut Vec<WatchEvent>,
     ) -> Vec<ConnId> {
-        let told = self.collect(kind, &event.path);
-        for watcher in &told {
-            if suppress.contains(watcher) {
+        let (watchers, used_up) = self.collect(kind, &event.path);
+        let mut told = told.iter().peekable();
+        for watcher in &watchers {
+            while told.next_if(|before| *before < watcher).is_some() {}
+            if told.peek() == Some(&watcher) {
                 continue;
             }
-            let Some(auth) = self.watchers.get(watcher).map(|entry| entry.auth.clone()) else { continue };
-            if may_read(&event.acl, &auth) {
+            if let Some(entry) = self.watchers.get(watcher)
+                && may_read(&event.acl, &entry.auth)
+            {
                 out.push(WatchEvent { conn: *watcher, kind: event.kind, path: event.path.clone() });
             }
         }
-        for watcher in &told {
-            self.forget_unwatched(*watcher, &event.path);
-        }
-        told
+        self.forget_unwatched(&used_up, &event.path);
+        watchers
     }
 
-    /// The connections to tell, each once; standard watches on the path itself are consumed. The connections' own
-    /// entries are kept until they were told, because those hold the ids for the ACL check.
-    fn collect(&mut self, kind: WatchKind, at: &[u8]) -> Vec<ConnId> {
-        let mut told = Vec::new();
-        let table = match kind {
-            WatchKind::Data => &mut self.data,
-            WatchKind::Child => &mut self.child,
-        };
-        if let Some(watchers) = table.get_mut(at) {
-            watchers.retain(|watcher, modes| {
-                told.push(*watcher);
-                *modes &= !(WatchMode::Standard as u8);
-                *modes != 0
-            });
-            if watchers.is_empty() {
-                table.remove(at);
-            }
-        }
+    /// The connections to tell, in order and each once, and those of them that have no watch on the path itself in this table
+    /// any more: standard ones are consumed. The connections' own entries are kept until they were told, because those hold
+    /// the ids for the ACL check.
+    fn collect(&mut self, kind: WatchKind, at: &[u8]) -> (Vec<ConnId>, Vec<ConnId>) {
+        let (mut to_tell, used_up) = self.table(kind).use_up(at);
         if kind == WatchKind::Data && self.recursive > 0 {
+            let of_itself = to_tell.len();
             let mut above = at;
             while above.len() > 1 {
                 above = match path::parent(above) {
                     Some(b"") | None => b"/",
                     Some(parent) => parent,
                 };
-                for (watcher, modes) in table.get(above).into_iter().flatten() {
-                    if modes & WatchMode::Recursive as u8 != 0 && !told.contains(watcher) {
-                        told.push(*watcher);
+                for (watcher, modes) in self.data.paths.get(above).into_iter().flatten() {
+                    if modes & WatchMode::Recursive as u8 != 0 {
+                        to_tell.push(*watcher);
                     }
                 }
             }
+            if to_tell.len() > of_itself {
+                // Few runs, each in order: this merges them.
+                to_tell.sort();
+                to_tell.dedup();
+            }
         }
-        told
+        (to_tell, used_up)
     }
 
-    fn forget_unwatched(&mut self, watcher: ConnId, path: &[u8]) {
-        let watched = |table: &Table| table.get(path).is_some_and(|watchers| watchers.contains_key(&watcher));
-        if watched(&self.data) || watched(&self.child) {
-            return;
-        }
-        if let Some(entry) = self.watchers.get_mut(&watcher) {
-            entry.paths.remove(path);
-            if entry.paths.is_empty() {
-                self.watchers.remove(&watcher);
+    /// Forgets the path where a connection has no watch on it any more.
+    fn forget_unwatched(&mut self, watchers: &[ConnId], path: &[u8]) {
+        let tables = [self.data.paths.get(path), self.child.paths.get(path)];
+        for watcher in watchers {
+            if tables.iter().flatten().any(|table| table.contains_key(watcher)) {
+                continue;
+            }
+            if let Some(entry) = self.watchers.get_mut(watcher) {
+                entry.paths.remove(path);
+                if entry.paths.is_empty() {
+                    self.watchers.remove(watcher);
+                }
             }
         }
     }
@@ -257,30 +314,28 @@ impl Watches {
     }
 
     pub fn paths(&self) -> usize {
-        self.data.len()
+        self.data.paths.len()
     }
 
     /// (connection, path) pairs of the data table.
-    #[expect(clippy::disallowed_methods, reason = "a sum")]
     pub fn count(&self) -> usize {
-        self.data.values().map(BTreeMap::len).sum()
+        self.data.pairs
     }
 
     /// All pairs of both tables: the `watch_count` figure.
-    #[expect(clippy::disallowed_methods, reason = "a sum")]
     pub fn total(&self) -> usize {
-        self.count() + self.child.values().map(BTreeMap::len).sum::<usize>()
+        self.data.pairs + self.child.pairs
     }
 
     #[expect(clippy::disallowed_methods, reason = "a word for operators, in any order")]
     pub fn by_path(&self) -> impl Iterator<Item = (&[u8], Vec<ConnId>)> {
-        self.data.iter().map(|(path, watchers)| (&path[..], watchers.keys().copied().collect()))
+        self.data.paths.iter().map(|(path, watchers)| (&path[..], watchers.keys().copied().collect()))
     }
 
     #[expect(clippy::iter_over_hash_type, reason = "the paths of one connection come in any order")]
     pub fn by_connection(&self) -> BTreeMap<ConnId, Vec<&[u8]>> {
         let mut all: BTreeMap<ConnId, Vec<&[u8]>> = BTreeMap::new();
-        for (path, watchers) in &self.data {
+        for (path, watchers) in &self.data.paths {
             for watcher in watchers.keys() {
                 all.entry(*watcher).or_default().push(path);
             }

@@ -4,7 +4,7 @@ use super::{ClientMessage, CloseReason, Now, Outputs, Told};
 use crate::model::{ConnId, SessionId};
 use crate::session::password_of;
 use crate::wire::connect::{self, Connect};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What clients may do here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +54,44 @@ impl Hello {
     }
 }
 
-/// A client that came while nobody leads.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    conn: ConnId,
-    connect: Connect,
-    pub until: u64,
-}
-
-/// How long it is kept, in milliseconds: as long as most elections take. A client that is sent away at once has soon tried all
-/// servers in vain, and some give up then.
+/// How long a client that came while nobody leads is kept, in milliseconds: as long as most elections take. One that is sent away
+/// at once has soon tried all servers in vain, and some give up then.
 const PATIENCE_MS: u64 = 500;
 /// How many are kept.
 const MAX_ARRIVALS: usize = 10_000;
+
+/// Clients that came while nobody leads. Thousands come and go within an election: none of them is searched for.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// By when each has waited long enough, in milliseconds.
+    by_end: BTreeMap<(u64, ConnId), Connect>,
+    ends: HashMap<ConnId, u64>,
+}
+
+impl Arrivals {
+    fn add(&mut self, conn: ConnId, connect: Connect, until: u64) {
+        self.remove(conn);
+        self.ends.insert(conn, until);
+        self.by_end.insert((until, conn), connect);
+    }
+
+    fn remove(&mut self, conn: ConnId) {
+        if let Some(until) = self.ends.remove(&conn) {
+            self.by_end.remove(&(until, conn));
+        }
+    }
+
+    /// One that has waited long enough.
+    fn next_over(&mut self, now: u64) -> Option<ConnId> {
+        let (_, conn) = *self.by_end.first_key_value().filter(|((until, _), _)| *until <= now)?.0;
+        self.remove(conn);
+        Some(conn)
+    }
+
+    fn next_end(&self) -> Option<u64> {
+        self.by_end.first_key_value().map(|((until, _), _)| *until)
+    }
+}
 
 /// How often the log says that writes were refused for their size, in milliseconds.
 const TELL_TOO_LARGE_EVERY_MS: u64 = 10_000;
@@ -83,7 +108,7 @@ pub(super) struct Clients {
     /// The connection that each session hangs on here.
     attached: HashMap<SessionId, Attached>,
     /// Those that wait for a leader.
-    arrivals: Vec<Arrival>,
+    arrivals: Arrivals,
     refused_for_size: RefusedForSize,
 }
 
@@ -128,7 +153,7 @@ impl Clients {
 
     pub(super) fn on_disconnected(&mut self, conn: ConnId, session: SessionId) {
         // Let in later, it would take its session away from where that hangs by then.
-        self.arrivals.retain(|arrival| arrival.conn != conn);
+        self.arrivals.remove(conn);
         if self.attached.get(&session).is_some_and(|attached| attached.conn == conn) {
             self.attached.remove(&session);
         }
@@ -136,29 +161,30 @@ impl Clients {
 
     /// The client waits for a leader, unless too many do.
     pub(super) fn keep_waiting(&mut self, now: Now, conn: ConnId, connect: Connect, out: &mut Outputs) {
-        if self.arrivals.len() == MAX_ARRIVALS {
+        if self.arrivals.ends.len() == MAX_ARRIVALS {
             return out.close(conn, CloseReason::NotServing);
         }
         // It has to have the time to try the others.
         let patience_ms = PATIENCE_MS.min(u64::try_from(connect.timeout / 10).unwrap_or(0));
-        self.arrivals.push(Arrival { conn, connect, until: now.mono_ms + patience_ms });
+        self.arrivals.add(conn, connect, now.mono_ms + patience_ms);
     }
 
     /// Those that wait for a leader, who do so no more.
     pub(super) fn take_arrivals(&mut self) -> impl Iterator<Item = (ConnId, Connect)> + use<> {
-        std::mem::take(&mut self.arrivals).into_iter().map(|arrival| (arrival.conn, arrival.connect))
+        let arrivals = std::mem::take(&mut self.arrivals).by_end;
+        arrivals.into_iter().map(|((_, conn), connect)| (conn, connect))
     }
 
     /// Who has waited long enough has to try another server.
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Outputs) {
-        for arrival in self.arrivals.extract_if(.., |arrival| arrival.until <= now.mono_ms) {
-            out.close(arrival.conn, CloseReason::NotServing);
+        while let Some(conn) = self.arrivals.next_over(now.mono_ms) {
+            out.close(conn, CloseReason::NotServing);
         }
     }
 
     /// When [`Self::on_tick`] has something to do, in monotonic milliseconds.
     pub(super) fn next_wake(&self) -> Option<u64> {
-        self.arrivals.iter().map(|arrival| arrival.until).min()
+        self.arrivals.next_end()
     }
 
     /// A write was refused for its size. A client may try it without end: the log says so once in a while.
@@ -170,5 +196,29 @@ impl Clients {
             refused.tell_from_ms = now.mono_ms + TELL_TOO_LARGE_EVERY_MS;
             out.told.push(Told::TooLarge { session, limit, count });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect() -> Connect {
+        Connect { last_zxid_seen: 0, timeout: 500, session: SessionId::NONE, passwd: vec![], read_only: None }
+    }
+
+    #[test]
+    fn who_waits_for_a_leader_is_known_by_its_end_and_by_its_connection() {
+        let mut arrivals = Arrivals::default();
+        for (conn, until) in [(1, 30), (2, 10), (3, 20), (4, 20), (2, 40)] {
+            arrivals.add(ConnId(conn), connect(), until);
+        }
+        arrivals.remove(ConnId(3));
+        arrivals.remove(ConnId(9));
+        assert_eq!(arrivals.next_end(), Some(20));
+        let over: Vec<_> = std::iter::from_fn(|| arrivals.next_over(30)).collect();
+        assert_eq!(over, [ConnId(4), ConnId(1)]);
+        assert_eq!((arrivals.next_over(39), arrivals.next_end()), (None, Some(40)));
+        assert_eq!((arrivals.ends.len(), arrivals.by_end.len()), (1, 1), "the one that came again");
     }
 }

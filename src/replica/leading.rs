@@ -3,13 +3,14 @@
 use super::clients::Hello;
 use super::replies::{answer, last_reply, sync_path, write_sync};
 use super::serving::Turn;
+use super::share::{LOOKS_AT_ONCE, STEPS_AT_ONCE, UnderWay};
 use super::{ClientMessage, Now, Outputs, Settings};
 use crate::jute::SharedReader;
 use crate::jute::records::{CreateSessionTxn, Id, ReconfigRequest};
 use crate::model::{ConnId, ErrorCode, LinkId, Op, SessionId, Zxid};
 use crate::request::{Preparer, Request, reconfig};
 use crate::session::{Home, SessionTracker};
-use crate::tree::{Applied, Database};
+use crate::tree::{Applied, Database, Look, Tree};
 use crate::wire::quorum::Forwarded;
 use crate::wire::txn::{Txn, TxnBody};
 use crate::zab::Entry;
@@ -26,10 +27,43 @@ pub(super) struct Leading {
     syncs: VecDeque<PendingSync>,
     /// Per connection: messages queued behind one of its own unanswered `sync`s.
     held: HashMap<ConnId, usize>,
-    removals: VecDeque<Vec<u8>>,
-    next_container_check: u64,
+    /// Sessions whose ephemerals go in several transactions before their end does, oldest first.
+    closing: VecDeque<Closing>,
     /// Sessions that own ephemerals but are in no session table: closed first of all.
     orphans: Vec<SessionId>,
+    /// Sessions that expired and are not told of yet.
+    expired: Vec<SessionId>,
+    removals: Removals,
+    under_way: UnderWay,
+    /// There is more to do than the last share: the next turn comes at once, or when there is room.
+    has_more: bool,
+}
+
+/// The end of a session.
+#[derive(Debug)]
+struct Closing {
+    session: SessionId,
+    cxid: i32,
+    origin: Option<Origin>,
+}
+
+impl Closing {
+    /// Nobody here asked for it.
+    fn unasked(session: SessionId) -> Self {
+        Self { session, cxid: 0, origin: None }
+    }
+}
+
+/// Containers and TTL znodes: looked through once in a while, a share at a time, and removed at a limited rate.
+#[derive(Debug)]
+struct Removals {
+    due: VecDeque<Vec<u8>>,
+    /// How far the look is that is under way.
+    look: Option<Look>,
+    next_look: u64,
+    /// How many may still go before `next_share`.
+    allowance: usize,
+    next_share: u64,
 }
 
 /// A connection that waits for a proposal.
@@ -82,16 +116,20 @@ impl Leading {
             origins: VecDeque::new(),
             syncs: VecDeque::new(),
             held: HashMap::new(),
-            removals: VecDeque::new(),
-            next_container_check: now.mono_ms + settings.container_check_ms,
+            closing: VecDeque::new(),
             orphans: owners.filter(|session| !db.sessions.contains_key(session)).collect(),
+            expired: Vec::new(),
+            removals: Removals::begin(now, settings),
+            under_way: UnderWay::default(),
+            has_more: false,
         }
     }
 
     /// Adds the connections that wait for an answer, and returns those that are not attached to a session yet.
     pub(super) fn end(self, conns: &mut Vec<ConnId>) -> Vec<(SessionId, Hello)> {
         let mut arriving = Vec::new();
-        for (_, origin) in &self.origins {
+        let closing = self.closing.iter().filter_map(|closing| closing.origin.as_ref());
+        for origin in self.origins.iter().map(|(_, origin)| origin).chain(closing) {
             match origin {
                 Origin::Establish(hello) => arriving.push((SessionId::NONE, *hello)),
                 Origin::Request { conn, .. } | Origin::CloseSession { conn, .. } => conns.push(*conn),
@@ -102,7 +140,8 @@ impl Leading {
     }
 
     pub(super) fn outstanding(&self) -> usize {
-        self.origins.len() + self.syncs.len()
+        let closing = self.closing.iter().filter(|closing| closing.origin.is_some());
+        self.origins.len() + self.syncs.len() + closing.count()
     }
 
     fn propose(&mut self, txn: Txn, origin: Option<Origin>, turn: &mut Turn<'_>) {
@@ -176,7 +215,8 @@ impl Leading {
         if request.op == Op::Sync {
             self.on_sync(conn, &request, turn);
         } else if request.op == Op::CloseSession {
-            self.close_session(request.session, cxid, Some(Origin::CloseSession { conn, cxid }), turn);
+            let origin = Some(Origin::CloseSession { conn, cxid });
+            self.close_session(Closing { session: request.session, cxid, origin }, turn);
         } else {
             self.write(&request, Home::Here, Some(Origin::Request { conn, cxid }), turn);
         }
@@ -238,7 +278,9 @@ impl Leading {
                 let txn = self.preparer.prepare_create_session(session, txn.timeout, zxid, wall_ms);
                 self.propose(txn, None, turn);
             }
-            Some(Op::CloseSession) => self.close_session(session, cxid, None, turn),
+            Some(Op::CloseSession) => {
+                self.close_session(Closing { session, cxid, origin: None }, turn);
+            }
             Some(Op::Sync) => {
                 if let Some((leader, server)) = turn.zab.leader_mut() {
                     leader.sync_for(link, server, &mut turn.out.zab);
@@ -254,41 +296,60 @@ impl Leading {
         }
     }
 
-    /// Proposes the session's end, with its ephemerals. Where their names would make a transaction that a Java peer
-    /// could not read back from its log, most of them go before, in multis.
-    fn close_session(&mut self, session: SessionId, cxid: i32, origin: Option<Origin>, turn: &mut Turn<'_>) {
-        let limit = (turn.settings.rules.max_txn_bytes / 2).max(4096);
-        self.sessions.set_closing(session);
-        let paths = self.preparer.ephemerals(&turn.db.tree, session);
-        // A part of a multi costs 12 bytes beside its path, an entry of closeSession 4.
-        let mut chunk: Vec<Bytes> = Vec::new();
-        let mut left: usize = paths.iter().map(|path| path.len() + 16).sum();
-        let mut size = 0;
-        for path in paths {
-            if left + size <= limit {
-                break;
-            }
-            size += path.len() + 16;
-            left -= path.len() + 16;
-            chunk.push(path);
-            if size > limit / 2 {
-                self.remove_ephemerals(session, std::mem::take(&mut chunk), turn);
-                size = 0;
-            }
+    /// Proposes the session's end, with its ephemerals. Where their names would make a transaction that a Java peer could not
+    /// read back from its log, they go before it, in multis, a share in each turn: [`Self::on_tick`] goes on with that. Returns
+    /// the steps that were proposed.
+    fn close_session(&mut self, closing: Closing, turn: &mut Turn<'_>) -> usize {
+        self.sessions.set_closing(closing.session);
+        let (paths, are_all) = self.some_ephemerals(closing.session, usize::MAX, turn);
+        if are_all {
+            return self.propose_close(closing, paths, turn);
         }
-        if !chunk.is_empty() {
-            self.remove_ephemerals(session, chunk, turn);
-        }
-        let Some(zxid) = turn.next_zxid() else { return };
-        let txn = self.preparer.prepare_close(&turn.db.tree, session, cxid, zxid, turn.now.wall_ms);
-        self.propose(txn, origin, turn);
+        self.closing.push_back(closing);
+        self.has_more = true;
+        0
     }
 
-    fn remove_ephemerals(&mut self, session: SessionId, paths: Vec<Bytes>, turn: &mut Turn<'_>) {
-        let Some(zxid) = turn.next_zxid() else { return };
-        let (tree, wall_ms) = (&turn.db.tree, turn.now.wall_ms);
-        let txn = self.preparer.prepare_ephemeral_removal(tree, session, paths, zxid, wall_ms);
+    /// Takes the next share of its ephemerals from a session that ends; with the last ones it ends.
+    fn go_on_closing(&mut self, turn: &mut Turn<'_>) -> usize {
+        let Some(closing) = self.closing.pop_front() else { return 0 };
+        let (paths, are_all) = self.some_ephemerals(closing.session, STEPS_AT_ONCE, turn);
+        if are_all {
+            return self.propose_close(closing, paths, turn);
+        }
+        let Some(zxid) = turn.next_zxid() else { return 0 };
+        let (steps, tree, wall_ms) = (paths.len(), &turn.db.tree, turn.now.wall_ms);
+        let txn = self.preparer.prepare_ephemeral_removal(tree, closing.session, paths, zxid, wall_ms);
         self.propose(txn, None, turn);
+        self.closing.push_front(closing);
+        steps
+    }
+
+    /// The first ephemerals of a session, as many as one transaction takes and `most` at the most; and whether they are all.
+    fn some_ephemerals(&self, session: SessionId, most: usize, turn: &Turn<'_>) -> (Vec<Bytes>, bool) {
+        let mut room = (turn.settings.rules.max_txn_bytes / 2).max(4096);
+        let mut some = Vec::new();
+        for path in self.preparer.ephemerals(&turn.db.tree, session) {
+            // A part of a multi costs 12 bytes beside its path, an entry of closeSession 4.
+            let size = path.len() + 16;
+            // The first one always fits: its own create did.
+            if some.len() == most || (size > room && !some.is_empty()) {
+                return (some, false);
+            }
+            room = room.saturating_sub(size);
+            some.push(path);
+        }
+        (some, true)
+    }
+
+    fn propose_close(&mut self, closing: Closing, paths: Vec<Bytes>, turn: &mut Turn<'_>) -> usize {
+        let Some(zxid) = turn.next_zxid() else { return 0 };
+        let Closing { session, cxid, origin } = closing;
+        let steps = 1 + paths.len();
+        let (tree, wall_ms) = (&turn.db.tree, turn.now.wall_ms);
+        let txn = self.preparer.prepare_close(tree, session, paths, cxid, zxid, wall_ms);
+        self.propose(txn, origin, turn);
+        steps
     }
 
     // sync.
@@ -369,6 +430,7 @@ impl Leading {
 
     pub(super) fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
         self.preparer.applied(entry.zxid);
+        self.under_way.applied(entry.zxid);
         let origin = self.origins.pop_front_if(|(zxid, _)| *zxid == entry.zxid).map(|(_, origin)| origin);
         let session = entry.session();
         let ended = matches!(entry.txn.body, TxnBody::CloseSession(_));
@@ -401,32 +463,95 @@ impl Leading {
 
     // Time.
 
+    /// When there is a share of work to do, in monotonic milliseconds.
+    pub(super) fn next_wake(&self) -> Option<u64> {
+        (self.has_more && self.under_way.room() > 0).then_some(0)
+    }
+
+    /// Does a share of what is due of the server's own accord.
     pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
+        self.has_more = false;
         if !turn.zab.leader().is_some_and(|leader| leader.proposes()) {
             return;
         }
-        let orphans = std::mem::take(&mut self.orphans);
-        let expired = self.sessions.expire(turn.now.mono_ms);
-        turn.out.expired(&expired);
-        for session in orphans.into_iter().chain(expired) {
-            self.close_session(session, 0, None, turn);
+        let room = self.under_way.room();
+        let mut steps = self.end_sessions(room, turn);
+        steps += self.remove_due(room.saturating_sub(steps), turn);
+        if steps > 0
+            && let Some(leader) = turn.zab.leader()
+        {
+            self.under_way.add(leader.last_proposed(), steps);
         }
-        self.remove_containers(turn);
     }
 
-    fn remove_containers(&mut self, turn: &mut Turn<'_>) {
-        let (now, settings) = (turn.now, turn.settings);
-        let share = settings.container_max_per_minute.saturating_mul(settings.tick_ms) / 60_000;
-        if now.mono_ms >= self.next_container_check {
-            self.next_container_check = now.mono_ms + settings.container_check_ms;
-            let never_used_ms = settings.container_max_never_used_ms;
-            self.removals = turn.db.tree.removable(now.wall_ms, never_used_ms).into();
+    /// Ends sessions, `room` steps and the last one's at the most.
+    fn end_sessions(&mut self, room: usize, turn: &mut Turn<'_>) -> usize {
+        let now = turn.now.mono_ms;
+        let mut steps = 0;
+        while steps < room {
+            if !self.closing.is_empty() {
+                steps += self.go_on_closing(turn);
+            } else if let Some(session) = self.orphans.pop() {
+                steps += self.close_session(Closing::unasked(session), turn);
+            } else if let Some(session) = self.sessions.expire_next(now) {
+                self.expired.push(session);
+                steps += self.close_session(Closing::unasked(session), turn);
+            } else {
+                break;
+            }
         }
-        for _ in 0..share.max(1) {
-            let Some(path) = self.removals.pop_front() else { return };
-            let Some(zxid) = turn.next_zxid() else { return };
-            let txn = self.preparer.prepare_removal(&turn.db.tree, path.into(), zxid, now.wall_ms);
+        let is_due = self.sessions.is_due(now);
+        if !is_due {
+            turn.out.expired(&std::mem::take(&mut self.expired));
+        }
+        self.has_more |= is_due || !self.closing.is_empty() || !self.orphans.is_empty();
+        steps
+    }
+
+    /// Removes containers and TTL znodes whose time has come, `room` at the most.
+    fn remove_due(&mut self, room: usize, turn: &mut Turn<'_>) -> usize {
+        let paths = self.removals.next(room, turn.now, &turn.db.tree, turn.settings);
+        let steps = paths.len();
+        for path in paths {
+            let Some(zxid) = turn.next_zxid() else { break };
+            let txn = self.preparer.prepare_removal(&turn.db.tree, path.into(), zxid, turn.now.wall_ms);
             self.propose(txn, None, turn);
         }
+        self.has_more |= self.removals.has_more();
+        steps
+    }
+}
+
+impl Removals {
+    fn begin(now: Now, settings: &Settings) -> Self {
+        let next_look = now.mono_ms + settings.container_check_ms;
+        Self { due: VecDeque::new(), look: None, next_look, allowance: 0, next_share: now.mono_ms }
+    }
+
+    /// The znodes that go now, `room` at the most. Where none is known, it looks on.
+    fn next(&mut self, room: usize, now: Now, tree: &Tree, settings: &Settings) -> Vec<Vec<u8>> {
+        if now.mono_ms >= self.next_share {
+            self.next_share = now.mono_ms + settings.tick_ms;
+            let share = settings.container_max_per_minute.saturating_mul(settings.tick_ms) / 60_000;
+            self.allowance = usize::try_from(share.max(1)).unwrap_or(usize::MAX);
+        }
+        if now.mono_ms >= self.next_look && self.look.is_none() && self.due.is_empty() {
+            self.next_look = now.mono_ms + settings.container_check_ms;
+            self.look = Some(Look::default());
+        }
+        if self.due.is_empty()
+            && let Some(look) = self.look.take()
+        {
+            let never_used_ms = settings.container_max_never_used_ms;
+            let (due, next) = tree.removable(look, LOOKS_AT_ONCE, now.wall_ms, never_used_ms);
+            (self.due, self.look) = (due.into(), next);
+        }
+        let count = room.min(self.allowance).min(self.due.len());
+        self.allowance -= count;
+        self.due.drain(..count).collect()
+    }
+
+    fn has_more(&self) -> bool {
+        if self.due.is_empty() { self.look.is_some() } else { self.allowance > 0 }
     }
 }

@@ -25,6 +25,7 @@ mod outputs;
 mod read_only;
 mod replies;
 mod serving;
+mod share;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use leading::Leading;
 use lineage::shares_nothing;
 use read_only::ReadOnly;
 use serving::{Serving, Turn, Welcome};
+use share::STEPS_AT_ONCE;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -542,12 +544,20 @@ impl Replica {
         !self.steps.is_empty()
     }
 
-    /// Applies what is committed. Replies and watch events come out in the order of the transactions, the events of
-    /// one before its reply: the driver hands them to the reactors before it lets go of the write lock.
+    /// Applies a share of what is committed. Replies and watch events come out in the order of the transactions, the events of
+    /// one before its reply: the driver hands them to the reactors before it lets go of the write lock, and comes back while
+    /// there is more.
     pub fn apply(&mut self, now: Now, db: &mut Database, out: &mut Outputs) {
-        while let Some(step) = self.steps.pop_front() {
+        let mut taken = 0;
+        while taken < STEPS_AT_ONCE
+            && let Some(step) = self.steps.pop_front()
+        {
+            taken += 1;
             match step {
-                Step::Deliver(entry) => self.deliver(now, db, entry, out),
+                Step::Deliver(entry) => {
+                    taken += entry.txn.body.steps() - 1;
+                    self.deliver(now, db, entry, out);
+                }
                 Step::Install(zxid) => {
                     let next = self.received.take();
                     replace(db, next, zxid, out);

@@ -4,6 +4,7 @@
 use super::clients::Hello;
 use super::replies::last_reply;
 use super::serving::Turn;
+use super::share::STEPS_AT_ONCE;
 use super::{CloseReason, Settings};
 use crate::model::{ConnId, ErrorCode, Op, SessionId};
 use crate::request::Request;
@@ -64,7 +65,8 @@ impl ReadOnly {
     }
 
     pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
-        let expired = self.sessions.expire(turn.now.mono_ms);
+        let next = || self.sessions.expire_next(turn.now.mono_ms);
+        let expired: Vec<_> = std::iter::from_fn(next).take(STEPS_AT_ONCE).collect();
         turn.out.expired(&expired);
         for session in expired {
             self.sessions.remove(session);

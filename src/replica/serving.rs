@@ -234,10 +234,12 @@ impl Serving {
         }
     }
 
-    /// When [`Self::on_tick`] has something to do, in monotonic milliseconds. A leader is woken by its protocol.
+    /// When [`Self::on_tick`] has something to do, in monotonic milliseconds. A leader is woken by its protocol, and where it
+    /// has left some of its work for another turn.
     pub(super) fn next_wake(&self) -> Option<u64> {
         match self {
-            Self::Nobody | Self::Leading(_) | Self::Learning(_) => None,
+            Self::Nobody | Self::Learning(_) => None,
+            Self::Leading(leading) => leading.next_wake(),
             Self::ReadOnly(read_only) => read_only.next_wake(),
         }
     }

@@ -3,13 +3,14 @@
 use super::*;
 use crate::election::ElectionConn;
 use crate::jute::Reader;
-use crate::jute::records::{CreateRequest, ReplyHeader, SetDataRequest, SyncRequest};
+use crate::jute::records::{CreateRequest, DeleteRequest, ReplyHeader, SetDataRequest, SyncRequest};
 use crate::model::owner::OwnerRules;
 use crate::model::{DigestAlgorithm, ErrorCode, LinkId, Op};
 use crate::request::Request;
 use crate::tree::open_entry;
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::Forwarded;
+use crate::wire::txn::Txn;
 
 struct Server {
     replica: Replica,
@@ -18,6 +19,8 @@ struct Server {
     out: Outputs,
     /// Everything appended so far.
     log: Vec<LogEntry>,
+    /// How much of it was looked at.
+    seen: usize,
 }
 
 const CONN: ConnId = ConnId(1);
@@ -53,7 +56,7 @@ impl Server {
         let db = Database::new(OwnerRules::default());
         let now = Now { mono_ms: 1000, wall_ms: 1_700_000_000_000 };
         let replica = Replica::alone(settings(), &db, now);
-        Self { replica, db, now, out: Outputs::default(), log: Vec::new() }
+        Self { replica, db, now, out: Outputs::default(), log: Vec::new(), seen: 0 }
     }
 
     /// Hands in one input and returns what clients are sent.
@@ -74,6 +77,28 @@ impl Server {
     fn sync(&mut self) -> Vec<(ClientOutput, Vec<u8>)> {
         let last = self.log.last().unwrap().zxid;
         self.input(Input::Disk(DiskDone::Logged(last), None))
+    }
+
+    /// What was appended since this was asked last.
+    fn fresh(&mut self) -> &[LogEntry] {
+        let before = std::mem::replace(&mut self.seen, self.log.len());
+        &self.log[before..]
+    }
+
+    /// Lets the server do what it has left for further turns, and returns what clients hear meanwhile.
+    fn work_off(&mut self) -> Vec<(ClientOutput, Vec<u8>)> {
+        let mut told = Vec::new();
+        for _ in 0..1000 {
+            while self.replica.next_wake() <= self.now.mono_ms {
+                told.extend(self.input(Input::Tick));
+            }
+            let before = self.log.len();
+            told.extend(self.sync());
+            if self.log.len() == before && self.replica.next_wake() > self.now.mono_ms {
+                return told;
+            }
+        }
+        panic!("it never comes to an end");
     }
 
     fn connect(&mut self, conn: ConnId) -> SessionId {
@@ -236,12 +261,150 @@ fn a_session_with_too_many_ephemerals_is_closed_in_steps() {
     server.sync();
     let before = server.log.len();
     server.request(session, Op::CloseSession, |_| ());
+    assert_eq!(server.replica.outstanding(), 1, "it waits");
+    let told = server.work_off();
     let closing = &server.log[before..];
     assert!(closing.len() > 1, "one transaction would be too large");
     assert!(closing.iter().all(|entry| entry.body.len() <= 9000));
-    let told = server.sync();
     assert_eq!(told.last().unwrap().0.message, ClientMessage::LastReply);
     assert_eq!(server.db.tree.ephemeral_count(), 0);
+    assert_eq!(server.replica.outstanding(), 0);
+}
+
+/// What one turn proposes, or one hold of the write lock applies: a share, and what the last of it brings.
+const SHARE: usize = STEPS_AT_ONCE + 2;
+
+fn steps_of(entries: &[LogEntry]) -> usize {
+    entries.iter().map(|entry| Txn::decode(entry.body.clone()).unwrap().body.steps()).sum()
+}
+
+/// All in one turn cost O(S²) under the core's lock, and each ensemble with 30,000 of them elected for ever.
+#[test]
+fn sessions_that_expire_together_end_a_share_at_a_time() {
+    for count in [100, 1000, 10_000] {
+        let mut server = Server::new();
+        let mut conns = 0;
+        for _ in 0..count {
+            conns += 1;
+            let connect = Connect { timeout: 2000, ..a_client() };
+            server.input(Input::Connect { conn: ConnId(conns), connect });
+        }
+        server.sync();
+        let sessions: Vec<_> = server.db.sessions.keys().copied().collect();
+        for session in sessions {
+            server.create(session, &format!("/e{:x}", session.0), 1);
+        }
+        server.sync();
+        assert_eq!(server.db.tree.ephemeral_count(), count);
+        server.fresh();
+        server.now.mono_ms += 3000;
+        let (mut turns, mut ended) = (0, server.log.len());
+        server.input(Input::Tick);
+        loop {
+            let proposed = steps_of(server.fresh());
+            assert!(proposed <= SHARE, "{proposed} steps in one turn");
+            turns += 1;
+            if server.replica.next_wake() <= server.now.mono_ms {
+                server.input(Input::Tick);
+                continue;
+            }
+            let under_way = server.log.len() - ended;
+            assert!(under_way <= 5 * STEPS_AT_ONCE, "{under_way} before a client's write");
+            ended = server.log.len();
+            if under_way == 0 {
+                break;
+            }
+            server.sync();
+        }
+        assert!(turns >= count / STEPS_AT_ONCE);
+        assert_eq!((server.db.sessions.len(), server.db.tree.ephemeral_count()), (0, 0));
+        let told = std::mem::take(&mut server.out.told);
+        assert!(matches!(&told[..], [Told::Expired { count: told, .. }] if *told == count), "{told:?}");
+    }
+}
+
+#[test]
+fn a_batch_of_commits_is_applied_a_share_at_a_time() {
+    for count in [100, 10_000] {
+        let mut server = Server::new();
+        let session = server.connect(CONN);
+        for at in 0..count {
+            server.create(session, &format!("/n{at}"), 0);
+        }
+        let last = server.log.last().unwrap().zxid;
+        server.replica.handle(
+            server.now,
+            &server.db,
+            Input::Disk(DiskDone::Logged(last), None),
+            &mut server.out,
+        );
+        let mut applied = 0;
+        while server.replica.has_steps() {
+            server.replica.apply(server.now, &mut server.db, &mut server.out);
+            let share = server.out.client.len() - applied;
+            assert!(share > 0 && share <= SHARE, "{share} under one hold");
+            applied += share;
+        }
+        assert_eq!(applied, count);
+    }
+}
+
+#[test]
+fn ephemerals_of_one_session_go_a_share_at_a_time() {
+    let mut server = Server::new();
+    server.replica.settings.rules.max_txn_bytes = 100_000;
+    let session = server.connect(CONN);
+    for number in 0..10_000 {
+        server.create(session, &format!("/ephemeral-{number:05}"), 1);
+    }
+    server.sync();
+    let other = server.connect(ConnId(9));
+    server.fresh();
+    server.request(session, Op::CloseSession, |_| ());
+    let mut closes = 0;
+    while server.replica.outstanding() > 0 {
+        server.input(Input::Tick);
+        assert!(steps_of(server.fresh()) <= SHARE);
+        // Others write meanwhile; and it creates nothing any more.
+        assert_eq!(server.create(session, "/late", 1), []);
+        server.create(other, &format!("/other-{closes}"), 0);
+        server.fresh();
+        closes += 1;
+        server.sync();
+    }
+    assert!(closes >= 10_000 / SHARE);
+    assert_eq!(server.db.tree.ephemeral_count(), 0);
+    assert!(!server.db.sessions.contains_key(&session) && server.db.tree.find(b"/late").is_none());
+}
+
+#[test]
+fn containers_go_a_share_at_a_time() {
+    let mut server = Server::new();
+    server.replica.settings.container_max_per_minute = 100_000_000;
+    let session = server.connect(CONN);
+    for at in 0..5000 {
+        let path = Bytes::from(format!("/c{at}"));
+        server.request(session, Op::CreateContainer, |out| {
+            CreateRequest { path, data: None, acl: vec![open_entry()], flags: 4 }.encode(out);
+        });
+        server.create(session, &format!("/c{at}/child"), 0);
+        server.request(session, Op::Delete, |out| {
+            DeleteRequest { path: format!("/c{at}/child").into_bytes(), version: -1 }.encode(out);
+        });
+    }
+    server.sync();
+    server.fresh();
+    server.now.mono_ms += 1000;
+    server.input(Input::Touched(vec![session]));
+    let children = |server: &Server| server.db.tree.child_count(server.db.tree.find(b"/").unwrap());
+    for _ in 0..100 {
+        server.input(Input::Tick);
+        assert!(steps_of(server.fresh()) <= SHARE);
+        if server.replica.next_wake() > server.now.mono_ms {
+            server.input(Input::Disk(DiskDone::Logged(server.log.last().unwrap().zxid), None));
+        }
+    }
+    assert_eq!(children(&server), 1, "/zookeeper");
 }
 
 /// A client may try it without end.

@@ -1,7 +1,7 @@
 //! Changes that are prepared but not applied yet: what a znode will be when they are (`ChangeRecord`).
 
 use crate::jute::records::StatPersisted;
-use crate::model::{ErrorCode, Zxid};
+use crate::model::{ErrorCode, SessionId, Zxid};
 use crate::tree::{AclList, NodeId, Tree};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -21,8 +21,53 @@ pub(super) struct Change {
 pub(super) struct Outstanding {
     by_path: HashMap<Bytes, Change>,
     order: VecDeque<(Zxid, Bytes)>,
+    ephemerals: Ephemerals,
     /// While a multi is prepared: what to put back should it fail, newest last.
-    undo: Option<Vec<(Bytes, Option<Change>)>>,
+    undo: Option<Undo>,
+}
+
+#[derive(Debug, Default)]
+struct Undo {
+    changes: Vec<(Bytes, Option<Change>)>,
+    /// How many ephemerals were noted before.
+    ephemerals: usize,
+}
+
+/// The paths at which an ephemeral comes or goes, by session, oldest first: a session that ends looks at its own alone.
+#[derive(Debug, Default)]
+struct Ephemerals {
+    by_session: HashMap<SessionId, VecDeque<Bytes>>,
+    order: VecDeque<(Zxid, SessionId)>,
+}
+
+impl Ephemerals {
+    fn note(&mut self, zxid: Zxid, session: SessionId, path: Bytes) {
+        self.order.push_back((zxid, session));
+        self.by_session.entry(session).or_default().push_back(path);
+    }
+
+    fn applied(&mut self, zxid: Zxid) {
+        while let Some((_, session)) = self.order.pop_front_if(|(at, _)| *at <= zxid) {
+            self.drop_one(session, VecDeque::pop_front);
+        }
+    }
+
+    fn roll_back(&mut self, to: usize) {
+        while self.order.len() > to
+            && let Some((_, session)) = self.order.pop_back()
+        {
+            self.drop_one(session, VecDeque::pop_back);
+        }
+    }
+
+    fn drop_one(&mut self, session: SessionId, drop: impl FnOnce(&mut VecDeque<Bytes>) -> Option<Bytes>) {
+        if let Some(paths) = self.by_session.get_mut(&session) {
+            drop(paths);
+            if paths.is_empty() {
+                self.by_session.remove(&session);
+            }
+        }
+    }
 }
 
 impl Outstanding {
@@ -41,12 +86,27 @@ impl Outstanding {
         self.order.push_back((change.zxid, path.clone()));
         let old = self.by_path.insert(path.clone(), change);
         if let Some(undo) = &mut self.undo {
-            undo.push((path, old));
+            undo.changes.push((path, old));
         }
     }
 
+    /// An ephemeral of the session comes or goes at `path`.
+    pub fn note_ephemeral(&mut self, zxid: Zxid, session: SessionId, path: Bytes) {
+        self.ephemerals.note(zxid, session, path);
+    }
+
+    /// The paths at which an ephemeral of the session comes or goes, oldest first; one may occur several times.
+    pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = &Bytes> {
+        self.ephemerals.by_session.get(&session).into_iter().flatten()
+    }
+
+    /// What is outstanding at this path.
+    pub fn change(&self, path: &[u8]) -> Option<&Change> {
+        self.by_path.get(path)
+    }
+
     pub fn begin(&mut self) {
-        self.undo = Some(Vec::new());
+        self.undo = Some(Undo { changes: Vec::new(), ephemerals: self.ephemerals.order.len() });
     }
 
     pub fn commit(&mut self) {
@@ -54,7 +114,9 @@ impl Outstanding {
     }
 
     pub fn roll_back(&mut self) {
-        for (path, old) in self.undo.take().expect("begin() came first").into_iter().rev() {
+        let undo = self.undo.take().expect("begin() came first");
+        self.ephemerals.roll_back(undo.ephemerals);
+        for (path, old) in undo.changes.into_iter().rev() {
             self.order.pop_back();
             match old {
                 Some(old) => self.by_path.insert(path, old),
@@ -65,6 +127,7 @@ impl Outstanding {
 
     /// All changes up to `zxid` are in the tree now.
     pub fn applied(&mut self, zxid: Zxid) {
+        self.ephemerals.applied(zxid);
         while let Some((at, _)) = self.order.front()
             && *at <= zxid
         {
@@ -73,12 +136,6 @@ impl Outstanding {
                 self.by_path.remove(&path);
             }
         }
-    }
-
-    /// Outstanding creates and deletes that concern ephemerals of one session, newest form of each path.
-    #[expect(clippy::disallowed_methods, reason = "each path occurs once")]
-    pub fn changes(&self) -> impl Iterator<Item = (&Bytes, &Change)> {
-        self.by_path.iter()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -36,7 +36,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Preparer {
     rules: Rules,
-    outstanding: Outstanding,
+    pub(super) outstanding: Outstanding,
     /// What the tree's digest will be when all outstanding changes are applied.
     digest: u64,
     /// The namespaces whose quota refused a request: the first names of the paths.
@@ -106,37 +106,41 @@ impl Preparer {
         self.txn(0, at, body)
     }
 
-    /// The ephemerals that a session will have owned when all outstanding changes are applied.
-    pub fn ephemerals(&self, tree: &Tree, session: SessionId) -> Vec<Bytes> {
-        let mut paths: BTreeSet<Bytes> = tree.ephemerals_of(session).map(Bytes::from).collect();
+    /// The ephemerals that a session will have owned when all outstanding changes are applied, each once. To look at the
+    /// first ones costs no more than what is outstanding of this session.
+    pub fn ephemerals<'a>(&'a self, tree: &'a Tree, session: SessionId) -> impl Iterator<Item = Bytes> + 'a {
         // What owns nothing, or a container, or a TTL znode has a number too: it is nobody's session, whoever says so.
-        let is_its = |owner: i64| Owner::decode(owner, tree.owner_rules()) == Owner::Session(session);
+        let is_its = move |change: &Change| {
+            let owner = change.stat.map(|stat| Owner::decode(stat.ephemeral_owner, tree.owner_rules()));
+            owner == Some(Owner::Session(session))
+        };
         // The newest form of a path decides: it may be gone, or have become somebody else's, or be new.
-        for (path, change) in self.outstanding.changes() {
-            if change.stat.is_some_and(|stat| is_its(stat.ephemeral_owner)) {
-                paths.insert(path.clone());
-            } else {
-                paths.remove(path);
-            }
-        }
-        paths.into_iter().collect()
+        let touched: BTreeSet<&Bytes> = self.outstanding.ephemerals_of(session).collect();
+        let is_untouched = touched.is_empty();
+        let stay = tree
+            .ephemerals_of(session)
+            .map(Bytes::from)
+            .filter(move |path| is_untouched || self.outstanding.change(path).is_none_or(is_its));
+        let come = touched.into_iter().filter(move |path| {
+            let was_its = tree.find(path).is_some_and(|id| tree.owner(id) == Owner::Session(session));
+            !was_its && self.outstanding.change(path).is_some_and(is_its)
+        });
+        stay.chain(come.cloned())
     }
 
-    /// closeSession with the ephemerals that go with it.
+    /// closeSession with the ephemerals that go with it: all that there are, or what is left of them.
     pub fn prepare_close(
         &mut self,
         tree: &Tree,
         session: SessionId,
+        ephemerals: Vec<Bytes>,
         cxid: i32,
         zxid: Zxid,
         time: i64,
     ) -> Txn {
         let at = self.at(zxid, time, session);
-        let paths = self.ephemerals(tree, session);
-        for path in &paths {
-            self.remove_change(tree, path, at).expect("an ephemeral is there, and so is its parent");
-        }
-        self.txn(cxid, at, TxnBody::CloseSession(Some(CloseSessionTxn { paths_to_delete: paths })))
+        self.remove_changes(tree, &ephemerals, at).expect("an ephemeral is there, and so is its parent");
+        self.txn(cxid, at, TxnBody::CloseSession(Some(CloseSessionTxn { paths_to_delete: ephemerals })))
     }
 
     /// Some of a session's ephemerals, in a multi of their own: for a closeSession that would be too large to log.
@@ -149,11 +153,8 @@ impl Preparer {
         time: i64,
     ) -> Txn {
         let at = self.at(zxid, time, session);
-        let parts = paths.into_iter().map(|path| {
-            self.remove_change(tree, &path, at).expect("an ephemeral is there, and so is its parent");
-            TxnBody::Delete(DeleteTxn { path })
-        });
-        let parts = parts.collect();
+        self.remove_changes(tree, &paths, at).expect("an ephemeral is there, and so is its parent");
+        let parts = paths.into_iter().map(|path| TxnBody::Delete(DeleteTxn { path })).collect();
         self.txn(0, at, TxnBody::Multi(parts))
     }
 
@@ -503,7 +504,7 @@ impl Preparer {
             return Err(ErrorCode::NotEmpty);
         }
         let body = self.admit(TxnBody::Delete(DeleteTxn { path: path.clone() }), at)?;
-        self.remove_change(tree, &path, at)?;
+        self.remove_changes(tree, std::slice::from_ref(&path), at)?;
         Ok(body)
     }
 
@@ -520,7 +521,7 @@ impl Preparer {
             Owner::Container | Owner::Ttl(_) => {}
         }
         let body = self.admit(TxnBody::DeleteContainer(DeleteTxn { path: path.clone() }), at)?;
-        self.remove_change(tree, &path, at)?;
+        self.remove_changes(tree, std::slice::from_ref(&path), at)?;
         Ok(body)
     }
 
@@ -653,21 +654,44 @@ impl Preparer {
             data_len: data.map_or(0, <[u8]>::len),
         };
         self.move_digest(0, digest_of(&new.path, &node));
+        if let Owner::Session(session) = owner {
+            self.outstanding.note_ephemeral(at.zxid, session, new.path.clone());
+        }
         self.outstanding.put(new.path, node);
     }
 
-    /// The outstanding changes of a delete: the znode gone, its parent one child less.
+    /// The outstanding changes of deletes: the znodes gone, their parents some children less. None of them is another's
+    /// parent. Siblings that follow each other cost their parent one change.
+    fn remove_changes(&mut self, tree: &Tree, paths: &[Bytes], at: At) -> Result<(), ErrorCode> {
+        let parent_of = |path: &[u8]| path::parent(path).map(<[u8]>::len).ok_or(ErrorCode::BadArguments);
+        let mut rest = paths;
+        while let Some(first) = rest.first() {
+            let parent_path = first.slice(..parent_of(first)?);
+            let are_siblings = |path: &Bytes| path::parent(path) == Some(&parent_path[..]);
+            let (siblings, others) = rest.split_at(rest.iter().take_while(|path| are_siblings(path)).count());
+            let mut parent = self.outstanding.find(tree, &parent_path)?;
+            for path in siblings {
+                self.remove_change(tree, path, at)?;
+            }
+            let before = digest_of(&parent_path, &parent);
+            parent.zxid = at.zxid;
+            parent.children -= siblings.len() as u32;
+            parent.stat.as_mut().expect("find() gives living znodes").pzxid = at.zxid.0;
+            self.move_digest(before, digest_of(&parent_path, &parent));
+            self.outstanding.put(parent_path, parent);
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// The znode alone, without its parent.
     fn remove_change(&mut self, tree: &Tree, path: &Bytes, at: At) -> Result<(), ErrorCode> {
-        let parent_path = path.slice(..path::parent(path).ok_or(ErrorCode::BadArguments)?.len());
         let mut node = self.outstanding.find(tree, path)?;
-        let mut parent = self.outstanding.find(tree, &parent_path)?;
-        let before = digest_of(&parent_path, &parent);
-        parent.zxid = at.zxid;
-        parent.children -= 1;
-        parent.stat.as_mut().expect("find() gives living znodes").pzxid = at.zxid.0;
-        self.move_digest(before, digest_of(&parent_path, &parent));
-        self.outstanding.put(parent_path, parent);
         self.move_digest(digest_of(path, &node), 0);
+        let owner = node.stat.map_or(0, |stat| stat.ephemeral_owner);
+        if let Owner::Session(session) = Owner::decode(owner, tree.owner_rules()) {
+            self.outstanding.note_ephemeral(at.zxid, session, path.clone());
+        }
         node.zxid = at.zxid;
         node.stat = None;
         node.children = 0;

@@ -44,6 +44,15 @@ impl Server {
         self.prepare_as(Arc::new([]), op, body)
     }
 
+    /// The create of an ephemeral.
+    fn prepare_for(&mut self, session: SessionId, path: &str) -> Txn {
+        self.zxid += 1;
+        let (path, mut body) = (Bytes::copy_from_slice(path.as_bytes()), BytesMut::new());
+        CreateRequest { path, data: None, acl: vec![open_entry()], flags: 1 }.encode(&mut body);
+        let request = Request { session, cxid: 1, op: Op::Create, body: body.freeze(), auth: Arc::new([]) };
+        self.preparer.prepare(&self.db.tree, &request, Ok(()), Zxid(self.zxid), 1000)
+    }
+
     fn prepare_as(&mut self, auth: Arc<[Id<Bytes>]>, op: Op, body: Bytes) -> Txn {
         self.zxid += 1;
         let request = Request { session: SESSION, cxid: 1, op, body, auth };
@@ -62,6 +71,12 @@ impl Server {
                 assert_eq!(digest.tree_digest as u64, self.db.tree.digest());
             }
         }
+    }
+
+    fn close(&mut self, session: SessionId) -> Txn {
+        self.zxid += 1;
+        let all = self.preparer.ephemerals(&self.db.tree, session).collect();
+        self.preparer.prepare_close(&self.db.tree, session, all, 9, Zxid(self.zxid), 1000)
     }
 
     fn create(&mut self, path: &str, flags: i32) -> Txn {
@@ -156,14 +171,53 @@ fn a_close_takes_ephemerals_that_are_still_in_flight() {
     server.apply(&first);
     let second = server.create("/e2", 1);
     let gone = server.prepare(Op::Delete, |out| DeleteRequest { path: &b"/e1"[..], version: -1 }.encode(out));
-    server.zxid += 1;
-    let close = server.preparer.prepare_close(&server.db.tree, SESSION, 9, Zxid(server.zxid), 1000);
+    let close = server.close(SESSION);
     let TxnBody::CloseSession(Some(list)) = &close.body else { panic!("{close:?}") };
     assert_eq!(list.paths_to_delete, [Bytes::from_static(b"/e2")]);
     for txn in [second, gone, close] {
         server.apply(&txn);
     }
     assert_eq!(server.db.tree.ephemeral_count(), 0);
+}
+
+/// It is asked for each of thousands of sessions that end together.
+#[test]
+fn a_close_looks_at_what_is_outstanding_of_its_own_session_alone() {
+    for others in [10, 100, 1000] {
+        let mut server = Server::new();
+        let first = server.create("/own-1", 1);
+        server.apply(&first);
+        for at in 0..others {
+            server.prepare_for(SessionId(100 + at), &format!("/e{at}"));
+        }
+        server.create("/own-2", 1);
+        server.prepare(Op::Delete, |out| DeleteRequest { path: &b"/own-1"[..], version: -1 }.encode(out));
+        assert_eq!(server.preparer.outstanding.ephemerals_of(SESSION).count(), 2, "beside {others} others");
+        let all: Vec<_> = server.preparer.ephemerals(&server.db.tree, SESSION).collect();
+        assert_eq!(all, ["/own-2"]);
+        server.preparer.applied(Zxid(server.zxid));
+        assert_eq!(server.preparer.outstanding.ephemerals_of(SESSION).count(), 0, "all of it is applied");
+    }
+}
+
+#[test]
+fn a_multi_that_fails_leaves_its_session_no_ephemerals() {
+    let mut server = Server::new();
+    server.create("/kept", 1);
+    let parts = |out: &mut BytesMut| {
+        let acl = vec![open_entry()];
+        for path in ["/undone", "/no/parent"].map(Bytes::from) {
+            MultiHeader { op: 1, done: false, err: -1 }.encode(out);
+            CreateRequest { path, data: None, acl: acl.clone(), flags: 1 }.encode(out);
+        }
+        MultiHeader { op: -1, done: true, err: -1 }.encode(out);
+    };
+    let multi = server.prepare(Op::Multi, parts);
+    let TxnBody::Multi(parts) = &multi.body else { panic!("{multi:?}") };
+    assert!(parts.iter().all(|part| matches!(part, TxnBody::Error(_))));
+    let all: Vec<_> = server.preparer.ephemerals(&server.db.tree, SESSION).collect();
+    assert_eq!(all, ["/kept"]);
+    assert_eq!(server.preparer.outstanding.ephemerals_of(SESSION).count(), 1);
 }
 
 /// A learner may ask for the end of whatever it likes.
@@ -174,8 +228,7 @@ fn the_end_of_what_is_no_session_takes_nothing_along() {
     server.create("/container", 4);
     server.create("/a/b", 0);
     for id in [0, -1, i64::MIN] {
-        server.zxid += 1;
-        let txn = server.preparer.prepare_close(&server.db.tree, SessionId(id), 0, Zxid(server.zxid), 1000);
+        let txn = server.close(SessionId(id));
         let TxnBody::CloseSession(Some(close)) = txn.body else { panic!("{txn:?}") };
         assert_eq!(close.paths_to_delete, Vec::<Bytes>::new(), "{id}");
     }
@@ -197,8 +250,7 @@ fn a_close_takes_what_a_path_is_by_then() {
         server.prepare(Op::Delete, delete(b"/was-ephemeral")),
         server.create("/was-ephemeral", 0),
     ];
-    server.zxid += 1;
-    waiting.push(server.preparer.prepare_close(&server.db.tree, SESSION, 9, Zxid(server.zxid), 1000));
+    waiting.push(server.close(SESSION));
     for txn in waiting {
         server.apply(&txn);
     }
@@ -690,10 +742,7 @@ proptest! {
                     SetDataRequest { path: path.clone(), data: Some(path), version }.encode(out);
                 }),
                 4 => server.prepare(Op::SetAcl, |out| SetAclRequest { path, acl, version }.encode(out)),
-                _ => {
-                    server.zxid += 1;
-                    server.preparer.prepare_close(&server.db.tree, SESSION, 1, Zxid(server.zxid), 1)
-                }
+                _ => server.close(SESSION),
             };
             let mut bytes = BytesMut::new();
             txn.encode(&mut bytes);

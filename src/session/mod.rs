@@ -139,18 +139,21 @@ impl SessionTracker {
         }
     }
 
-    /// Sessions whose time is over; each is marked closing.
-    pub fn expire(&mut self, now: u64) -> Vec<SessionId> {
-        let mut expired = Vec::new();
-        while let Some(entry) = self.buckets.first_entry()
-            && *entry.key() <= now
-        {
-            expired.extend(entry.remove());
+    /// A session whose time is over: it is marked closing. Asked until there is none, this gives all of them; a session that
+    /// is heard from before its turn comes lives on.
+    pub fn expire_next(&mut self, now: u64) -> Option<SessionId> {
+        let mut bucket = self.buckets.first_entry().filter(|bucket| *bucket.key() <= now)?;
+        let id = bucket.get_mut().pop_first().expect("no bucket is empty");
+        if bucket.get().is_empty() {
+            bucket.remove();
         }
-        for id in &expired {
-            self.sessions.get_mut(id).expect("a bucket holds tracked sessions").closing = true;
-        }
-        expired
+        self.sessions.get_mut(&id).expect("a bucket holds tracked sessions").closing = true;
+        Some(id)
+    }
+
+    /// Whether [`Self::expire_next`] has one.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.buckets.first_key_value().is_some_and(|(at, _)| *at <= now)
     }
 
     pub fn len(&self) -> usize {
@@ -182,6 +185,10 @@ mod tests {
 
     const ID: SessionId = SessionId(7);
 
+    fn expire(sessions: &mut SessionTracker, now: u64) -> Vec<SessionId> {
+        std::iter::from_fn(|| sessions.expire_next(now)).collect()
+    }
+
     fn tracker(now: u64, timeout_ms: i32) -> SessionTracker {
         let mut sessions = SessionTracker::new(1000);
         sessions.track(now, ID, timeout_ms);
@@ -191,10 +198,10 @@ mod tests {
     #[test]
     fn a_session_lives_between_its_timeout_and_one_tick_more() {
         let mut sessions = tracker(500, 3000);
-        assert_eq!(sessions.expire(3999), []);
-        assert_eq!(sessions.expire(4000), [ID]);
+        assert_eq!(expire(&mut sessions, 3999), []);
+        assert_eq!(expire(&mut sessions, 4000), [ID]);
         assert_eq!(sessions.check(ID), Err(ErrorCode::SessionExpired), "closing until the txn is applied");
-        assert_eq!(sessions.expire(9000), [], "expired once");
+        assert_eq!(expire(&mut sessions, 9000), [], "expired once");
         sessions.remove(ID);
         assert_eq!(sessions.check(ID), Err(ErrorCode::UnknownSession));
     }
@@ -204,8 +211,8 @@ mod tests {
         let mut sessions = tracker(0, 3000);
         assert!(sessions.touch(2500, ID, None));
         assert!(sessions.touch(2400, ID, None), "a late touch changes nothing");
-        assert_eq!(sessions.expire(5999), []);
-        assert_eq!(sessions.expire(6000), [ID]);
+        assert_eq!(expire(&mut sessions, 5999), []);
+        assert_eq!(expire(&mut sessions, 6000), [ID]);
         assert!(!sessions.touch(6001, ID, None));
     }
 
@@ -214,9 +221,20 @@ mod tests {
         let mut sessions = tracker(0, 20_000);
         assert!(sessions.touch(500, ID, Some(4000)));
         assert!(sessions.touch(400, ID, None), "what came through the old connection is a touch alone");
-        assert_eq!(sessions.expire(4999), []);
-        assert_eq!(sessions.expire(5000), [ID]);
+        assert_eq!(expire(&mut sessions, 4999), []);
+        assert_eq!(expire(&mut sessions, 5000), [ID]);
         assert_eq!(sessions.buckets().count(), 0, "the old deadline is gone");
+    }
+
+    #[test]
+    fn who_is_heard_from_before_its_turn_comes_lives_on() {
+        let mut sessions = tracker(0, 3000);
+        sessions.track(0, SessionId(8), 3000);
+        assert_eq!(sessions.expire_next(4000), Some(ID));
+        assert!(sessions.is_due(4000));
+        assert!(sessions.touch(4000, SessionId(8), None));
+        assert!(!sessions.is_due(4000));
+        assert_eq!(sessions.expire_next(4000), None);
     }
 
     #[test]

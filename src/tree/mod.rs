@@ -67,6 +67,17 @@ pub struct NewNode<'a> {
     pub time: i64,
 }
 
+/// How far a look through the containers and TTL znodes has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Look(NodeId);
+
+impl Default for Look {
+    /// All are still to be looked at.
+    fn default() -> Self {
+        Self(ROOT)
+    }
+}
+
 #[derive(Debug)]
 pub struct Tree {
     rules: OwnerRules,
@@ -76,8 +87,8 @@ pub struct Tree {
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     /// The raw owner of every znode that has one: sessions, containers, TTLs.
     owners: HashMap<NodeId, i64>,
-    containers: BTreeSet<NodeId>,
-    ttls: BTreeSet<NodeId>,
+    /// Containers and TTL znodes, which may be removed some day.
+    removable: BTreeSet<NodeId>,
     quotas: Quotas,
     digest: u64,
     data_bytes: i64,
@@ -106,8 +117,7 @@ impl Tree {
             acls: AclTable::new(),
             ephemerals: BTreeMap::new(),
             owners: HashMap::new(),
-            containers: BTreeSet::new(),
-            ttls: BTreeSet::new(),
+            removable: BTreeSet::new(),
             quotas: Quotas::default(),
             digest: 0,
             data_bytes: 0,
@@ -253,19 +263,30 @@ impl Tree {
         Some((prefix.to_vec(), Limits::parse(self.data(limits)), Limits::parse(self.data(usage))))
     }
 
-    /// Containers and TTL znodes that may go now (`server/ContainerManager`), with the times of `now_ms` (wall clock).
-    pub fn removable(&self, now_ms: i64, max_never_used_ms: i64) -> Vec<Vec<u8>> {
-        let containers = self.containers.iter().filter(|id| {
-            let node = &self.slab[**id];
-            let never_used = max_never_used_ms != 0 && now_ms - node.mtime > max_never_used_ms;
-            node.children == 0 && (node.cversion > 0 || never_used)
-        });
-        let ttls = self.ttls.iter().filter(|id| {
-            let node = &self.slab[**id];
-            let Owner::Ttl(ttl) = self.owner(**id) else { return false };
-            node.children == 0 && now_ms - node.mtime > ttl
-        });
-        containers.chain(ttls).map(|id| self.path(*id)).collect()
+    /// Looks at `most` containers and TTL znodes: which may go now (`server/ContainerManager`), with the times of `now_ms` (wall
+    /// clock), and from where to look on, if there are more.
+    pub fn removable(
+        &self,
+        from: Look,
+        most: usize,
+        now_ms: i64,
+        max_never_used_ms: i64,
+    ) -> (Vec<Vec<u8>>, Option<Look>) {
+        let may_go = |id: NodeId| {
+            let node = &self.slab[id];
+            node.children == 0
+                && match self.owner(id) {
+                    Owner::Container => {
+                        let never_used = max_never_used_ms != 0 && now_ms - node.mtime > max_never_used_ms;
+                        node.cversion > 0 || never_used
+                    }
+                    Owner::Ttl(ttl) => now_ms - node.mtime > ttl,
+                    Owner::Persistent | Owner::Session(_) => false,
+                }
+        };
+        let mut rest = self.removable.range(from.0..).copied();
+        let due = rest.by_ref().take(most).filter(|id| may_go(*id)).map(|id| self.path(id)).collect();
+        (due, rest.next().map(Look))
     }
 
     // Changes, each as a transaction describes it.
@@ -460,11 +481,8 @@ impl Tree {
             Owner::Session(session) => {
                 self.ephemerals.entry(session).or_default().insert(id);
             }
-            Owner::Container => {
-                self.containers.insert(id);
-            }
-            Owner::Ttl(_) => {
-                self.ttls.insert(id);
+            Owner::Container | Owner::Ttl(_) => {
+                self.removable.insert(id);
             }
         }
         id
@@ -500,11 +518,8 @@ impl Tree {
                     self.ephemerals.remove(&session);
                 }
             }
-            Owner::Container => {
-                self.containers.remove(&id);
-            }
-            Owner::Ttl(_) => {
-                self.ttls.remove(&id);
+            Owner::Container | Owner::Ttl(_) => {
+                self.removable.remove(&id);
             }
         }
         node.data_len()

@@ -3,7 +3,7 @@
 use super::snapshot::SLICE_BYTES;
 use super::*;
 use crate::jute::Reader;
-use crate::jute::records::{CreateTxn, DeleteTxn, Id, NodeEntry, SetDataTxn, TxnHeader};
+use crate::jute::records::{CreateTtlTxn, CreateTxn, DeleteTxn, Id, NodeEntry, SetDataTxn, TxnHeader};
 use crate::model::Zxid;
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::BytesMut;
@@ -321,6 +321,36 @@ fn everybody_hears_of_a_delete_once_however_many_they_are() {
 
 fn open_list() -> AclList {
     database().tree.acl(ROOT).clone()
+}
+
+/// Most of a million containers stay: nobody waits until all are looked at.
+#[test]
+fn a_look_at_containers_and_ttls_goes_on_where_it_stopped() {
+    const SHARE: usize = 10;
+    for count in [10, 100, 1000_usize] {
+        let mut db = database();
+        for at in 0..count {
+            let (path, data, acl) = (format!("/n{at}").into(), None, vec![open_entry()]);
+            let ttl = if at % 4 == 0 { 5 } else { 1_000_000 };
+            apply(
+                &mut db,
+                at as i64 + 1,
+                TxnBody::CreateTtl(CreateTtlTxn { path, data, acl, parent_cversion: -1, ttl }),
+            );
+        }
+        let (mut look, mut shares, mut due) = (Some(Look::default()), 0, Vec::new());
+        while let Some(from) = look {
+            let (some, next) = db.tree.removable(from, SHARE, 10_000, 0);
+            assert!(some.len() <= SHARE);
+            due.extend(some);
+            look = next;
+            shares += 1;
+        }
+        assert_eq!((shares, due.len()), (count / SHARE, count.div_ceil(4)));
+        due.sort();
+        due.dedup();
+        assert_eq!(due.len(), count.div_ceil(4), "each once");
+    }
 }
 
 /// Otherwise 256 znodes of a megabyte each would be copied under one hold of the lock, or a million ACL lists.

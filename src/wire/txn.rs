@@ -107,6 +107,27 @@ impl TxnBody {
         }
     }
 
+    /// How many things it changes, one at least: a measure of what it takes to apply it.
+    pub fn steps(&self) -> usize {
+        match self {
+            Self::CloseSession(Some(txn)) => 1 + txn.paths_to_delete.len(),
+            Self::Multi(parts) => parts.len().max(1),
+            Self::Create(_)
+            | Self::Create2(_)
+            | Self::CreateContainer(_)
+            | Self::CreateTtl(_)
+            | Self::Delete(_)
+            | Self::DeleteContainer(_)
+            | Self::SetData(_)
+            | Self::Reconfig(_)
+            | Self::SetAcl(_)
+            | Self::Check(_)
+            | Self::CreateSession(_)
+            | Self::CloseSession(None)
+            | Self::Error(_) => 1,
+        }
+    }
+
     /// How many bytes the record takes.
     pub fn encoded_len(&self) -> usize {
         match self {

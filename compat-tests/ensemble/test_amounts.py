@@ -1,0 +1,54 @@
+"""Thousands of sessions whose clients are gone when the leader is killed: the next one ends them all together, and neither is its term
+in danger nor does anybody else wait. SHARE of 30,000; SERVERS=java runs the same with Java's."""
+import os
+import time
+
+from harness.beside import Beside, wait_while
+from harness.crowd import silent_sessions
+from harness.wire import CREATE, EXISTS, Fields, Session, create, watched
+from members import Ensemble
+
+SHARE = float(os.environ.get("SHARE", "0.1"))
+KIND = "j" if os.environ.get("SERVERS") == "java" else "z"
+COUNT = max(1, int(30_000 * SHARE))
+TIMEOUT_MS = 30_000 if SHARE > 0.3 or KIND == "j" else 8000
+PATIENT = {"timeout": 120, "timeout_ms": 60_000}
+
+
+def children(session, path):
+    _, err, body = session.call(EXISTS, watched(path))
+    assert err == 0
+    return Fields(body).stat()["children"]
+
+
+def epoch(member):
+    return member.srvr()[1] >> 32
+
+
+def test_sessions_that_expire_together_after_a_change_of_leader():
+    """Row 2: epochs 1 to 10 in 150 s, and none of them ever ended."""
+    with Ensemble(KIND * 3, {"tickTime": "1000"}) as ensemble:
+        with Session(ensemble[1].port, **PATIENT) as writer:
+            writer.call(CREATE, create("/crowd"))
+        silent_sessions([(member.host, member.port) for member in ensemble], COUNT, TIMEOUT_MS, "/crowd/e")
+        old = ensemble.wait_for_leader()
+        old.kill()
+        leader = ensemble.wait_for_leader()
+        ensemble.wait_until_all_serve()
+        began_in = epoch(leader)
+        other = next(member for member in ensemble.running() if member is not leader)
+        with Session(other.port, **PATIENT) as writer, Session(leader.port, **PATIENT) as looker:
+            with Beside(writer) as beside:
+                # Where the machine was slow, the first ones are gone.
+                count = children(looker, "/crowd")
+                are_all_there = beside.mark_while(lambda: children(looker, "/crowd") == count)
+                beside.after_calm()
+                wait_while(are_all_there, TIMEOUT_MS / 1000 + 30)
+                began = time.monotonic()
+                wait_while(lambda: children(looker, "/crowd") > 0, 150)
+                took = time.monotonic() - began
+            assert children(writer, "/crowd") == 0
+        ended_in = epoch(leader)
+        print(f"\n{KIND}: {count} sessions with an ephemeral each expired within {took:.1f} s, epochs {began_in} to {ended_in}: {beside}")
+        assert began_in == ended_in
+        assert KIND == "j" or (took < 5 and beside.longest_ms < 100 + 4 * beside.calm_ms)

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod log;
+pub mod log_lines;
 pub mod serve;
 pub mod signals;
 

@@ -1,10 +1,11 @@
 //! `zabra serve`: runs a server until SIGTERM or SIGINT.
 
+use super::log_lines;
 use super::signals::Signals;
 use crate::config::{Config, Machine};
 use crate::server::{self, Parts, Watch};
 use crate::storage::{Progress, Recovered};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,7 +19,13 @@ pub struct ServeArgs {
 }
 
 pub fn run(args: &ServeArgs) -> Result<(), String> {
-    start_log();
+    start_log().map_err(|error| format!("cannot start the log: {error}"))?;
+    let served = serve(args);
+    log_lines::flush();
+    served
+}
+
+fn serve(args: &ServeArgs) -> Result<(), String> {
     let config = configuration(args)?;
     tracing::info!("{}", starting(&config));
     for warning in &config.warnings {
@@ -30,7 +37,7 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let signals = Signals::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
     let server =
-        server::start(&config, Parts::real(), &mut Told::default()).map_err(|error| error.to_string())?;
+        server::start(&config, Parts::real(fail), &mut Told::default()).map_err(|error| error.to_string())?;
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let (addresses, took) = (addresses.join(","), started.elapsed().as_millis());
     if config.quorum.is_distributed() {
@@ -43,6 +50,12 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     server.stop();
     tracing::info!("stopped; everything acknowledged is on disk");
     Ok(())
+}
+
+/// Ends the process: what is wrong is logged.
+fn fail() -> ! {
+    log_lines::flush();
+    std::process::exit(1);
 }
 
 /// The first line of the log: what starts here, and from which files.
@@ -86,15 +99,16 @@ fn addresses_of(host: &str) -> Vec<IpAddr> {
 }
 
 /// A level that is not understood counts as the usual one, as nobody can help a server without a log.
-fn start_log() {
+fn start_log() -> io::Result<()> {
     const USUAL: &str = "info";
     let asked = std::env::var("ZABRA_LOG").unwrap_or_default();
     let filter = filter(&asked);
+    log_lines::start()?;
     tracing_subscriber::fmt()
         .with_env_filter(filter.clone().unwrap_or_else(|| EnvFilter::new(USUAL)))
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(|| log_lines::Queue)
         .init();
     if filter.is_none() && !asked.trim().is_empty() {
         tracing::warn!(
@@ -102,6 +116,7 @@ fn start_log() {
              module=level after a comma"
         );
     }
+    Ok(())
 }
 
 /// A level, and levels of modules (`zabra::zab=debug`). A word alone that is no level is not taken for a module's name.

@@ -97,6 +97,9 @@ pub enum Fatal {
     /// The ensemble has nothing of this server's history.
     #[error(transparent)]
     Refusal(Refusal),
+    /// Nobody would serve its connections.
+    #[error("reactor {index}: {source}")]
+    Reactor { index: usize, source: std::io::Error },
 }
 
 /// The replica and the buffers that it fills, reused from batch to batch.
@@ -383,9 +386,10 @@ fn tell(told: Told) {
             "this server's tree differs from the leader's after {zxid}: it serves nobody until it has loaded the leader's \
              snapshot; its own files are kept aside"
         ),
-        Told::DigestMismatch { zxid, doubt: Doubt::ServeOn } => tracing::error!(
+        Told::DigestMismatch { zxid, doubt: Doubt::ServeOn { count } } => tracing::error!(
             "this server's tree differs from what transaction {zxid} says, and no snapshot can mend that: it continues to \
-             serve. Compare the data with another server's or a backup; mntr counts each as zk_digest_mismatches_count"
+             serve ({count} such transactions since the last such line). Compare the data with another server's or a backup; \
+             mntr counts each as zk_digest_mismatches_count"
         ),
     }
 }

@@ -82,16 +82,17 @@ pub struct Parts {
 }
 
 impl Parts {
-    pub fn real() -> Self {
+    /// `fail` ends the process.
+    pub fn real(fail: fn() -> !) -> Self {
         let reactors = std::thread::available_parallelism().map_or(1, usize::from).min(64);
-        let fatal = |error: Fatal| {
+        let fatal = move |error: Fatal| {
             match error {
-                Fatal::Refusal(why) => tracing::error!("stopping: {why}"),
+                Fatal::Refusal(_) | Fatal::Reactor { .. } => tracing::error!("stopping: {error}"),
                 Fatal::Storage(error) => tracing::error!(
                     "{error}; stopping: what is on the disk is not known any more, nothing of it was acknowledged"
                 ),
             }
-            std::process::exit(1);
+            fail();
         };
         let descriptors = limits::raise_descriptors();
         Self { disk: Arc::new(RealDisk), fatal: Box::new(fatal), reactors, descriptors }
@@ -170,11 +171,10 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     spawn("timer".into(), Box::new(move || run_timer(&at, tick)))?;
     let mut listeners = Some(listeners);
     for index in 0..reactors {
-        let (port, listeners) = (port.clone(), listeners.take().unwrap_or_default());
+        let (at, port, listeners) = (core.clone(), port.clone(), listeners.take().unwrap_or_default());
         let run = move || {
-            if let Err(error) = run_reactor(index, port, listeners) {
-                tracing::error!("reactor {index}: {error}");
-                std::process::exit(1);
+            if let Err(source) = run_reactor(index, port, listeners) {
+                at.fatal(Fatal::Reactor { index, source });
             }
         };
         spawn(format!("reactor-{index}"), Box::new(run))?;

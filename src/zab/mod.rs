@@ -193,8 +193,14 @@ pub enum Doubt {
     /// This server stops serving, and takes a snapshot from a leader.
     Replace,
     /// It was replaced a short while ago, or there is nobody to take a snapshot from.
-    ServeOn,
+    ServeOn {
+        /// The transactions that showed it since this was last logged.
+        count: u64,
+    },
 }
+
+/// How often the log says that a tree differs that cannot be replaced, in milliseconds.
+const TELL_DOUBT_EVERY_MS: u64 = 60_000;
 
 /// So long a tree is not replaced twice, in milliseconds.
 const REPLACED_MS: u64 = 600_000;
@@ -233,8 +239,9 @@ pub struct Server {
     pub tree: Tree,
     /// What this process found on its disk was committed up to here, for sure.
     pub committed_at_start: Zxid,
-    /// It was said that the tree differs.
-    told_doubt: bool,
+    /// When the log says again that a tree differs that cannot be replaced, and how many transactions showed it since the last time.
+    tell_doubt_at: u64,
+    untold_doubts: u64,
     /// From then on it may give way again to servers that have a history, [`WAYS`] times.
     gives_way_at: u64,
     /// How often it may do so before then.
@@ -269,7 +276,8 @@ impl Server {
             abstains: at.abstains,
             tree: Tree::Right,
             committed_at_start: at.committed,
-            told_doubt: false,
+            tell_doubt_at: 0,
+            untold_doubts: 0,
             gives_way_at: 0,
             ways_left: 0,
             kept: None,
@@ -394,7 +402,7 @@ impl Server {
     fn has_new_tree(&mut self, now: u64) {
         if self.tree == Tree::Wrong {
             self.tree = Tree::Replaced { until: now + REPLACED_MS };
-            self.told_doubt = false;
+            (self.tell_doubt_at, self.untold_doubts) = (0, 0);
         }
     }
 
@@ -773,8 +781,12 @@ impl Zab {
         let is_alone = matches!(&self.term, Term::Leading(leader) if leader.is_alone());
         let no_help = is_alone || matches!(server.tree, Tree::Replaced { until } if now < until);
         if no_help {
-            let told = std::mem::replace(&mut server.told_doubt, true);
-            return (!told).then_some(Doubt::ServeOn);
+            server.untold_doubts += 1;
+            if now < server.tell_doubt_at {
+                return None;
+            }
+            server.tell_doubt_at = now + TELL_DOUBT_EVERY_MS;
+            return Some(Doubt::ServeOn { count: std::mem::take(&mut server.untold_doubts) });
         }
         let is_news = match &mut self.term {
             Term::None => false,

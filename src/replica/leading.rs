@@ -283,7 +283,7 @@ impl Leading {
             }
             Some(Op::Sync) => {
                 if let Some((leader, server)) = turn.zab.leader_mut() {
-                    leader.sync_for(link, server, &mut turn.out.zab);
+                    leader.sync_for(turn.now.mono_ms, link, server, &mut turn.out.zab);
                 }
             }
             // What is no write comes out as a refusal of its own.
@@ -357,7 +357,7 @@ impl Leading {
     fn on_sync(&mut self, conn: ConnId, request: &Request, turn: &mut Turn<'_>) {
         let Some((leader, server)) = turn.zab.leader_mut() else { return };
         let after = leader.last_proposed();
-        leader.sync_for_myself(server, &mut turn.out.zab);
+        leader.sync_for_myself(turn.now.mono_ms, server, &mut turn.out.zab);
         let path = sync_path(&request.body);
         let sync = PendingSync { after, conn, xid: request.cxid, path, behind: Vec::new() };
         self.syncs.push_back(sync);

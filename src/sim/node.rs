@@ -179,6 +179,8 @@ pub struct Process {
     pub logged: Vec<i64>,
     /// Likewise, behind a snapshot that does not count yet; none where there is none.
     staged: Option<Vec<i64>>,
+    /// The states that reads were answered from since this was last taken: the part that this server played, and its zxid.
+    pub reads: Vec<(Mode, i64)>,
     /// What no server does to another one, or to a client.
     pub wrong: Option<String>,
     /// The log failed: the process ends.
@@ -281,6 +283,7 @@ impl Process {
             appended: Vec::new(),
             logged: Vec::new(),
             staged: None,
+            reads: Vec::new(),
             wrong: None,
             failed: None,
             refused,
@@ -508,6 +511,10 @@ impl Process {
             talk.advance(&world, inputs, &mut tally);
             if tally.touched {
                 self.core.mailboxes[0].touch(talk.session());
+            }
+            let state = (self.core.with_status(|status| status.mode), db.last_zxid.0);
+            if tally.reads > 0 && self.reads.last() != Some(&state) {
+                self.reads.push(state);
             }
             if tally.reads > 0 && !self.core.may_read() {
                 self.wrong =

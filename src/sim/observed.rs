@@ -27,6 +27,8 @@ pub struct Observed {
     /// Which server led an epoch, and in which of its lives.
     leaders: BTreeMap<i64, (usize, u64)>,
     digests: BTreeMap<i64, (u64, usize)>,
+    /// When somebody who serves was first seen to stand so far: both grow.
+    stood: Vec<(u64, i64)>,
     pub elections: u64,
 }
 
@@ -34,6 +36,7 @@ impl Observed {
     /// A majority forgot which epochs there were: they come again.
     pub fn forget_epochs(&mut self) {
         self.leaders.clear();
+        self.stood.clear();
     }
 
     /// A server handed this to its log.
@@ -56,6 +59,7 @@ impl Observed {
     /// To be called whenever a server may have moved by what is committed.
     pub fn look(
         &mut self,
+        now: u64,
         server: usize,
         life: u64,
         process: &Process,
@@ -83,6 +87,9 @@ impl Observed {
             }
         }
         self.reached(server, last)?;
+        if self.stood.last().is_none_or(|(_, zxid)| *zxid < last) {
+            self.stood.push((now, last));
+        }
         let known = self.digests.get(&last);
         // A leader compares what it applies with what it proposed. What failed has no digest, and proves nothing.
         if let Some(at) = *spoilt_at {
@@ -113,6 +120,12 @@ impl Observed {
             }
         }
         Ok(())
+    }
+
+    /// What somebody who serves had reached before `time`.
+    pub fn stood_before(&self, time: u64) -> i64 {
+        let count = self.stood.partition_point(|(at, _)| *at < time);
+        if count == 0 { 0 } else { self.stood[count - 1].1 }
     }
 
     /// All that a leader has in its log when its epoch opens is committed then.

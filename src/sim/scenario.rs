@@ -267,6 +267,7 @@ impl Story {
             // Without an answer, for now.
             ["asks", "sets", path, data] => self.ask(client, set(path, bytes(data)), world),
             ["asks", "syncs"] => self.ask(client, Asked::Sync, world),
+            ["asks", "gets", path] => self.ask(client, Asked::Get { path: path.into(), watch: false }, world),
             ["is-not-answered"] => {
                 let request = self.asked.get(&client).ok_or("it asked for nothing")?;
                 world.answer(*request).map_or(Ok(()), |answer| Err(format!("it is answered: {answer:?}")))

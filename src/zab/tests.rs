@@ -761,6 +761,24 @@ fn lost(out: &mut Outputs) -> Vec<LostWhy> {
 }
 
 #[test]
+fn a_lease_counts_from_the_sending_of_what_a_quorum_has_answered() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    assert_eq!(zab.lease(), 500, "NEWLEADER was sent at 0");
+    let pong = || FromLearner::Ping { zxid: Zxid::ZERO, touched: vec![] };
+    zab.on_tick(50, &mut out);
+    zab.on_tick(100, &mut out);
+    zab.on_learner_packet(5000, LINK, pong(), &mut out);
+    assert_eq!(zab.lease(), 550, "the answer may have waited in the socket");
+    zab.on_learner_packet(5000, LINK, FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
+    assert_eq!(zab.lease(), 550, "nor does anything else that waited show that it still follows");
+    zab.on_learner_packet(5000, LINK, pong(), &mut out);
+    assert_eq!(zab.lease(), 600);
+    zab.on_closed(5000, LINK, &mut out);
+    assert_eq!(zab.lease(), 0);
+}
+
+#[test]
 fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
     let history = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(5), plea: Plea::default() };
     let (mut zab, mut out) = (new(), Outputs::default());

@@ -180,6 +180,8 @@ pub struct World {
     strangers_are_on: bool,
     /// Nothing goes wrong: who has a leader keeps it.
     is_calm: bool,
+    /// When a server last went on that had stood still.
+    last_resume: u64,
     /// How each server was synchronized last.
     pub(super) ways: BTreeMap<usize, &'static str>,
 }
@@ -238,6 +240,7 @@ impl World {
             strangers: Vec::new(),
             strangers_are_on: false,
             is_calm: false,
+            last_resume: 0,
             ways: BTreeMap::new(),
         }
     }

@@ -155,6 +155,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.paused = false;
         node.running = false;
+        self.last_resume = self.now;
         self.say(|| format!("server {} goes on", index + 1));
         self.wake(index);
         self.set_tick(index);
@@ -173,6 +174,7 @@ impl World {
         }
         let mode = process.mode();
         process.run(self.options.batch, &mut effects);
+        let reads = std::mem::take(&mut process.reads);
         for (zxid, body) in std::mem::take(&mut process.appended) {
             self.observed.appended(index, zxid, body)?;
         }
@@ -188,6 +190,7 @@ impl World {
         if process.has_work() {
             self.wake(index);
         }
+        reads.into_iter().try_for_each(|(mode, zxid)| self.check_fresh(index, mode, zxid))?;
         self.observe(index, mode.has_leader())?;
         if self.is_calm && mode.has_leader() && !self.mode_of(index).has_leader() {
             return Err(format!("strangers: server {} lost its leader", index + 1));
@@ -208,6 +211,27 @@ impl World {
         }
         self.set_tick(index);
         Ok(())
+    }
+
+    /// No read is older than the lease allows: a leader answers from what was committed up to `syncLimit` ago. A learner does not
+    /// know when its leader sent what it hears, nor when that one heard a quorum last: each of these may take that long.
+    fn check_fresh(&self, index: usize, mode: Mode, zxid: i64) -> Result<(), String> {
+        let limit = self.options.sync_limit * self.options.tick_ms;
+        let lease_ms = match mode {
+            Mode::Leader => limit + 2,
+            Mode::Follower | Mode::Observer => 5 * limit,
+            Mode::ReadOnly | Mode::NotServing | Mode::Standalone => return Ok(()),
+        };
+        let since = self.now.saturating_sub(lease_ms * 1_000_000 / self.nodes[index].rate);
+        let had_paused = mode != Mode::Leader && self.last_resume > since;
+        let known = self.observed.stood_before(since);
+        if zxid >= known || had_paused {
+            return Ok(());
+        }
+        Err(format!(
+            "lease: server {} ({mode:?}) answered a read at {zxid:#x}, where others had come to {known:#x} {lease_ms} ms before",
+            index + 1
+        ))
     }
 
     /// A leader that has just committed its own removal, and answered, may crash before others know.
@@ -260,7 +284,7 @@ impl World {
             let snapshots = of_kind("snapshot.").filter_map(|(_, hex)| i64::from_str_radix(hex, 16).ok());
             Files { logs: logs.map(|bytes| LogFile::read(&bytes)).collect(), snapshots: snapshots.collect() }
         };
-        self.observed.look(index, node.life, process, &files, &mut node.spoilt_at)
+        self.observed.look(self.now, index, node.life, process, &files, &mut node.spoilt_at)
     }
 
     /// Queues the next tick where it comes before the one that is queued.

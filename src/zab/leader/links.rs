@@ -33,6 +33,15 @@ pub enum Stage {
     Live,
 }
 
+/// NEWLEADER, or a ping: a learner answers each, in order.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Question {
+    /// The round of pings that it belongs to; of NEWLEADER the last one before it.
+    pub round: u64,
+    /// When it was sent, in monotonic milliseconds.
+    pub at: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub stage: Stage,
@@ -45,15 +54,17 @@ pub(super) struct Link {
     pub promised: bool,
     /// The next packet must have arrived by then, in stages that wait for one.
     pub deadline: u64,
-    /// It counts as alive until then.
+    /// Something was heard of it, so that it counts as alive until then. What arrives may have waited in a socket while this
+    /// server stood still: it proves nothing of the present.
     pub alive_until: u64,
     /// Proposals that it acknowledged before NEWLEADER: old Java followers do. They count once that is acknowledged.
     pub early_ack: Zxid,
     /// It has to acknowledge this proposal before that time passes.
     pub checkpoint: (Zxid, u64),
-    /// The rounds of pings that it has not answered yet, and the last one that it has.
-    pub pings: VecDeque<u64>,
-    pub heard: u64,
+    /// NEWLEADER and the pings that it has not answered yet, oldest first.
+    asked: VecDeque<Question>,
+    /// The last of them that it has answered: it followed this leader still when that was sent.
+    answered: Question,
     /// Whatever it has, it is to be sent a snapshot.
     pub wants_snapshot: bool,
 }
@@ -78,10 +89,27 @@ impl Link {
             alive_until: now + init + sync,
             early_ack: Zxid(i64::MIN),
             checkpoint: (Zxid(i64::MIN), 0),
-            pings: VecDeque::new(),
-            heard: 0,
+            asked: VecDeque::new(),
+            answered: Question::default(),
             wants_snapshot: false,
         }
+    }
+
+    /// It is sent something that it has to answer.
+    pub(super) fn ask(&mut self, question: Question) {
+        self.asked.push_back(question);
+    }
+
+    /// It answers the oldest question.
+    pub(super) fn answer(&mut self) {
+        if let Some(question) = self.asked.pop_front() {
+            self.answered = question;
+        }
+    }
+
+    /// The last round of pings that it has answered.
+    pub(super) fn heard(&self) -> u64 {
+        self.answered.round
     }
 
     /// It was synchronized, and takes part.
@@ -163,8 +191,16 @@ impl Links {
 
     /// Until when a server counts as a follower that lives.
     pub(super) fn alive_until(&self, sid: ServerId) -> u64 {
-        let counts = |link: &&Link| link.sid == sid && link.follows() && !link.promised;
-        self.0.values().filter(counts).map(|link| link.alive_until).max().unwrap_or(0)
+        self.of_follower(sid).map(|link| link.alive_until).max().unwrap_or(0)
+    }
+
+    /// When a server followed for sure: then it was sent what it has answered. None: it does not follow.
+    pub(super) fn followed_at(&self, sid: ServerId) -> Option<u64> {
+        self.of_follower(sid).map(|link| link.answered.at).max()
+    }
+
+    fn of_follower(&self, sid: ServerId) -> impl Iterator<Item = &Link> {
+        self.0.values().filter(move |link| link.sid == sid && link.follows() && !link.promised)
     }
 
     /// The servers that count as alive.
@@ -183,7 +219,7 @@ impl Links {
 
     /// Whether a server has answered a ping of this round, or of a later one.
     pub(super) fn has_answered(&self, sid: ServerId, round: u64) -> bool {
-        let follows = |link: &Link| link.sid == sid && !link.promised && link.heard >= round;
+        let follows = |link: &Link| link.sid == sid && !link.promised && link.heard() >= round;
         self.0.values().any(follows)
     }
 
@@ -249,12 +285,12 @@ impl Links {
         others.map(|(other, _)| *other).collect()
     }
 
-    /// Whom a ping of this round goes to. A learner answers each, in order; none before UPTODATE.
-    pub(super) fn ping(&mut self, round: u64, whom: impl Fn(Stage) -> bool) -> Vec<LinkId> {
+    /// Whom a ping goes to. A learner answers none before UPTODATE.
+    pub(super) fn ping(&mut self, ping: Question, whom: impl Fn(Stage) -> bool) -> Vec<LinkId> {
         let mut pinged = Vec::new();
         for (id, link) in self.0.iter_mut().filter(|(_, link)| whom(link.stage)) {
             if link.stage == Stage::Live {
-                link.pings.push_back(round);
+                link.ask(ping);
             }
             pinged.push(*id);
         }

@@ -8,8 +8,8 @@ mod synchronization;
 mod syncs;
 
 use self::gathering::{Gathering, Memory};
-use self::links::Links;
 pub(super) use self::links::Stage;
+use self::links::{Links, Question};
 pub use self::packets::MAX_EPOCHS_AHEAD;
 use self::syncs::Sync;
 use super::broadcast::Broadcast;
@@ -193,11 +193,24 @@ impl Leader {
         self.alone
     }
 
-    /// Until when this leader may be sure that nobody else leads: a quorum has been heard of so lately.
+    /// Until when this leader answers reads: for `syncLimit` after the sending of what a quorum has answered. Whoever of them
+    /// helped to elect another leader did so after that, so what is read here is no older. When their answers were *taken* says
+    /// nothing: they may have waited in the sockets of a server that stood still.
     pub fn lease(&self, server: &Server) -> u64 {
-        let until = |id: ServerId| if id == server.me() { u64::MAX } else { self.links.alive_until(id) };
-        let leases = server.view.required().map(|ensemble| ensemble.reached_by_quorum(until).unwrap_or(0));
-        leases.min().unwrap_or(0)
+        let followed_at = |id: ServerId| self.links.followed_at(id);
+        self.of_quorum(server, |id| followed_at(id).map_or(0, |at| at + server.settings.sync_ms()))
+    }
+
+    /// Until when a quorum counts as alive: something was heard of it.
+    fn hears_quorum_until(&self, server: &Server) -> u64 {
+        self.of_quorum(server, |id| self.links.alive_until(id))
+    }
+
+    /// The latest time that a quorum of each configuration has reached, where `until` tells that of the others.
+    fn of_quorum(&self, server: &Server, until: impl Fn(ServerId) -> u64) -> u64 {
+        let until = |id: ServerId| if id == server.me() { u64::MAX } else { until(id) };
+        let reached = server.view.required().map(|ensemble| ensemble.reached_by_quorum(until).unwrap_or(0));
+        reached.min().unwrap_or(0)
     }
 
     /// Whether the servers that are synchronized would be enough for `next`. An observer does not acknowledge proposals, and
@@ -425,10 +438,10 @@ impl Leader {
         }
         self.next_beat = now + (server.settings.tick_ms / 2).max(1);
         self.beats += 1;
-        if self.beats.is_multiple_of(2) && self.lease(server) < now {
+        if self.beats.is_multiple_of(2) && self.hears_quorum_until(server) < now {
             return self.give_up(LostWhy::NoQuorum(self.links.alive(now)), out);
         }
-        self.ping(|stage| matches!(stage, Stage::Ready | Stage::Live), out);
+        self.ping(now, |stage| matches!(stage, Stage::Ready | Stage::Live), out);
     }
 
     pub(super) fn next_wake(&self) -> u64 {

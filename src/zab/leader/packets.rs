@@ -46,9 +46,7 @@ impl Leader {
             }
             FromLearner::Ping { touched, .. } => {
                 require_live(link, "PING")?;
-                if let Some(round) = link.pings.pop_front() {
-                    link.heard = round;
-                }
+                link.answer();
                 out.events.push_back(Event::Touched(touched));
                 Ok(())
             }
@@ -219,6 +217,7 @@ impl Leader {
         match link.stage {
             Stage::Asked if opens => {
                 link.stage = Stage::Ready;
+                link.answer();
                 link.alive_until = now + server.settings.sync_ms();
                 link.checkpoint = (last, now);
                 if !link.promised {
@@ -281,7 +280,7 @@ impl Leader {
     /// Those that say that they are somebody else go once he has answered; they are taken once he is gone.
     pub(super) fn judge_waiting(&mut self, now: u64, server: &Server, out: &mut Outputs) {
         for Waiting { link: id, sid, round, deadline } in self.links.waiting() {
-            match self.links.living(sid).map(|(id, link)| (id, link.heard, link.stage)) {
+            match self.links.living(sid).map(|(id, link)| (id, link.heard(), link.stage)) {
                 Some((_, heard, _)) if heard > round => {
                     self.links.drop(id, CloseWhy::IdTaken(sid), out);
                 }

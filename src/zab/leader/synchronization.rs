@@ -1,6 +1,6 @@
 //! How a learner gets what this leader has: out of memory, out of the log, or by a snapshot.
 
-use super::{Leader, Phase, Stage};
+use super::{Leader, Phase, Question, Stage};
 use crate::model::{LinkId, Place, Zxid};
 use crate::wire::quorum::FromLeader;
 use crate::zab::{CloseWhy, Feed, Located, Outputs, Server};
@@ -145,6 +145,7 @@ impl Leader {
         let zxid = Zxid::new(self.epoch, 0);
         out.tell_learner(id, &FromLeader::NewLeader { zxid, config: Some(config.to_string().into()) });
         link.stage = Stage::Asked;
+        link.ask(Question { round: self.round, at: now });
         link.deadline = now + server.settings.init_ms();
     }
 }

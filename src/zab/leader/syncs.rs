@@ -1,6 +1,6 @@
 //! Pings, and `sync`, which a leader answers once it has heard from a quorum that it still leads.
 
-use super::{Leader, Stage};
+use super::{Leader, Question, Stage};
 use crate::model::{LinkId, ServerId, Zxid};
 use crate::wire::quorum::FromLeader;
 use crate::zab::{Event, Outputs, Server};
@@ -25,25 +25,25 @@ pub(super) struct Sync {
 
 impl Leader {
     /// A learner's `sync`.
-    pub fn sync_for(&mut self, link: LinkId, server: &Server, out: &mut Outputs) {
-        self.sync(Asker::Link(link), server, out);
+    pub fn sync_for(&mut self, now: u64, link: LinkId, server: &Server, out: &mut Outputs) {
+        self.sync(now, Asker::Link(link), server, out);
     }
 
     /// This server's own; answered by [`Event::SyncReady`].
-    pub fn sync_for_myself(&mut self, server: &Server, out: &mut Outputs) {
-        self.sync(Asker::Myself, server, out);
+    pub fn sync_for_myself(&mut self, now: u64, server: &Server, out: &mut Outputs) {
+        self.sync(now, Asker::Myself, server, out);
     }
 
-    fn sync(&mut self, asker: Asker, server: &Server, out: &mut Outputs) {
+    fn sync(&mut self, now: u64, asker: Asker, server: &Server, out: &mut Outputs) {
         let after = self.last_proposed();
-        self.ping(|stage| stage == Stage::Live, out);
+        self.ping(now, |stage| stage == Stage::Live, out);
         self.syncs.push_back(Sync { asker, after, round: self.round, confirmed: false });
         self.confirm_syncs(server, out);
     }
 
-    pub(super) fn ping(&mut self, whom: impl Fn(Stage) -> bool, out: &mut Outputs) {
+    pub(super) fn ping(&mut self, now: u64, whom: impl Fn(Stage) -> bool, out: &mut Outputs) {
         self.round += 1;
-        let pinged = self.links.ping(self.round, whom);
+        let pinged = self.links.ping(Question { round: self.round, at: now }, whom);
         out.tell_learners(pinged.into_iter(), &FromLeader::Ping(self.broadcast.last_proposed()));
     }
 

@@ -144,8 +144,12 @@ impl Reactor {
             self.take_handover(now);
             self.turn(now);
             if now >= housekeeping {
+                // After a standstill, what clients said meanwhile may wait unread: they are judged the next time.
+                let stood_still = now - housekeeping > HOUSEKEEPING;
                 housekeeping = now + HOUSEKEEPING;
-                self.end_overdue(now);
+                if !stood_still {
+                    self.end_overdue(now);
+                }
             }
         }
         self.say_goodbye();

@@ -357,6 +357,10 @@ fn tell(told: Told) {
         Told::Left { learner, why: Some(why) } => {
             tracing::warn!("learner lost server={learner} why=\"{why}\"");
         }
+        Told::StoodStill { ms } => tracing::warn!(
+            "this server stood still for {ms} ms: its process was stopped, got no time of its machine, or was busy. Sessions are \
+             given that time in addition"
+        ),
         Told::ReadOnly => {
             tracing::warn!("no leader; entering read-only mode (only clients that accept it are served)");
         }

@@ -157,6 +157,10 @@ impl Leading {
         &self.sessions
     }
 
+    pub(super) fn sessions_mut(&mut self) -> &mut SessionTracker {
+        &mut self.sessions
+    }
+
     pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         let Some(zxid) = turn.next_zxid() else { return };
         self.sessions.track(turn.now.mono_ms, session, hello.timeout_ms);

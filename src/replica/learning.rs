@@ -23,6 +23,8 @@ pub(super) struct Learning {
     revalidations: HashMap<SessionId, VecDeque<Hello>>,
     /// The `sync`s under way: the leader answers them in order, and does not say which.
     syncs: VecDeque<SyncFor>,
+    /// How many of them are for this server's own lease.
+    doubts: usize,
     /// Connections with answers that wait for an older `sync` of theirs: events wait with them, so that zxids never go
     /// back.
     held: HashMap<ConnId, SessionId>,
@@ -38,6 +40,8 @@ enum SyncFor {
     /// A client that reattaches. A commit identifies its request only by session and cxid, and some clients restart cxid on
     /// every connection. So everything the session sent through another server must be applied here first.
     Arrival(SessionId, Hello),
+    /// This server itself, which stood still and does not know whether its leader leads on.
+    Lease,
 }
 
 #[derive(Debug)]
@@ -260,10 +264,7 @@ impl Learning {
         }
         self.touched.insert(session, hello.timeout_ms);
         self.syncs.push_back(SyncFor::Arrival(session, hello));
-        let mut body = BytesMut::new();
-        SyncRequest::<&[u8]> { path: Some(b"/") }.encode(&mut body);
-        let (op, body) = (Op::Sync.code(), body.freeze());
-        forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
+        ask_sync(session, turn);
     }
 
     pub(super) fn on_touched(&mut self, sessions: Vec<SessionId>, turn: &Turn<'_>) {
@@ -333,10 +334,27 @@ impl Learning {
         }
     }
 
+    /// What waits in the socket was sent nobody knows when: it does not show that the leader leads still. Reads wait until it
+    /// has answered what this server asks now.
+    pub(super) fn on_stood_still(&mut self, turn: &mut Turn<'_>) {
+        self.syncs.push_back(SyncFor::Lease);
+        self.doubts += 1;
+        ask_sync(SessionId::NONE, turn);
+    }
+
+    /// Whether this server stood still, and the leader has not answered since.
+    pub(super) fn doubts_leader(&self) -> bool {
+        self.doubts > 0
+    }
+
     /// The leader answered the oldest `sync`, and all that it covers is applied.
     pub(super) fn on_synced(&mut self, turn: &mut Turn<'_>) {
         let session = match self.syncs.pop_front() {
             None => return,
+            Some(SyncFor::Lease) => {
+                self.doubts -= 1;
+                return;
+            }
             Some(SyncFor::Request(session)) => session,
             Some(SyncFor::Arrival(session, hello)) if turn.db.sessions.contains_key(&session) => {
                 return turn.establish(session, hello);
@@ -383,6 +401,14 @@ impl Learning {
             turn.detach(session, answered);
         }
     }
+}
+
+/// Asks the leader for a `sync` of this server's own.
+fn ask_sync(session: SessionId, turn: &mut Turn<'_>) {
+    let mut body = BytesMut::new();
+    SyncRequest::<&[u8]> { path: Some(b"/") }.encode(&mut body);
+    let (op, body) = (Op::Sync.code(), body.freeze());
+    forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
 }
 
 /// Hands a request on to the leader.

@@ -118,6 +118,8 @@ pub struct Replica {
     ids: SessionIds,
     clients: Clients,
     steps: VecDeque<Step>,
+    /// When the last input came, in monotonic milliseconds.
+    last_input_ms: u64,
     /// The database of the snapshot that is being installed.
     received: Option<Box<Database>>,
     /// The database of a log that was cut.
@@ -161,6 +163,7 @@ impl Replica {
             ids: SessionIds::new(settings.server, now.wall_ms as u64),
             clients: Clients::default(),
             steps: VecDeque::new(),
+            last_input_ms: now.mono_ms,
             received: None,
             reread: None,
             events: Vec::new(),
@@ -173,6 +176,7 @@ impl Replica {
 
     /// Takes one input. What it asks for is added to `out`.
     pub fn handle(&mut self, now: Now, db: &Database, input: Input, out: &mut Outputs) {
+        self.notice_standstill(now, db, out);
         match input {
             Input::Connect { conn, connect } => self.on_connect(now, db, conn, connect, out),
             Input::Request { conn, request } => {
@@ -197,6 +201,18 @@ impl Replica {
             Input::Tick => self.on_tick(now, db, out),
         }
         self.after(now, db, out);
+    }
+
+    /// Inputs come at least twice a tick. Where one is later than that by a whole one, this process was stopped, got no time of
+    /// its machine, or was busy: the time in which it could hear nobody counts against nobody, before anything else is looked at.
+    fn notice_standstill(&mut self, now: Now, db: &Database, out: &mut Outputs) {
+        let before = std::mem::replace(&mut self.last_input_ms, now.mono_ms);
+        let ms = now.mono_ms.saturating_sub(before);
+        if ms > (self.settings.tick_ms * 3 / 2).max(SHORTEST_STANDSTILL_MS) {
+            out.told.push(Told::StoodStill { ms });
+            let (serving, mut turn) = self.turn(now, db, out);
+            serving.on_stood_still(ms, &mut turn);
+        }
     }
 
     /// Carries on with what the protocol decided.
@@ -623,6 +639,9 @@ impl Replica {
         self.tick_clients(now, db, out);
     }
 }
+
+/// Less is nothing out of the ordinary, however short ticks are.
+const SHORTEST_STANDSTILL_MS: u64 = 100;
 
 /// What an event's frame has beside the path.
 const EVENT_BYTES: usize = 32;

@@ -123,6 +123,11 @@ pub enum Told {
         /// Without a reason its connection ended.
         why: Option<CloseWhy>,
     },
+    /// This server did nothing for some time.
+    StoodStill {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// There has been no leader for a while.
     ReadOnly,
     /// The configurations changed.

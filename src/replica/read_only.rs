@@ -32,6 +32,10 @@ impl ReadOnly {
         &self.sessions
     }
 
+    pub(super) fn sessions_mut(&mut self) -> &mut SessionTracker {
+        &mut self.sessions
+    }
+
     pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
         self.sessions.track(turn.now.mono_ms, session, hello.timeout_ms);
         turn.establish(session, hello);

@@ -198,6 +198,16 @@ impl Serving {
         }
     }
 
+    /// This server stood still for `ms` milliseconds: what came meanwhile may wait unread.
+    pub(super) fn on_stood_still(&mut self, ms: u64, turn: &mut Turn<'_>) {
+        match self {
+            Self::Nobody => {}
+            Self::Leading(leading) => leading.sessions_mut().stood_still(ms),
+            Self::Learning(learning) => learning.on_stood_still(turn),
+            Self::ReadOnly(read_only) => read_only.sessions_mut().stood_still(ms),
+        }
+    }
+
     /// A transaction is committed and applied.
     pub(super) fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
         match self {
@@ -259,6 +269,7 @@ impl Serving {
             Self::Nobody => 0,
             // Its clients know that there may be another leader.
             Self::ReadOnly(_) => u64::MAX,
+            Self::Learning(learning) if learning.doubts_leader() => 0,
             Self::Leading(_) | Self::Learning(_) => zab.lease(),
         }
     }

@@ -74,6 +74,16 @@ impl Server {
         told.map(|output| (output, bytes.split_to(output.len).to_vec())).collect()
     }
 
+    /// Time passes, `ticks` in number, one at a time.
+    fn wait(&mut self, ticks: u64) -> Vec<(ClientOutput, Vec<u8>)> {
+        let mut told = Vec::new();
+        for _ in 0..ticks {
+            self.now.mono_ms += settings().tick_ms;
+            told.extend(self.input(Input::Tick));
+        }
+        told
+    }
+
     fn sync(&mut self) -> Vec<(ClientOutput, Vec<u8>)> {
         let last = self.log.last().unwrap().zxid;
         self.input(Input::Disk(DiskDone::Logged(last), None))
@@ -219,18 +229,30 @@ fn an_expired_session_takes_its_ephemerals_and_its_connection() {
     let session = server.connect(CONN);
     server.create(session, "/e", 1);
     server.sync();
-    server.now.mono_ms += 400;
+    server.wait(4);
     assert_eq!(server.input(Input::Touched(vec![session])), []);
-    server.now.mono_ms += 400;
-    assert_eq!(server.input(Input::Tick), [], "it was heard from");
-    server.now.mono_ms += 300;
-    server.input(Input::Tick);
+    assert_eq!(server.wait(4), [], "it was heard from");
+    server.wait(3);
     assert_eq!(server.create(session, "/late", 1), [], "closing: requests get no answer");
     let told = server.sync();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].0.message, ClientMessage::Close(CloseReason::SessionEnded));
     assert_eq!(server.db.tree.ephemeral_count(), 0);
     assert!(server.db.sessions.is_empty());
+}
+
+#[test]
+fn a_tick_that_comes_late_ends_no_session() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    server.wait(4);
+    server.now.mono_ms += 11_000;
+    assert_eq!(server.input(Input::Tick), [], "nobody could be heard");
+    assert_eq!(server.out.told, [Told::StoodStill { ms: 11_000 }]);
+    assert_eq!(server.wait(1), []);
+    assert!(server.replica.sessions().unwrap().is_alive(session));
+    server.wait(1);
+    assert!(!server.replica.sessions().unwrap().is_alive(session), "it was silent for as long as it may be");
 }
 
 #[test]
@@ -296,8 +318,9 @@ fn sessions_that_expire_together_end_a_share_at_a_time() {
         }
         server.sync();
         assert_eq!(server.db.tree.ephemeral_count(), count);
+        server.wait(20);
         server.fresh();
-        server.now.mono_ms += 3000;
+        server.now.mono_ms += settings().tick_ms;
         let (mut turns, mut ended) = (0, server.log.len());
         server.input(Input::Tick);
         loop {
@@ -585,12 +608,10 @@ fn a_session_of_a_reader_is_taken_up_again_and_ends_when_it_is_silent() {
         (CONN, ClientMessage::Close(CloseReason::SessionTakenOver))
     );
     assert_eq!(told[1].0.message, ClientMessage::Established { session, timeout_ms: 500 });
-    server.now.mono_ms += 400;
+    server.wait(4);
     assert_eq!(server.input(Input::Touched(vec![session])), []);
-    server.now.mono_ms += 400;
-    assert_eq!(server.input(Input::Tick), []);
-    server.now.mono_ms += 300;
-    let told = server.input(Input::Tick);
+    assert_eq!(server.wait(4), []);
+    let told = server.wait(3);
     assert_eq!((told[0].0.conn, told[0].0.message), (again, ClientMessage::Close(CloseReason::SessionEnded)));
     assert_eq!(server.replica.local_sessions(), 0);
 }
@@ -682,8 +703,7 @@ fn a_session_that_is_begun_anew_while_it_is_closed_still_expires() {
     server.input(Input::Touched(Vec::new()));
     server.sync();
     assert!(server.db.sessions.contains_key(&session));
-    server.now.mono_ms += 1000;
-    server.input(Input::Tick);
+    server.wait(10);
     server.sync();
     assert!(server.db.sessions.is_empty());
 }
@@ -731,6 +751,26 @@ fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
         matches!(told[..], [(CONN, _), (ConnId(2), ClientMessage::Established { .. }), (ConnId(3), end)] if end == is_over),
         "{told:?}"
     );
+}
+
+/// What waits in its socket may be old: its leader may have been replaced meanwhile.
+#[test]
+fn a_learner_that_stood_still_reads_once_its_leader_has_answered() {
+    let mut server = Server::new();
+    server.replica.serving = Serving::Learning(Box::default());
+    let doubts = |server: &Server| {
+        let Serving::Learning(learning) = &server.replica.serving else { panic!("it learns") };
+        learning.doubts_leader()
+    };
+    server.wait(2);
+    assert!(!doubts(&server));
+    server.now.mono_ms += 201;
+    server.input(Input::Touched(Vec::new()));
+    assert!(doubts(&server), "whatever comes first");
+    assert_eq!(server.replica.lease(), 0);
+    let (serving, mut turn) = server.replica.turn(server.now, &server.db, &mut server.out);
+    serving.on_synced(&mut turn);
+    assert!(!doubts(&server));
 }
 
 /// A new server may be many epochs behind. It believes a server that it called itself, if its configuration has that server.

@@ -57,12 +57,25 @@ struct Session {
 pub struct SessionTracker {
     tick_ms: u64,
     sessions: HashMap<SessionId, Session>,
+    /// By the tracker's own time, which is behind by `lost_ms`.
     buckets: BTreeMap<u64, BTreeSet<SessionId>>,
+    lost_ms: u64,
 }
 
 impl SessionTracker {
     pub fn new(tick_ms: u64) -> Self {
-        Self { tick_ms: tick_ms.max(1), sessions: HashMap::new(), buckets: BTreeMap::new() }
+        let (sessions, buckets) = (HashMap::new(), BTreeMap::new());
+        Self { tick_ms: tick_ms.max(1), sessions, buckets, lost_ms: 0 }
+    }
+
+    /// This server stood still for so long: what clients said meanwhile may wait unread. Every session ends so much later, in
+    /// one step however many there are.
+    pub fn stood_still(&mut self, ms: u64) {
+        self.lost_ms += ms;
+    }
+
+    fn own_time(&self, now: u64) -> u64 {
+        now.saturating_sub(self.lost_ms)
     }
 
     /// Starts to track a session that exists already, or touches it.
@@ -76,6 +89,7 @@ impl SessionTracker {
     /// Puts the session's end off. `timeout_ms` is given where a connection takes the session up, with the timeout that its
     /// client was promised: from then on that one counts, also where it is shorter. False for an unknown or closing session.
     pub fn touch(&mut self, now: u64, id: SessionId, timeout_ms: Option<i32>) -> bool {
+        let own_time = self.own_time(now);
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         if session.closing {
             return false;
@@ -83,7 +97,7 @@ impl SessionTracker {
         if let Some(timeout) = timeout_ms {
             session.timeout_ms = u64::try_from(timeout).unwrap_or(0);
         }
-        let expires_at = ((now + session.timeout_ms) / self.tick_ms + 1) * self.tick_ms;
+        let expires_at = ((own_time + session.timeout_ms) / self.tick_ms + 1) * self.tick_ms;
         if expires_at > session.expires_at || timeout_ms.is_some() {
             let old = std::mem::replace(&mut session.expires_at, expires_at);
             self.take_from_bucket(old, id);
@@ -142,7 +156,8 @@ impl SessionTracker {
     /// A session whose time is over: it is marked closing. Asked until there is none, this gives all of them; a session that
     /// is heard from before its turn comes lives on.
     pub fn expire_next(&mut self, now: u64) -> Option<SessionId> {
-        let mut bucket = self.buckets.first_entry().filter(|bucket| *bucket.key() <= now)?;
+        let own_time = self.own_time(now);
+        let mut bucket = self.buckets.first_entry().filter(|bucket| *bucket.key() <= own_time)?;
         let id = bucket.get_mut().pop_first().expect("no bucket is empty");
         if bucket.get().is_empty() {
             bucket.remove();
@@ -153,7 +168,7 @@ impl SessionTracker {
 
     /// Whether [`Self::expire_next`] has one.
     pub fn is_due(&self, now: u64) -> bool {
-        self.buckets.first_key_value().is_some_and(|(at, _)| *at <= now)
+        self.buckets.first_key_value().is_some_and(|(at, _)| *at <= self.own_time(now))
     }
 
     pub fn len(&self) -> usize {
@@ -166,7 +181,7 @@ impl SessionTracker {
 
     /// When which sessions would expire, for the `dump` word.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, &BTreeSet<SessionId>)> {
-        self.buckets.iter().map(|(at, ids)| (*at, ids))
+        self.buckets.iter().map(|(at, ids)| (*at + self.lost_ms, ids))
     }
 
     fn take_from_bucket(&mut self, at: u64, id: SessionId) {
@@ -235,6 +250,17 @@ mod tests {
         assert!(sessions.touch(4000, SessionId(8), None));
         assert!(!sessions.is_due(4000));
         assert_eq!(sessions.expire_next(4000), None);
+    }
+
+    #[test]
+    fn while_the_server_stands_still_no_session_comes_nearer_to_its_end() {
+        let mut sessions = tracker(0, 3000);
+        sessions.stood_still(11_000);
+        assert_eq!(sessions.buckets().map(|(at, _)| at).collect::<Vec<_>>(), [15_000]);
+        assert_eq!(expire(&mut sessions, 14_999), []);
+        assert!(sessions.touch(14_000, ID, None));
+        assert_eq!(expire(&mut sessions, 17_999), []);
+        assert_eq!(expire(&mut sessions, 18_000), [ID]);
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl Client {
         self.state == State::Open
     }
 
+    /// The last zxid that it was told.
+    pub fn seen(&self) -> i64 {
+        self.seen
+    }
+
     /// It has an answer to everything.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()

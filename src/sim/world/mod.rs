@@ -107,6 +107,8 @@ pub(super) struct Node {
     pub spoilt_at: Option<i64>,
     /// Transactions that it has had durably in its log, whatever became of them.
     pub held: BTreeSet<i64>,
+    /// When something came last over each client's connection, whether it was read or not.
+    heard: BTreeMap<u64, u64>,
 }
 
 impl Node {
@@ -214,6 +216,7 @@ impl World {
                 boots: 0,
                 spoilt_at: None,
                 held: BTreeSet::new(),
+                heard: BTreeMap::new(),
             });
         }
         let clients = (0..options.clients)

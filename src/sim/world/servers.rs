@@ -6,7 +6,7 @@ use crate::core::Clock;
 use crate::ensemble::Ensemble;
 use crate::model::ServerId;
 use crate::replica::{Mode, Now};
-use crate::sim::model::LogFile;
+use crate::sim::model::{Change, LogFile, Txn};
 use crate::sim::network::{Arrival, Chunk, Host, Port};
 use crate::sim::node::{BootError, DATA_DIR, Effect, Incoming, Process, lay_out};
 use crate::sim::observed::Files;
@@ -122,6 +122,7 @@ impl World {
         }
         node.life += 1;
         node.paused = false;
+        node.heard.clear();
         if power {
             node.disk.power_failure(&mut self.random);
         } else {
@@ -176,6 +177,23 @@ impl World {
         process.run(self.options.batch, &mut effects);
         let reads = std::mem::take(&mut process.reads);
         for (zxid, body) in std::mem::take(&mut process.appended) {
+            if mode == Mode::Leader
+                && let Some(session) = expired(&body)
+                && let Some(client) = self.clients.iter().find(|client| client.session == session)
+                && let Some(heard) = client.conn.and_then(|conn| node.heard.get(&conn))
+                && !client.has_closed(session)
+                && client.seen() <= process.core.db.read().last_zxid.0
+            {
+                // What came last may not have been looked at yet.
+                let (silent, tick) = ((self.now - heard) / 1000, self.options.tick_ms);
+                let timeout = self.options.session_ms as u64 * 1000 / node.rate;
+                if (2 * tick..timeout.saturating_sub(2)).contains(&silent) {
+                    return Err(format!(
+                        "sessions: server {} ends session {session:#x}, of which it heard {silent} ms ago",
+                        index + 1
+                    ));
+                }
+            }
             self.observed.appended(index, zxid, body)?;
         }
         node.held.extend(process.logged.drain(..));
@@ -389,6 +407,9 @@ impl World {
                 {
                     process.forget_unread(key);
                 }
+                if port == Port::Client {
+                    self.nodes[index].heard.insert(key, self.now);
+                }
                 let incoming = match chunk {
                     Chunk::Bytes(bytes) => Incoming::Bytes(port, key, bytes),
                     Chunk::End | Chunk::Reset => Incoming::Closed(port, key),
@@ -424,6 +445,12 @@ impl World {
         }
         newest
     }
+}
+
+/// The session that a leader ends by itself, where this transaction is such an end.
+fn expired(body: &[u8]) -> Option<i64> {
+    let txn = Txn::read(body).ok()?;
+    (matches!(txn.change, Change::CloseSession { .. }) && txn.cxid == 0).then_some(txn.session)
 }
 
 /// How a server names itself that is in no configuration yet.

@@ -202,7 +202,12 @@ impl Serving {
     pub(super) fn on_stood_still(&mut self, ms: u64, turn: &mut Turn<'_>) {
         match self {
             Self::Nobody => {}
-            Self::Leading(leading) => leading.sessions_mut().stood_still(ms),
+            Self::Leading(leading) => {
+                leading.sessions_mut().stood_still(ms);
+                if let Some((leader, _)) = turn.zab.leader_mut() {
+                    leader.stood_still(ms);
+                }
+            }
             Self::Learning(learning) => learning.on_stood_still(turn),
             Self::ReadOnly(read_only) => read_only.sessions_mut().stood_still(ms),
         }

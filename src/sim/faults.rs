@@ -96,6 +96,11 @@ impl World {
             disk.set_faults(DiskFaults { full: true, ..disk.faults() });
             self.say(|| format!("the disk of server {} is full", index + 1));
         }
+        if hit(rates.hang, self) {
+            let (index, millis) = (self.target(), self.random.between(10, 2000));
+            self.say(|| format!("the disk of server {} hangs for {millis} ms", index + 1));
+            self.nodes[index].disk_hangs_until = self.now + millis * 1000;
+        }
         if hit(rates.pause, self) {
             let index = self.target();
             if self.nodes[index].process.is_some() && !self.nodes[index].paused {

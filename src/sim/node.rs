@@ -165,6 +165,8 @@ pub struct Process {
     limits: Limits,
     carried: Arc<Carried>,
     disk_busy: bool,
+    /// Since when the log has had something to write, in milliseconds of this server's clock.
+    pub writes_since: Option<u64>,
     inbox: VecDeque<Incoming>,
     pub listens_for_learners: bool,
     pipes: BTreeMap<u64, Pipe>,
@@ -273,6 +275,7 @@ impl Process {
             },
             carried,
             disk_busy: false,
+            writes_since: None,
             inbox: VecDeque::new(),
             listens_for_learners: false,
             pipes: BTreeMap::new(),
@@ -394,6 +397,7 @@ impl Process {
             Incoming::DiskDone(performed) => {
                 self.core.submit(inputs, None);
                 self.disk_busy = false;
+                self.writes_since = None;
                 self.core.performed(performed);
             }
             Incoming::Feed(conn) => self.feed(conn, inputs, out),
@@ -661,6 +665,7 @@ impl Process {
         if ops.is_empty() {
             return;
         }
+        let appends = ops.iter().any(|op| matches!(op, DiskOp::Append(_)));
         let (mut logged, mut staged) = (Vec::new(), self.staged.take());
         for op in &ops {
             if let DiskOp::Append(entry) = op {
@@ -679,6 +684,7 @@ impl Process {
                 self.logged.append(&mut logged);
                 self.staged = staged;
                 self.disk_busy = true;
+                self.writes_since = Some(self.core.now().mono_ms).filter(|_| appends);
                 out.push(Effect::Later { disk: true, incoming: Incoming::DiskDone(performed) });
             }
             Err(error) => self.failed = Some(error.to_string()),

@@ -24,6 +24,8 @@ pub struct Rates {
     /// The process ends at some operation of the disk.
     pub stop_at_op: u64,
     pub sync_error: u64,
+    /// The disk does nothing for a while.
+    pub hang: u64,
     pub disk_full: u64,
     pub reconfig: u64,
     pub cut_client: u64,
@@ -160,6 +162,7 @@ impl Options {
             options.begin_calmly(&mut more);
         }
         options.cuts = *more.pick(&[0, 0, 100, 500]);
+        options.rates.hang = if more.permille(200) { more.between(1, 3000) } else { 0 };
         options
     }
 

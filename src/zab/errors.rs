@@ -211,6 +211,17 @@ pub enum LostWhy {
     /// Fewer servers answer than a quorum needs.
     #[error("lost quorum: {}", answering(.0))]
     NoQuorum(Vec<ServerId>),
+    /// The disk hangs, and everybody waits for this server's log or keeps what that has not taken.
+    #[error(
+        "this leader's own log has not had {zxid} on disk for {ms} ms, longer than syncLimit: another server is to lead. Look at the \
+         disk of dataLogDir"
+    )]
+    OwnLogHangs {
+        /// What is not on disk.
+        zxid: Zxid,
+        /// Milliseconds since it was handed to the log.
+        ms: u64,
+    },
     /// Fewer servers came than a quorum needs, or they did not get through this phase.
     #[error("no quorum for epoch {epoch} in time: {phase}")]
     NoQuorumInTime {

@@ -566,7 +566,7 @@ impl Learner {
         if !self.observer {
             self.unacked.push_back(zxid);
         }
-        if server.unlogged > server.settings.max_unlogged_bytes {
+        if server.log_is_full {
             self.hold(true, out);
         }
         Ok(())
@@ -747,7 +747,7 @@ impl Learner {
                 out.tell_leader(link, &FromLearner::Ack(zxid));
             }
         }
-        if self.held.is_empty() && server.unlogged <= server.settings.max_unlogged_bytes / 2 {
+        if self.held.is_empty() && !server.log_is_full {
             self.hold(false, out);
         }
     }

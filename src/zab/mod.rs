@@ -139,7 +139,7 @@ pub struct Settings {
     pub history_bytes: usize,
     /// Bytes that a learner is sent at once out of memory; more comes out of the log, as it takes it.
     pub max_catch_up_bytes: usize,
-    /// Bytes on their way to the log beyond which a learner stops reading from its leader.
+    /// Bytes on their way to the log beyond which a learner stops reading from its leader, and a leader from its learners.
     pub max_unlogged_bytes: usize,
 }
 
@@ -252,6 +252,8 @@ pub struct Server {
     disk_ops: usize,
     unlogged_bytes: VecDeque<(Zxid, usize)>,
     unlogged: usize,
+    /// More was on its way to the log than may be, and is not down to half of that yet.
+    log_is_full: bool,
 }
 
 /// How often an empty leader gives way to claims. A server that has a history may lose the race of the next election: its vote
@@ -284,6 +286,7 @@ impl Server {
             disk_ops: 0,
             unlogged_bytes: VecDeque::new(),
             unlogged: 0,
+            log_is_full: false,
         }
     }
 
@@ -322,6 +325,7 @@ impl Server {
         self.log_end = entry.zxid;
         self.unlogged += entry.body.len();
         self.unlogged_bytes.push_back((entry.zxid, entry.body.len()));
+        self.log_is_full |= self.unlogged > self.settings.max_unlogged_bytes;
         out.disk.push(DiskOp::Append(entry));
     }
 
@@ -330,6 +334,12 @@ impl Server {
         while let Some((_, bytes)) = self.unlogged_bytes.pop_front_if(|(at, _)| *at <= zxid) {
             self.unlogged -= bytes;
         }
+        self.log_is_full &= self.unlogged > self.settings.max_unlogged_bytes / 2;
+    }
+
+    /// Bytes on their way to the log.
+    pub fn unlogged_bytes(&self) -> usize {
+        self.unlogged
     }
 
     /// What is in the log turns out to be history of the leader.

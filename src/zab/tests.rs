@@ -778,6 +778,58 @@ fn a_lease_counts_from_the_sending_of_what_a_quorum_has_answered() {
     assert_eq!(zab.lease(), 0);
 }
 
+/// Server 1 leads, proposes, and both others acknowledge; its own log does not. What becomes of that.
+fn with_a_log_that_hangs(three: bool, done_at: u64) -> Vec<LostWhy> {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    if !three {
+        zab.server.view = View::new(Arc::new(Ensemble::parse(TWO).unwrap()));
+    }
+    lead(&mut zab, &mut out);
+    let zxid = Zxid::new(Epoch(1), 1);
+    for now in (0..1000).step_by(50) {
+        zab.on_learner_packet(now, LINK, FromLearner::Ping { zxid, touched: vec![] }, &mut out);
+        zab.on_tick(now, &mut out);
+        if now == 100 {
+            zab.propose(entry(zxid), &mut out);
+            zab.on_learner_packet(now, LINK, FromLearner::Ack(zxid), &mut out);
+        }
+        if now == done_at {
+            zab.on_disk(now, DiskDone::Logged(zxid), &mut out);
+        }
+    }
+    lost(&mut out)
+}
+
+#[test]
+fn a_leader_whose_own_log_hangs_gives_the_others_the_lead() {
+    let zxid = Zxid::new(Epoch(1), 1);
+    assert_eq!(with_a_log_that_hangs(true, u64::MAX), [LostWhy::OwnLogHangs { zxid, ms: 550 }]);
+    assert_eq!(with_a_log_that_hangs(true, 500), []);
+    assert_eq!(with_a_log_that_hangs(false, u64::MAX), [], "without it there is no quorum");
+}
+
+#[test]
+fn a_leader_reads_from_no_learner_while_its_own_log_is_full() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    let len = entry(Zxid(1)).body.len();
+    zab.server.settings.max_unlogged_bytes = 2 * len;
+    let mut holds = |zab: &mut Zab, act: &dyn Fn(&mut Zab, &mut Outputs)| -> Vec<LinkAction> {
+        out.links.clear();
+        act(zab, &mut out);
+        let holds = out.links.drain(..).map(|(_, action)| action);
+        holds.filter(|action| matches!(action, LinkAction::Hold(_))).collect()
+    };
+    let zxid = |counter| Zxid::new(Epoch(1), counter);
+    for (counter, expected) in [(1, vec![]), (2, vec![]), (3, vec![LinkAction::Hold(true)]), (4, vec![])] {
+        assert_eq!(holds(&mut zab, &|zab, out| zab.propose(entry(zxid(counter)), out)), expected);
+    }
+    assert_eq!(zab.server.unlogged_bytes(), 4 * len);
+    let logged = |at| move |zab: &mut Zab, out: &mut Outputs| zab.on_disk(0, DiskDone::Logged(at), out);
+    assert_eq!(holds(&mut zab, &logged(zxid(2))), [], "half of that first");
+    assert_eq!(holds(&mut zab, &logged(zxid(3))), [LinkAction::Hold(false)]);
+}
+
 #[test]
 fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
     let history = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(5), plea: Plea::default() };

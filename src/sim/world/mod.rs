@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Microseconds between two looks at whether a fault is due.
 const FAULT_STEP: u64 = 20_000;
+/// Between two looks at whether a disk that hangs still does so.
+const HANG_STEP: u64 = 2000;
 /// A run takes some tens of thousands.
 const MAX_EVENTS: u64 = 3_000_000;
 
@@ -105,6 +107,8 @@ pub(super) struct Node {
     pub boots: u64,
     /// Its tree was made to differ when it stood there.
     pub spoilt_at: Option<i64>,
+    /// Its disk does nothing before.
+    pub disk_hangs_until: u64,
     /// Transactions that it has had durably in its log, whatever became of them.
     pub held: BTreeSet<i64>,
     /// When something came last over each client's connection, whether it was read or not.
@@ -215,6 +219,7 @@ impl World {
                 flipped: false,
                 boots: 0,
                 spoilt_at: None,
+                disk_hangs_until: 0,
                 held: BTreeSet::new(),
                 heard: BTreeMap::new(),
             });
@@ -356,6 +361,13 @@ impl World {
                 if self.network.queued(key, Host::Server(index)) > self.options.max_queued / 4 =>
             {
                 self.after(200, Event::Incoming(index, life, Incoming::Feed(key)));
+                Ok(())
+            }
+            // The log's disk hangs.
+            Event::Incoming(index, life, done @ Incoming::DiskDone(_))
+                if self.nodes[index].disk_hangs_until > self.now =>
+            {
+                self.after(HANG_STEP, Event::Incoming(index, life, done));
                 Ok(())
             }
             Event::Incoming(index, life, incoming) => {

@@ -214,6 +214,7 @@ impl World {
             return Err(format!("strangers: server {} lost its leader", index + 1));
         }
         if mode == Mode::Leader {
+            self.check_log(index)?;
             self.maybe_crash_removed(index);
         }
         for effect in effects {
@@ -250,6 +251,21 @@ impl World {
             "lease: server {} ({mode:?}) answered a read at {zxid:#x}, where others had come to {known:#x} {lease_ms} ms before",
             index + 1
         ))
+    }
+
+    /// A leader whose log hangs gives the others the lead.
+    fn check_log(&self, index: usize) -> Result<(), String> {
+        let Some(process) = &self.nodes[index].process else { return Ok(()) };
+        let id = ServerId(index as i64 + 1);
+        let others_can = process.core.look(|replica| replica.view().has_quorum(|other| other != id));
+        let most = (self.options.sync_limit + 2) * self.options.tick_ms;
+        let since =
+            process.writes_since.filter(|_| process.mode() == Mode::Leader && others_can == Some(true));
+        let waited = since.map_or(0, |since| process.core.now().mono_ms - since);
+        if waited <= most || self.now < self.last_resume + most * 1000 {
+            return Ok(());
+        }
+        Err(format!("disk: server {} leads, and its log has hung for {waited} ms", index + 1))
     }
 
     /// A leader that has just committed its own removal, and answered, may crash before others know.

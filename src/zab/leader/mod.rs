@@ -13,7 +13,7 @@ use self::links::{Links, Question};
 pub use self::packets::MAX_EPOCHS_AHEAD;
 use self::syncs::Sync;
 use super::broadcast::Broadcast;
-use super::{CloseWhy, DiskDone, DiskOp, Entry, Event, LostWhy, Next, Outputs, Server};
+use super::{CloseWhy, DiskDone, DiskOp, Entry, Event, LinkAction, LostWhy, Next, Outputs, Server};
 use crate::ensemble::Ensemble;
 use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
 use crate::wire::quorum::FromLeader;
@@ -65,6 +65,10 @@ pub struct Leader {
     alone: bool,
     /// The newest transaction after which learners have other trees, and the digests of those.
     differing: (Zxid, BTreeMap<ServerId, i64>),
+    /// Learners are not read from, as this leader's own log is full.
+    holds: bool,
+    /// What this leader's own log has to have on disk next, and since when.
+    owed_by_log: (Zxid, u64),
     /// Reading the log for a learner failed: from then on they get what is in memory, or a snapshot.
     log_fails: bool,
 }
@@ -111,6 +115,8 @@ impl Leader {
             established_at: now,
             alone: false,
             differing: (Zxid::ZERO, BTreeMap::new()),
+            holds: false,
+            owed_by_log: (Zxid::ZERO, now),
             log_fails: false,
         }
     }
@@ -227,7 +233,10 @@ impl Leader {
             return;
         }
         match done {
-            DiskDone::Logged(zxid) => self.broadcast.on_ack(server.me(), *zxid),
+            DiskDone::Logged(zxid) => {
+                self.broadcast.on_ack(server.me(), *zxid);
+                self.hold_learners(server, out);
+            }
             DiskDone::AcceptedSaved(epoch) if *epoch == self.epoch && self.phase == Phase::AcceptingEpoch => {
                 self.phase = Phase::EpochAcks;
                 self.deadline = now + server.settings.init_ms();
@@ -369,6 +378,34 @@ impl Leader {
         let packet = FromLeader::Proposal { zxid: logged.zxid, body: logged.body.clone() };
         out.tell_learners(self.links.forwarding(false), &packet);
         server.append(logged, out);
+        self.hold_learners(server, out);
+    }
+
+    /// While this leader's own log is full nothing is read from learners: the log would have to take what they bring.
+    fn hold_learners(&mut self, server: &Server, out: &mut Outputs) {
+        if self.holds != server.log_is_full {
+            self.holds = server.log_is_full;
+            let live = self.links.in_stage(Stage::Live);
+            out.links.extend(live.into_iter().map(|id| (id, LinkAction::Hold(self.holds))));
+        }
+    }
+
+    /// This server stood still for so long, and its disk maybe as well.
+    pub fn stood_still(&mut self, ms: u64) {
+        self.owed_by_log.1 += ms;
+    }
+
+    /// A log that hangs would be everybody's: where the others are a quorum, this leader does by itself as by a learner that does
+    /// not acknowledge.
+    fn log_hangs(&mut self, now: u64, server: &Server) -> Option<LostWhy> {
+        let (zxid, since) = self.owed_by_log;
+        if server.durable >= zxid {
+            self.owed_by_log = (server.log_end, now);
+            return None;
+        }
+        let ms = now.saturating_sub(since);
+        let hangs = ms > server.settings.sync_ms() && server.view.has_quorum(|id| id != server.me());
+        hangs.then_some(LostWhy::OwnLogHangs { zxid, ms })
     }
 
     fn commit(&mut self, server: &mut Server, out: &mut Outputs) {
@@ -440,6 +477,9 @@ impl Leader {
         self.beats += 1;
         if self.beats.is_multiple_of(2) && self.hears_quorum_until(server) < now {
             return self.give_up(LostWhy::NoQuorum(self.links.alive(now)), out);
+        }
+        if let Some(why) = self.log_hangs(now, server) {
+            return self.give_up(why, out);
         }
         self.ping(now, |stage| matches!(stage, Stage::Ready | Stage::Live), out);
     }

@@ -4,7 +4,7 @@ use super::links::{Link, Stage, Waiting};
 use super::{Leader, Memory, Phase};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
-use crate::zab::{CloseWhy, Event, LearnerMisbehaved, LostWhy, Outputs, Server, Tree};
+use crate::zab::{CloseWhy, Event, LearnerMisbehaved, LinkAction, LostWhy, Outputs, Server, Tree};
 use std::collections::BTreeMap;
 
 /// So many epochs one learner's claim moves the next one beyond what this server accepted itself, at the most.
@@ -300,6 +300,9 @@ impl Leader {
         link.stage = Stage::Live;
         out.events.push_back(Event::Joined { learner: link.sid, observer: link.observer });
         out.tell_learner(id, &FromLeader::UpToDate);
+        if self.holds {
+            out.links.push((id, LinkAction::Hold(true)));
+        }
     }
 
     pub(super) fn drop_late(&mut self, now: u64, server: &Server, out: &mut Outputs) {

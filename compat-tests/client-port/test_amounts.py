@@ -63,7 +63,7 @@ def server():
 
 def test_sessions_that_expire_together(server):
     """Row 2: it took 16.7 s for 32,000, as each looked at what was outstanding of all."""
-    count, timeout_ms = many(30_000), 20_000 if SHARE > 0.3 or IS_JAVA else 6000
+    count, timeout_ms = max(many(30_000), 6000), 20_000 if SHARE > 0.3 or IS_JAVA else 8000
     with Session(server.port, **PATIENT) as writer:
         writer.call(CREATE, create("/crowd"))
         silent_sessions([("127.0.0.1", server.port)], count, timeout_ms, "/crowd/e")
@@ -73,13 +73,13 @@ def test_sessions_that_expire_together(server):
         with Beside(writer) as beside:
             # Where the machine was slow, the first ones are gone.
             count = children(looker, "/crowd")
-            are_all_there = beside.mark_while(lambda: children(looker, "/crowd") == count)
-            beside.after_calm()
-            wait_while(are_all_there, timeout_ms / 1000 + 30)
+            # From then on all counts: a write may wait long before the first one is seen to be gone.
+            beside.after_calm(3)
+            wait_while(lambda: children(looker, "/crowd") == count, timeout_ms / 1000 + 60)
             began = time.monotonic()
             wait_while(lambda: children(looker, "/crowd") > 0, 120)
             took = time.monotonic() - began
-        verdict(f"{count} sessions with an ephemeral each expired within {took:.1f} s", beside)
+        verdict(f"{count} sessions with an ephemeral each expired within {took:.1f} s", beside, 2 * LIMIT_MS)
         assert IS_JAVA or took < 5
 
 

@@ -10,7 +10,7 @@ from members import Ensemble
 
 SHARE = float(os.environ.get("SHARE", "0.1"))
 KIND = "j" if os.environ.get("SERVERS") == "java" else "z"
-COUNT = max(1, int(30_000 * SHARE))
+COUNT = max(6000, int(30_000 * SHARE))
 TIMEOUT_MS = 30_000 if SHARE > 0.3 or KIND == "j" else 8000
 PATIENT = {"timeout": 120, "timeout_ms": 60_000}
 
@@ -41,9 +41,9 @@ def test_sessions_that_expire_together_after_a_change_of_leader():
             with Beside(writer) as beside:
                 # Where the machine was slow, the first ones are gone.
                 count = children(looker, "/crowd")
-                are_all_there = beside.mark_while(lambda: children(looker, "/crowd") == count)
-                beside.after_calm()
-                wait_while(are_all_there, TIMEOUT_MS / 1000 + 30)
+                # From then on all counts: a write may wait long before the first one is seen to be gone.
+                beside.after_calm(3)
+                wait_while(lambda: children(looker, "/crowd") == count, TIMEOUT_MS / 1000 + 60)
                 began = time.monotonic()
                 wait_while(lambda: children(looker, "/crowd") > 0, 150)
                 took = time.monotonic() - began
@@ -51,4 +51,4 @@ def test_sessions_that_expire_together_after_a_change_of_leader():
         ended_in = epoch(leader)
         print(f"\n{KIND}: {count} sessions with an ephemeral each expired within {took:.1f} s, epochs {began_in} to {ended_in}: {beside}")
         assert began_in == ended_in
-        assert KIND == "j" or (took < 5 and beside.longest_ms < 100 + 4 * beside.calm_ms)
+        assert KIND == "j" or (took < 5 and beside.longest_ms < 200 + 4 * beside.calm_ms)

@@ -36,15 +36,6 @@ class Beside:
         """Now it begins."""
         self.marked = time.monotonic()
 
-    def mark_while(self, holds):
-        """It begins after the last time that `holds` still held."""
-        def asked():
-            now = time.monotonic()
-            if held := holds():
-                self.marked = now
-            return held
-        return asked
-
     def after_calm(self, seconds=1.0):
         """Writes for a while in calm; then it begins."""
         self.is_over.wait(seconds)

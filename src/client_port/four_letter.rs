@@ -4,7 +4,7 @@ use super::{ClientPort, ConnInfo};
 use crate::model::Op;
 use crate::replica::{Mode, Status};
 use crate::tree::Database;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -24,13 +24,47 @@ pub struct Facts {
 pub const VERSION: &str =
     concat!("3.9.5-zabra-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-24 00:00 UTC");
 
+/// Bytes of one answer: it is made under the database's lock.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// An answer. What would go beyond its bound is left out, and the last line says so.
+#[derive(Default)]
+struct Text {
+    text: String,
+    is_cut: bool,
+}
+
+impl Text {
+    fn push_str(&mut self, more: &str) {
+        self.is_cut |= self.text.len() + more.len() > MAX_ANSWER;
+        if !self.is_cut {
+            self.text.push_str(more);
+        }
+    }
+
+    fn finish(mut self) -> String {
+        if self.is_cut {
+            let _ = writeln!(self.text, "\nThe rest is left out: an answer has {MAX_ANSWER} bytes at most");
+        }
+        self.text
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        self.push_str(more);
+        // Who writes a list ends it here.
+        if self.is_cut { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 /// `None`: more bytes are needed.
 pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Database) -> Option<String> {
     let Ok(word) = std::str::from_utf8(word) else { return Some(String::new()) };
     if !(port.facts.allowed)(word) {
         return Some(format!("{word} is not executed because it is not in the whitelist.\n"));
     }
-    let mut out = String::new();
+    let mut out = Text::default();
     let (mode, is_serving) = port.core.with_status(|status| (status.mode, status.serves_clients));
     match word {
         "ruok" => out.push_str("imok"),
@@ -51,7 +85,7 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         "conf" => out.push_str(&port.facts.configuration),
         "cons" => {
             port.each_connection(|_, info| connection(info, true, &mut out));
-            out.push('\n');
+            out.push_str("\n");
         }
         "crst" => {
             port.each_connection(|_, info| info.reset());
@@ -86,35 +120,44 @@ pub(super) fn answer(word: &[u8; 4], behind: &[u8], port: &ClientPort, db: &Data
         "wchc" => {
             for (conn, paths) in db.watches.lock().by_connection() {
                 let _ = writeln!(out, "{}", port.session_of(conn));
-                for path in paths {
-                    let _ = writeln!(out, "\t{}", crate::model::path::display(path));
+                if list(&mut out, paths).is_err() {
+                    break;
                 }
             }
-            out.push('\n');
+            out.push_str("\n");
         }
         "wchp" => {
             for (path, conns) in db.watches.lock().by_path() {
                 let _ = writeln!(out, "{}", crate::model::path::display(path));
-                for conn in conns {
-                    let _ = writeln!(out, "\t{}", port.session_of(conn));
+                if conns
+                    .into_iter()
+                    .try_for_each(|conn| writeln!(out, "\t{}", port.session_of(conn)))
+                    .is_err()
+                {
+                    break;
                 }
             }
-            out.push('\n');
+            out.push_str("\n");
         }
         "hash" => {
             let _ = writeln!(out, "{:x}: {}", db.last_zxid.0, db.tree.digest());
         }
         _ => {}
     }
-    Some(out)
+    Some(out.finish())
 }
 
-fn server(port: &ClientPort, db: &Database, with_clients: bool, out: &mut String) {
+/// Paths, one a line, as long as there is room.
+fn list<P: AsRef<[u8]>>(out: &mut Text, paths: impl IntoIterator<Item = P>) -> fmt::Result {
+    paths.into_iter().try_for_each(|path| writeln!(out, "\t{}", crate::model::path::display(path.as_ref())))
+}
+
+fn server(port: &ClientPort, db: &Database, with_clients: bool, out: &mut Text) {
     let _ = writeln!(out, "Zookeeper version: {VERSION}");
     if with_clients {
         out.push_str("Clients:\n");
         port.each_connection(|_, info| connection(info, false, out));
-        out.push('\n');
+        out.push_str("\n");
     }
     let traffic = port.core.figures.traffic();
     let avg = (traffic.avg_ms * 10_000.0).round() / 10_000.0;
@@ -139,7 +182,7 @@ fn connections(port: &ClientPort) -> usize {
     count
 }
 
-fn connection(info: &ConnInfo, full: bool, out: &mut String) {
+fn connection(info: &ConnInfo, full: bool, out: &mut Text) {
     let number = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
     let (queued, received, sent) = (number(&info.outstanding), number(&info.received), number(&info.sent));
     let session = info.session.load(Ordering::Relaxed);
@@ -196,7 +239,7 @@ fn short_name(op: Op) -> &'static str {
     }
 }
 
-fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
+fn monitor(port: &ClientPort, db: &Database, out: &mut Text) {
     let mut line = |key: &str, value: String| {
         let _ = writeln!(out, "zk_{key}\t{value}");
     };
@@ -229,7 +272,9 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut String) {
     line("auth_failed_count", figures.auth_failures().to_string());
     line("non_mtls_remote_conn_count", "0".into());
     line("non_mtls_local_conn_count", "0".into());
-    figures.lines(out);
+    let mut lines = String::new();
+    figures.lines(&mut lines);
+    out.push_str(&lines);
 }
 
 /// What a member of an ensemble tells beside the rest, under Java's names.
@@ -270,7 +315,7 @@ fn descriptors() -> (usize, u64) {
     (open, max.unwrap_or(0))
 }
 
-fn dump(port: &ClientPort, db: &Database, out: &mut String) {
+fn dump(port: &ClientPort, db: &Database, out: &mut Text) {
     out.push_str("SessionTracker dump:\n");
     let looked = port.core.look(|replica| {
         // A learner leaves expiry to its leader.
@@ -297,8 +342,8 @@ fn dump(port: &ClientPort, db: &Database, out: &mut String) {
     let _ = writeln!(out, "Sessions with Ephemerals ({}):", owners.len());
     for owner in owners {
         let _ = writeln!(out, "{owner}:");
-        for path in db.tree.ephemerals_of(owner) {
-            let _ = writeln!(out, "\t{}", crate::model::path::display(&path));
+        if list(out, db.tree.ephemerals_of(owner)).is_err() {
+            break;
         }
     }
     out.push_str("Connections dump:\n");
@@ -308,7 +353,7 @@ fn dump(port: &ClientPort, db: &Database, out: &mut String) {
     });
 }
 
-fn environment(out: &mut String) {
+fn environment(out: &mut Text) {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -325,4 +370,24 @@ fn environment(out: &mut String) {
         let _ = writeln!(out, "java.{key}=<NA>");
     }
     let _ = writeln!(out, "time.millis={now}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_at_its_bound_and_says_so() {
+        let mut out = Text::default();
+        let path = [b'x'; 1 << 10];
+        let mut looked = 0;
+        let endless = std::iter::repeat_with(|| {
+            looked += 1;
+            path
+        });
+        assert!(list(&mut out, endless).is_err());
+        assert_eq!(looked, MAX_ANSWER / ((1 << 10) + 2) + 1, "nobody looks any further");
+        let text = out.finish();
+        assert!(text.len() < MAX_ANSWER + 100 && text.ends_with("16777216 bytes at most\n"));
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zabra::jute::records::{CreateRequest, CreateTxn, SetDataTxn, TxnHeader};
 use zabra::jute::{Reader, SharedReader};
 use zabra::model::owner::OwnerRules;
-use zabra::model::{ConnId, Op, SessionId, Zxid};
+use zabra::model::{Budget, ConnId, Op, SessionId, Zxid};
 use zabra::request::{ReadContext, Rules, serve_read};
 use zabra::storage::{LogOptions, RealDisk, TxnLog};
 use zabra::tree::{Database, open_entry};
@@ -77,12 +77,13 @@ fn tree(c: &mut Criterion) {
     let mut group = c.benchmark_group("tree of 100,000");
     group.throughput(Throughput::Elements(1));
     group.bench_function("getData", |b| {
-        let reader = ReadContext { conn: ConnId(1), session: SessionId(1), auth: &auth, rules: &rules };
+        let (conn, session, auth, rules) = (ConnId(1), SessionId(1), &auth, &rules);
         let (mut out, mut at) = (BytesMut::new(), 0);
         b.iter(|| {
             out.clear();
             at = (at + 1) % requests.len();
-            serve_read(&db, reader, 1, Op::GetData, &requests[at], &mut out);
+            let reader = ReadContext { conn, session, auth, rules, work: &Budget::default() };
+            serve_read(&db, reader, 1, Op::GetData, &requests[at], &mut None, &mut out)
         });
     });
     let sets: Vec<Txn> = (0..1000).map(|at| txn(200_000, set(format!("/n{:07}", at * 89)))).collect();

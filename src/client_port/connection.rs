@@ -197,7 +197,7 @@ impl Connection {
 
     /// Counts the bytes that wait for this client with those of all others.
     pub fn count_unread(&mut self, all: &AtomicUsize) {
-        let waiting = self.talk.output().len();
+        let waiting = self.talk.waiting();
         let waiting = if waiting > FEW { waiting } else { 0 };
         if waiting != self.counted {
             all.fetch_add(waiting.wrapping_sub(self.counted), Ordering::Relaxed);
@@ -217,7 +217,7 @@ impl Connection {
 
     /// How the connection ends if it does for that.
     pub fn too_slow(&self, now: Instant) -> End {
-        End::TooSlow { waiting: self.talk.output().len(), idle_ms: self.idle(now).as_millis() }
+        End::TooSlow { waiting: self.talk.waiting(), idle_ms: self.idle(now).as_millis() }
     }
 
     /// Why the connection has lived too long, if it has.

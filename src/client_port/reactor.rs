@@ -6,7 +6,7 @@ use super::stream::Stream;
 use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
 use crate::conversation::{End, Step, Tally, Weight, World};
 use crate::core::Mail;
-use crate::model::{ConnId, SessionId};
+use crate::model::{Budget, ConnId, SessionId};
 use crate::replica::{ClientMessage, Input};
 use crate::tree::{Database, Departed};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -50,6 +50,8 @@ struct Reactor {
     mail: Mail,
     /// Slots with bytes to read or to work on.
     ready: Vec<usize>,
+    /// Slots that got mail and have not worked since.
+    touched: Vec<usize>,
     /// Slots with bytes to write.
     dirty: Vec<usize>,
     scratch: Vec<u8>,
@@ -92,6 +94,7 @@ pub fn run(
         inputs: Vec::new(),
         mail: Mail::default(),
         ready: Vec::new(),
+        touched: Vec::new(),
         dirty: Vec::new(),
         scratch: vec![0; 64 << 10],
         departed: VecDeque::new(),
@@ -210,25 +213,38 @@ impl Reactor {
     /// that no read overtakes an event (see `core`).
     fn work(&mut self, slots: &[usize], now: Instant) {
         let port = self.port.clone();
-        {
-            let db = port.db();
-            self.take_mail(&port, &db, now);
-        }
-        for slot in slots {
-            // The lock is let go of between connections, so that the core never waits for many of them.
-            let db = port.db();
-            if port.core.mailboxes[self.index].has_mail() {
-                self.take_mail(&port, &db, now);
+        let mut slots = slots.iter();
+        // A wake-up is answered by taking the mail, also where it is there no more.
+        let mut take = true;
+        loop {
+            // The lock is let go of between connections, and when a share of work is done: the core never waits for long.
+            let (db, work) = (port.db(), Budget::default());
+            if take || port.core.mailboxes[self.index].has_mail() {
+                self.take_mail(&port, &world(&port, &db, &work, now), now);
             }
-            self.advance(*slot, &port, &db, now);
+            take = false;
+            while !work.is_spent()
+                && let Some(slot) = self.touched.pop()
+            {
+                self.advance(slot, &port, &world(&port, &db, &work, now), now);
+            }
+            if self.touched.is_empty()
+                && !work.is_spent()
+                && let Some(slot) = slots.next()
+            {
+                self.advance(*slot, &port, &world(&port, &db, &work, now), now);
+            }
+            if self.touched.is_empty() && slots.len() == 0 {
+                return;
+            }
         }
     }
 
-    fn take_mail(&mut self, port: &ClientPort, db: &Database, now: Instant) {
+    /// Gives the connections their mail. Those that got some are in `touched`, to go on with what they have.
+    fn take_mail(&mut self, port: &ClientPort, world: &World<'_>, now: Instant) {
         let mut mail = std::mem::take(&mut self.mail);
         port.core.mailboxes[self.index].take(&mut mail);
         let mut offset = 0;
-        let mut touched = Vec::new();
         for message in mail.messages.drain(..) {
             let bytes = &mail.bytes[offset..offset + message.len];
             offset += message.len;
@@ -242,29 +258,26 @@ impl Reactor {
                 continue;
             };
             let mut tally = Tally::default();
-            connection.talk.on_mail(message.message, bytes, &world(port, db, now), &mut tally);
+            connection.talk.on_mail(message.message, bytes, world, &mut tally);
             connection.on_message(&message.message, now);
             count(port, connection, &tally, self.index, now);
-            if touched.last() != Some(&slot) {
-                touched.push(slot);
+            if self.touched.last() != Some(&slot) {
+                self.touched.push(slot);
             }
         }
         mail.bytes.clear();
         self.mail = mail;
-        touched.sort_unstable();
-        touched.dedup();
-        for slot in touched {
-            self.advance(slot, port, db, now);
-        }
+        self.touched.sort_unstable();
+        self.touched.dedup();
     }
 
-    fn advance(&mut self, slot: usize, port: &ClientPort, db: &Database, now: Instant) {
+    fn advance(&mut self, slot: usize, port: &ClientPort, world: &World<'_>, now: Instant) {
         let Some(Some(connection)) = self.slots.get_mut(slot) else { return };
         let mut tally = Tally::default();
-        match connection.talk.advance(&world(port, db, now), &mut self.inputs, &mut tally) {
+        match connection.talk.advance(world, &mut self.inputs, &mut tally) {
             Step::Wait => {}
             Step::Word(word) => {
-                if let Some(text) = four_letter::answer(&word, connection.talk.unread(), port, db) {
+                if let Some(text) = four_letter::answer(&word, connection.talk.unread(), port, world.db) {
                     connection.talk.answer_word(&text);
                 }
             }
@@ -493,9 +506,10 @@ impl ClientPort {
     }
 }
 
-fn world<'a>(port: &'a ClientPort, db: &'a Database, now: Instant) -> World<'a> {
+fn world<'a>(port: &'a ClientPort, db: &'a Database, work: &'a Budget, now: Instant) -> World<'a> {
     World {
         db,
+        work,
         bounds: port.bounds(),
         rules: &port.rules,
         logins: port.logins.as_ref(),

@@ -25,9 +25,9 @@ pub use limits::{Limits, Logins};
 
 use crate::jute::records::{Id, ReplyHeader, RequestHeader};
 use crate::jute::{Reader, Source};
-use crate::model::{ConnId, ErrorCode, Op, SessionId};
+use crate::model::{Budget, ConnId, ErrorCode, Op, SessionId};
 use crate::replica::{ClientMessage, CloseReason, Input};
-use crate::request::{ReadContext, Request, Rules, auth, is_read, serve_read, write_reply};
+use crate::request::{ReadContext, Reading, Request, Rules, auth, is_read, serve_read, write_reply};
 use crate::sasl::{self, Login};
 use crate::tree::Database;
 use crate::wire::connect::Connect;
@@ -66,6 +66,8 @@ pub struct Bounds<'a> {
 pub struct World<'a> {
     /// The server's database. The driver has emptied its mailbox since it took the lock.
     pub db: &'a Database,
+    /// What may still be done before the driver lets go of the lock.
+    pub work: &'a Budget,
     /// What bounds the conversation.
     pub bounds: Bounds<'a>,
     /// How requests are checked.
@@ -189,6 +191,10 @@ pub struct Conversation {
     in_flight: VecDeque<InFlight>,
     /// Requests that came after one that has to wait for a write of this session, and that one.
     pending: VecDeque<Bytes>,
+    /// The first of these, where it is a read that takes more work than one hold of the lock has room for.
+    reading: Option<Box<Reading>>,
+    /// A hold of the lock ended before all was done that could be.
+    paused: bool,
     /// Bytes of all requests that wait here or in the core.
     held: usize,
     touched_in: u32,
@@ -221,6 +227,8 @@ impl Conversation {
             room: HIGH_WATER,
             in_flight: VecDeque::new(),
             pending: VecDeque::new(),
+            reading: None,
+            paused: false,
             held: 0,
             touched_in: 0,
             hung_up: false,
@@ -351,13 +359,17 @@ impl Conversation {
         !self.has_room()
     }
 
-    /// Works off what was said as far as that may be.
+    /// Works off what was said as far as that may be, and as far as there is room for it under this hold of the lock.
     pub fn advance(&mut self, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) -> Step {
         let until = self.output.len() + HIGH_WATER;
         self.serve_pending(until, world, inputs, tally);
         let input = std::mem::take(&mut self.input);
         let mut step = Step::Wait;
-        while self.over.is_none() && self.output.len() < until && self.takes_requests(world.bounds) {
+        while self.over.is_none()
+            && self.output.len() < until
+            && !world.work.is_spent()
+            && self.takes_requests(world.bounds)
+        {
             let max_frame = world.bounds.limits.max_frame;
             let rest = &input[self.input_at..];
             let is_first = self.state == State::New;
@@ -384,6 +396,7 @@ impl Conversation {
             }
         }
         self.input = input;
+        self.paused = world.work.is_spent();
         self.compact();
         step
     }
@@ -391,8 +404,14 @@ impl Conversation {
     /// Whether there is something to work on without a new event.
     pub fn has_work(&self, bounds: Bounds<'_>) -> bool {
         let whole = matches!(self.front(bounds), Front::Frame(_) | Front::Refused(_));
-        let unblocked = !self.pending.is_empty() && self.in_flight.is_empty() && bounds.may_read;
-        (whole || unblocked) && self.takes_requests(bounds)
+        let unblocked = self.paused || (self.in_flight.is_empty() && bounds.may_read);
+        (whole && self.takes_requests(bounds))
+            || (unblocked && self.takes_pending() && !self.pending.is_empty())
+    }
+
+    /// Whether requests that waited may be answered or handed in.
+    fn takes_pending(&self) -> bool {
+        self.over.is_none() && self.state == State::Open && self.has_room()
     }
 
     fn front(&self, bounds: Bounds<'_>) -> Front {
@@ -442,16 +461,16 @@ impl Conversation {
             tally.touched = true;
         }
         if !self.pending.is_empty() || !self.execute(frame, world, inputs, tally) {
+            world.work.copied(frame.len());
             self.held += frame.len();
             self.pending.push_back(Bytes::copy_from_slice(frame));
         }
     }
 
     fn serve_pending(&mut self, until: usize, world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) {
-        while self.over.is_none()
-            && self.state == State::Open
+        while self.takes_pending()
             && self.output.len() < until
-            && self.has_room()
+            && !world.work.is_spent()
             && let Some(frame) = self.pending.pop_front()
         {
             if !self.execute(&frame, world, inputs, tally) {
@@ -469,6 +488,7 @@ impl Conversation {
         inputs: &mut Vec<Input>,
         tally: &mut Tally,
     ) -> bool {
+        world.work.spend(1);
         let mut from = Reader::new(frame);
         let Ok(header) = RequestHeader::decode(&mut from) else {
             self.over = Some(End::BadRequest);
@@ -516,6 +536,7 @@ impl Conversation {
                     body: Bytes::copy_from_slice(body),
                     auth: self.auth.clone(),
                 };
+                world.work.copied(body.len());
                 let len = body.len() + self.auth_len;
                 self.held += len;
                 self.in_flight.push_back(InFlight { at: world.now, len, op });
@@ -539,6 +560,7 @@ impl Conversation {
         if self.hung_up && (self.muted || !is_next) {
             // Nobody waits for the answer, and a read changes nothing.
             self.muted = true;
+            self.reading = None;
             return true;
         }
         if self.waits_for_writes() {
@@ -550,9 +572,11 @@ impl Conversation {
         }
         // Java answers a ping with its own xid whatever the request's was.
         let xid = if op == Op::Ping { -2 } else { xid };
-        let reader =
-            ReadContext { conn: self.id, session: self.session, auth: &self.auth, rules: world.rules };
-        serve_read(world.db, reader, xid, op, body, &mut self.output);
+        let (conn, session, auth) = (self.id, self.session, &self.auth);
+        let reader = ReadContext { conn, session, auth, rules: world.rules, work: world.work };
+        if !serve_read(world.db, reader, xid, op, body, &mut self.reading, &mut self.output) {
+            return false;
+        }
         tally.answered(xid, op, world.db.last_zxid.0);
         tally.reads += 1;
         true
@@ -629,6 +653,11 @@ impl Conversation {
     /// What is to be sent.
     pub fn output(&self) -> &[u8] {
         if self.muted { &[] } else { &self.output }
+    }
+
+    /// Bytes that wait for the client, or will.
+    pub fn waiting(&self) -> usize {
+        self.output().len() + self.reading.as_ref().map_or(0, |reading| reading.kept())
     }
 
     /// This much of the output was sent.

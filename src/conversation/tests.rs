@@ -1,11 +1,14 @@
 use super::*;
-use crate::jute::records::ConnectRequest;
+use crate::jute::records::{ConnectRequest, CreateTxn, TxnHeader};
 use crate::model::owner::OwnerRules;
+use crate::tree::open_entry;
+use crate::wire::txn::{Txn, TxnBody};
 use bytes::BufMut;
 
 const SESSION: SessionId = SessionId(7);
 const CREATE: i32 = 1;
 const GET: i32 = 4;
+const CHILDREN: i32 = 8;
 const PING: i32 = 11;
 const CLOSE: i32 = -11;
 const UNKNOWN: i32 = 20;
@@ -71,8 +74,10 @@ impl Talk {
         f: impl FnOnce(&mut Conversation, &World<'_>, &mut Vec<Input>, &mut Tally) -> T,
     ) -> T {
         let bounds = Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read };
+        let work = Budget::default();
         let world = World {
             db: &self.db,
+            work: &work,
             bounds,
             rules: &self.rules,
             logins: None,
@@ -81,6 +86,10 @@ impl Talk {
             nonce: || None,
         };
         f(&mut self.it, &world, &mut self.inputs, &mut self.tally)
+    }
+
+    fn works(&self) -> bool {
+        self.it.has_work(Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read })
     }
 
     /// The xids of the answers that are there; they leave.
@@ -132,7 +141,7 @@ fn request(xid: i32, op: i32) -> Vec<u8> {
     let mut body = Vec::new();
     body.put_i32(xid);
     body.put_i32(op);
-    if op == GET {
+    if matches!(op, GET | CHILDREN) {
         body.put_i32(1);
         body.put_slice(b"/\0");
     }
@@ -301,4 +310,69 @@ fn no_event_cuts_a_client_off_however_much_waits_for_it() {
     }
     assert_eq!(talk.over(), None);
     assert_eq!(talk.it.output().len(), 3 * MAX_WAITING / 2);
+}
+
+/// With this many children of the root.
+fn crowded(count: i64) -> Talk {
+    let mut talk = Talk::open();
+    for zxid in 1..=count {
+        let body = TxnBody::Create(CreateTxn {
+            path: format!("/{zxid}").into(),
+            data: None,
+            acl: vec![open_entry()],
+            ephemeral: false,
+            parent_cversion: -1,
+        });
+        let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 1, op: 1 };
+        talk.db.apply(&Txn { header, body, digest: None }, &mut Vec::new());
+    }
+    talk
+}
+
+#[test]
+fn what_follows_a_read_of_many_holds_waits_for_its_turn() {
+    let mut talk = crowded(20_000);
+    talk.says(&[request(1, GET), request(2, CHILDREN), request(3, GET), request(4, CREATE)].concat());
+    assert_eq!(talk.answers(), [1]);
+    let waiting = talk.it.waiting();
+    assert!(waiting > 10_000, "what is there of the answer counts: {waiting}");
+    let mut holds = 1;
+    while talk.works() {
+        if holds == 1 {
+            // An event that comes meanwhile goes out first.
+            talk.core_says(ClientMessage::Event, &[0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff]);
+            assert_eq!(talk.answers(), [-1]);
+        }
+        talk.advance();
+        holds += 1;
+    }
+    assert!(holds > 2, "{holds}");
+    assert_eq!(talk.answers(), [2, 3]);
+    assert_eq!((talk.asked(), talk.it.waiting()), (vec![Op::Create], 0));
+}
+
+#[test]
+fn a_hold_ends_after_its_share_of_small_requests() {
+    let mut talk = Talk::open();
+    let count = 3 * Budget::HOLD;
+    let pings: Vec<u8> = (0..count).flat_map(|_| request(-2, PING)).collect();
+    talk.says(&pings);
+    let mut holds = vec![talk.answers().len()];
+    while talk.works() {
+        talk.advance();
+        holds.push(talk.answers().len());
+    }
+    assert_eq!(holds.iter().sum::<usize>(), count);
+    assert!(holds.iter().all(|answers| *answers <= Budget::HOLD), "{holds:?}");
+}
+
+#[test]
+fn a_read_of_many_holds_ends_with_a_client_that_has_gone() {
+    let mut talk = crowded(20_000);
+    talk.says(&[request(1, CHILDREN), request(2, CREATE)].concat());
+    talk.it.on_write_failed(End::WriteFailed(std::io::ErrorKind::BrokenPipe));
+    talk.it.end_of_input(End::ClientClosed);
+    talk.advance();
+    assert_eq!((talk.asked(), talk.it.waiting()), (vec![Op::Create], 0));
+    assert_eq!(talk.over(), Some(End::ClientClosed));
 }

@@ -1,11 +1,13 @@
 //! The words every room shares: ids, zxids, error codes, paths, ACL bits, owners.
 
 mod accounts;
+mod budget;
 mod debt;
 mod digest_algorithm;
 pub mod distinguished_name;
 mod error_code;
 mod ids;
+mod net;
 mod op;
 pub mod owner;
 pub mod path;
@@ -14,10 +16,12 @@ pub mod text;
 mod txn_mark;
 
 pub use accounts::Accounts;
+pub use budget::Budget;
 pub use debt::Debt;
 pub use digest_algorithm::DigestAlgorithm;
 pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
+pub use net::{Net, Width};
 pub use op::Op;
 pub use place::Place;
 pub use txn_mark::TxnMark;

@@ -37,7 +37,7 @@ pub use status::{Mode, Standing, Status};
 use crate::election::Pace;
 use crate::ensemble::{Ensemble, Member, PeerAddress, View};
 use crate::jute::records::Id;
-use crate::model::{ConnId, Debt, Epoch, ServerId, SessionId, Zxid, perms};
+use crate::model::{Budget, ConnId, Debt, Epoch, ServerId, SessionId, Zxid, perms};
 use crate::request::{Rules, acl, write_event};
 use crate::session::{SessionIds, SessionTracker, password_of};
 use crate::tree::{AclList, Database, WatchEvent};
@@ -619,7 +619,9 @@ impl Replica {
         let watches = db.watches.get_mut();
         if !watches.is_empty() {
             let rules = &self.settings.rules;
-            let may_read = |list: &AclList, ids: &[Id<Bytes>]| acl::permits(rules, list, perms::READ, ids);
+            let work = Budget::default();
+            let may_read =
+                |list: &AclList, ids: &[Id<Bytes>]| acl::permits(rules, list, perms::READ, ids, &work);
             watches.fire(&self.events, &may_read, &mut self.watch_events);
         }
         self.events.clear();
@@ -648,7 +650,8 @@ const EVENT_BYTES: usize = 32;
 
 /// The database of a snapshot, or of a shorter log, takes the place of the present one.
 fn replace(db: &mut Database, next: Option<Box<Database>>, zxid: Zxid, out: &mut Outputs) {
-    let Some(next) = next else { return };
+    let Some(mut next) = next else { return };
+    next.install = db.install + 1;
     assert!(next.last_zxid <= zxid, "{} is more than {zxid}, which was asked for", next.last_zxid);
     out.replaced.push(std::mem::replace(db, *next));
 }

@@ -7,6 +7,7 @@ pub mod auth;
 mod forward;
 mod outstanding;
 mod prepare;
+mod reading;
 mod reads;
 pub mod reconfig;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use forward::may_forward;
 pub use prepare::{Preparer, Request};
+pub use reading::Reading;
 pub use reads::{Reader as ReadContext, is_read, serve as serve_read, write_event, write_frame, write_reply};
 
 /// How entries of the scheme `sasl` match.
@@ -60,5 +62,14 @@ pub struct Rules {
     pub max_txn_bytes: usize,
 }
 
-/// The answer to a write whose transaction would be larger than that. No client takes it for something to try again.
+impl Rules {
+    /// Bytes that the answer to a multiRead may have: four times what a client takes by default
+    /// (`jute.maxbuffer`). All of it is copied under one hold of the lock, as its parts show one moment.
+    pub fn max_multi_read(&self) -> usize {
+        self.max_txn_bytes.saturating_mul(2).max(4 << 20)
+    }
+}
+
+/// The answer to a write whose transaction would be larger than it may be, and to a read whose answer would. No client takes it
+/// for something to try again.
 pub const TOO_LARGE: ErrorCode = ErrorCode::BadArguments;

@@ -11,7 +11,7 @@ use crate::jute::records::{
 };
 use crate::jute::{DecodeError, SharedReader};
 use crate::model::owner::{MAX_TTL_MS, Owner};
-use crate::model::{CreateMode, ErrorCode, Op, SessionId, Zxid, path, perms};
+use crate::model::{Budget, CreateMode, ErrorCode, Op, SessionId, Zxid, path, perms};
 use crate::tree::{AclList, CONFIG, Tree, content_crc, is_counted, node_digest};
 use crate::wire::multi::{self, Part};
 use crate::wire::quorum::ACTIVATE_HEAD;
@@ -405,7 +405,7 @@ impl Preparer {
             _ if mode.is_ephemeral() => Owner::Session(at.session),
             _ => Owner::Persistent,
         };
-        let list = acl[..].into();
+        let list = AclList::from(&acl[..]);
         let (path, data, parent_cversion) = (new.path.clone(), request.data.clone(), new.parent_cversion);
         let body = if op == Op::CreateContainer {
             TxnBody::CreateContainer(CreateContainerTxn { path, data, acl, parent_cversion })
@@ -438,7 +438,7 @@ impl Preparer {
         session?;
         let acl = request.acl.unwrap_or_default();
         let (new, acl) = self.new_node(tree, request.path, mode, &acl, request.data.as_ref(), auth, at)?;
-        let (list, ttl) = (acl[..].into(), request.ttl);
+        let (list, ttl) = (AclList::from(&acl[..]), request.ttl);
         let (path, data, parent_cversion) = (new.path.clone(), request.data.clone(), new.parent_cversion);
         let body =
             self.admit(TxnBody::CreateTtl(CreateTtlTxn { path, data, acl, parent_cversion, ttl }), at)?;
@@ -577,7 +577,7 @@ impl Preparer {
         stat.aversion = version;
         node.zxid = at.zxid;
         node.stat = Some(stat);
-        node.acl = acl[..].into();
+        node.acl = AclList::from(&acl[..]);
         let after = digest_of(key, &node);
         let body = self.admit(TxnBody::SetAcl(SetAclTxn { path: path.clone(), acl, version }), at)?;
         self.move_digest(before, after);
@@ -600,7 +600,8 @@ impl Preparer {
     }
 
     fn permit(&self, node: &Change, perm: i32, auth: &[Id<Bytes>]) -> Result<(), ErrorCode> {
-        if acl::permits(&self.rules, &node.acl, perm, auth) { Ok(()) } else { Err(ErrorCode::NoAuth) }
+        let allowed = acl::permits(&self.rules, &node.acl, perm, auth, &Budget::default());
+        if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 
     /// Hard limits only: soft ones never refuse. Compared with the applied usage, as Java does.

@@ -1,15 +1,18 @@
 //! Serves the requests that change nothing: from the tree straight into the connection's output
 //! (`FinalRequestProcessor`). Watches are registered under the same lock as the read.
 
-use super::{Rules, acl};
+use super::reading::{Count, Names, Progress, Reading, Stop, WatchList, Watching};
+use super::{Rules, TOO_LARGE, acl};
 use crate::jute::records::{
     AddWatchRequest, ClientInfo, ErrorResponse, ExistsRequest, GetAclRequest, GetAclResponse,
     GetAllChildrenNumberRequest, GetAllChildrenNumberResponse, GetChildrenRequest, GetDataRequest,
     GetDataResponse, GetEphemeralsRequest, Id, ReplyHeader, SetWatches, SetWatches2, StatResponse,
     WatcherEvent, WatchesRequest, WhoAmIResponse,
 };
-use crate::jute::{self, DecodeError, FRAME_HEAD, Reader as Frame, close_frame, put_bytes, put_len};
-use crate::model::{ConnId, ErrorCode, Op, SessionId, perms, text};
+use crate::jute::{
+    self, DecodeError, FRAME_HEAD, Reader as Frame, SharedReader, close_frame, put_bytes, put_len,
+};
+use crate::model::{Budget, ConnId, ErrorCode, Op, SessionId, perms, text};
 use crate::tree::{Database, EventKind, NodeId, WatchKind, WatchMode};
 use crate::wire::multi::{self, Part};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,6 +26,8 @@ pub struct Reader<'a> {
     pub session: SessionId,
     pub auth: &'a Arc<[Id<Bytes>]>,
     pub rules: &'a Rules,
+    /// What may be done under this hold of the lock.
+    pub work: &'a Budget,
 }
 
 /// Whether [`serve`] answers this operation.
@@ -48,35 +53,83 @@ pub fn is_read(op: Op) -> bool {
     )
 }
 
-/// Appends the framed reply (and, for setWatches, the events that precede it) to `out`.
-pub fn serve(db: &Database, reader: Reader<'_>, xid: i32, op: Op, body: &[u8], out: &mut BytesMut) {
-    // Events that setWatches finds go out before its reply.
-    if matches!(op, Op::SetWatches | Op::SetWatches2) {
-        let result = set_watches(db, reader, op, body, out);
-        return write_reply(out, xid, db.last_zxid.0, result.map(|()| |_: &mut BytesMut| ()));
-    }
-    let start = out.len();
-    out.put_i32(0);
-    ReplyHeader { xid, zxid: db.last_zxid.0, err: 0 }.encode(out);
-    let body_at = out.len();
-    if let Err(code) = answer(db, reader, op, body, out) {
-        // A multiRead that fails half-way sends what it has, as Java's does.
-        if op != Op::MultiRead {
-            out.truncate(body_at);
+/// Appends the framed reply (and, for setWatches, the events that precede it) to `out`. False: there is more to do than one
+/// hold has room for; the same request is to be given again with what is in `reading`, before any other.
+pub fn serve(
+    db: &Database,
+    reader: Reader<'_>,
+    xid: i32,
+    op: Op,
+    body: &[u8],
+    reading: &mut Option<Box<Reading>>,
+    out: &mut BytesMut,
+) -> bool {
+    let (mut answer, progress) = match reading.take() {
+        Some(reading) => (reading.answer, Some(reading.progress)),
+        None => (BytesMut::new(), None),
+    };
+    let is_new = progress.is_none();
+    let done = if matches!(op, Op::SetWatches | Op::SetWatches2) {
+        // Events that setWatches finds go out before its reply.
+        set_watches(db, reader, xid, op, body, progress, out)
+    } else if is_new {
+        let start = out.len();
+        out.put_i32(0);
+        ReplyHeader { xid, zxid: 0, err: 0 }.encode(out);
+        let done = write_answer(db, reader, op, body, None, out, start);
+        if done.is_err() {
+            answer = out.split_off(start);
         }
-        out[body_at - 4..body_at].copy_from_slice(&code.code().to_be_bytes());
+        done
+    } else {
+        let done = write_answer(db, reader, op, body, progress, &mut answer, 0);
+        if done.is_ok() && out.is_empty() {
+            *out = std::mem::take(&mut answer);
+        } else if done.is_ok() {
+            out.extend_from_slice(&answer);
+        }
+        done
+    };
+    match done {
+        Ok(()) => true,
+        Err(progress) => {
+            *reading = Some(Box::new(Reading { answer, progress }));
+            false
+        }
     }
+}
+
+/// Completes the frame that begins at `start` with its header. An error: it is not complete.
+fn write_answer(
+    db: &Database,
+    reader: Reader<'_>,
+    op: Op,
+    body: &[u8],
+    progress: Option<Progress>,
+    out: &mut BytesMut,
+    start: usize,
+) -> Result<(), Progress> {
+    let body_at = start + FRAME_HEAD + ReplyHeader::MIN_LEN;
+    let mut err = match answer(db, reader, op, body, progress, out, body_at) {
+        Ok(()) => 0,
+        Err(Stop::Unfinished(progress)) => return Err(progress),
+        Err(Stop::Refused(code)) => {
+            // A multiRead that fails half-way sends what it has, as Java's does.
+            if op != Op::MultiRead || code == TOO_LARGE {
+                out.truncate(body_at);
+            }
+            code.code()
+        }
+    };
     if !jute::fits(out.len() - start - FRAME_HEAD) {
         // No frame tells of so much.
-        out.truncate(start);
-        return write_reply(
-            out,
-            xid,
-            db.last_zxid.0,
-            Err::<fn(&mut BytesMut), _>(ErrorCode::MarshallingError),
-        );
+        out.truncate(body_at);
+        err = TOO_LARGE.code();
     }
+    out[body_at - 12..body_at - 4].copy_from_slice(&db.last_zxid.0.to_be_bytes());
+    out[body_at - 4..body_at].copy_from_slice(&err.to_be_bytes());
     close_frame(out, start);
+    Ok(())
 }
 
 /// Appends a framed reply: header alone on an error, header and body otherwise.
@@ -117,9 +170,47 @@ fn answer(
     reader: Reader<'_>,
     op: Op,
     body: &[u8],
+    progress: Option<Progress>,
+    out: &mut BytesMut,
+    body_at: usize,
+) -> Result<(), Stop> {
+    let from = &mut Frame::new(body);
+    match op {
+        Op::GetChildren | Op::GetChildren2 => {
+            let GetChildrenRequest { path, watch } = GetChildrenRequest::decode(from).map_err(malformed)?;
+            let path = path.ok_or(ErrorCode::MarshallingError)?;
+            let id = get_children(db, reader, path, progress, out, body_at)?;
+            if op == Op::GetChildren2 {
+                db.tree.stat(id).encode(out);
+            }
+            if watch {
+                let (kind, mode) = (WatchKind::Child, WatchMode::Standard);
+                db.watches.lock().add(reader.conn, reader.auth, path, kind, mode);
+            }
+            Ok(())
+        }
+        Op::GetEphemerals => {
+            let request = GetEphemeralsRequest::decode(from).map_err(malformed)?;
+            get_ephemerals(db, reader, request.prefix.unwrap_or_default(), progress, out, body_at)
+        }
+        Op::GetAllChildrenNumber => {
+            let request = GetAllChildrenNumberRequest::decode(from).map_err(malformed)?;
+            let total = all_children(db, reader, request.path, progress)?;
+            GetAllChildrenNumberResponse { total: i32::try_from(total).unwrap_or(i32::MAX) }.encode(out);
+            Ok(())
+        }
+        _ => Ok(answer_at_once(db, reader, op, from, out)?),
+    }
+}
+
+/// Answers what takes little work, or has a bound of its own.
+fn answer_at_once(
+    db: &Database,
+    reader: Reader<'_>,
+    op: Op,
+    from: &mut Frame<'_>,
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
-    let from = &mut Frame::new(body);
     match op {
         Op::GetData => {
             let GetDataRequest { path, watch } = GetDataRequest::decode(from).map_err(malformed)?;
@@ -128,11 +219,6 @@ fn answer(
         Op::Exists => {
             let request = ExistsRequest::decode(from).map_err(malformed)?;
             exists(db, reader, request.path, request.watch, out)
-        }
-        Op::GetChildren | Op::GetChildren2 => {
-            let GetChildrenRequest { path, watch } = GetChildrenRequest::decode(from).map_err(malformed)?;
-            let path = path.ok_or(ErrorCode::MarshallingError)?;
-            get_children(db, reader, path, watch, op == Op::GetChildren2, out)
         }
         Op::Ping => Ok(()),
         Op::GetAcl => {
@@ -156,19 +242,6 @@ fn answer(
             ErrorResponse { err: 0 }.encode(out);
             Ok(())
         }
-        Op::GetEphemerals => {
-            let request = GetEphemeralsRequest::decode(from).map_err(malformed)?;
-            get_ephemerals(db, reader.session, request.prefix.unwrap_or_default(), out);
-            Ok(())
-        }
-        Op::GetAllChildrenNumber => {
-            let request = GetAllChildrenNumberRequest::decode(from).map_err(malformed)?;
-            let id = readable(db, reader, request.path)?;
-            // Java counts by the beginnings of paths: below the empty one it finds the root's other name too.
-            let total = db.tree.descendants(id) + usize::from(request.path.is_empty());
-            GetAllChildrenNumberResponse { total: i32::try_from(total).unwrap_or(i32::MAX) }.encode(out);
-            Ok(())
-        }
         Op::MultiRead => multi_read(db, reader, from, out),
         Op::WhoAmI => {
             who_am_i(reader.auth, out);
@@ -181,8 +254,12 @@ fn answer(
 /// The znode, if it is there and the connection may read it.
 #[inline]
 fn readable(db: &Database, reader: Reader<'_>, path: &[u8]) -> Result<NodeId, ErrorCode> {
+    // A path is found by going up from its end.
+    reader.work.spend(1 + path.len() / 64);
     let id = db.tree.find(path).ok_or(ErrorCode::NoNode)?;
-    if db.tree.is_open(id) || acl::permits(reader.rules, db.tree.acl(id), perms::READ, reader.auth) {
+    if db.tree.is_open(id)
+        || acl::permits(reader.rules, db.tree.acl(id), perms::READ, reader.auth, reader.work)
+    {
         Ok(id)
     } else {
         Err(ErrorCode::NoAuth)
@@ -197,7 +274,9 @@ fn get_data(
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
     let id = readable(db, reader, path)?;
-    GetDataResponse { data: db.tree.data(id), stat: db.tree.stat(id) }.encode(out);
+    let data = db.tree.data(id);
+    reader.work.copied(data.map_or(0, <[u8]>::len));
+    GetDataResponse { data, stat: db.tree.stat(id) }.encode(out);
     if watch {
         db.watches.lock().add(reader.conn, reader.auth, path, WatchKind::Data, WatchMode::Standard);
     }
@@ -231,41 +310,39 @@ fn get_children(
     db: &Database,
     reader: Reader<'_>,
     path: &[u8],
-    watch: bool,
-    with_stat: bool,
+    progress: Option<Progress>,
     out: &mut BytesMut,
-) -> Result<(), ErrorCode> {
+    body_at: usize,
+) -> Result<NodeId, Stop> {
     let id = readable(db, reader, path)?;
-    write_children(db, id, out);
-    if with_stat {
-        db.tree.stat(id).encode(out);
-    }
-    if watch {
-        db.watches.lock().add(reader.conn, reader.auth, path, WatchKind::Child, WatchMode::Standard);
-    }
-    Ok(())
-}
-
-fn write_children(db: &Database, id: NodeId, out: &mut BytesMut) {
-    // With more than a length can tell, the whole answer is too large.
-    out.put_i32(i32::try_from(db.tree.child_count(id)).unwrap_or(i32::MAX));
-    for name in db.tree.children(id) {
-        put_bytes(out, name);
-    }
+    let name = |child, out: &mut BytesMut| {
+        put_bytes(out, db.tree.name(child));
+        true
+    };
+    let rest = |at| db.tree.children_after(id, at);
+    Names::write(db.children_version(id), progress, rest, name, reader.work, out, body_at)?;
+    Ok(id)
 }
 
 fn get_acl(db: &Database, reader: Reader<'_>, path: &[u8], out: &mut BytesMut) -> Result<(), ErrorCode> {
     let id = db.tree.find(path).ok_or(ErrorCode::NoNode)?;
     let list = db.tree.acl(id);
-    if !acl::permits(reader.rules, list, perms::READ | perms::ADMIN, reader.auth) {
+    if !acl::permits(reader.rules, list, perms::READ | perms::ADMIN, reader.auth, reader.work) {
         return Err(ErrorCode::NoAuth);
     }
-    let shown = acl::masked(reader.rules, list, reader.auth);
+    let shown = acl::masked(reader.rules, list, reader.auth, reader.work);
     GetAclResponse { acl: shown, stat: db.tree.stat(id) }.encode(out);
     Ok(())
 }
 
-fn get_ephemerals(db: &Database, session: SessionId, prefix: &[u8], out: &mut BytesMut) {
+fn get_ephemerals(
+    db: &Database,
+    reader: Reader<'_>,
+    prefix: &[u8],
+    progress: Option<Progress>,
+    out: &mut BytesMut,
+    body_at: usize,
+) -> Result<(), Stop> {
     // Java's `trim` takes everything up to the blank for one.
     let is_blank = |byte: &u8| *byte <= b' ';
     let from = prefix.iter().position(|byte| !is_blank(byte)).unwrap_or(prefix.len());
@@ -273,9 +350,31 @@ fn get_ephemerals(db: &Database, session: SessionId, prefix: &[u8], out: &mut By
     let all = matches!(&prefix[from..to], b"" | b"/");
     // Bytes that are no text become a character that no path has.
     let prefix = text::as_java_reads(prefix);
-    let own = db.tree.ephemerals_of(session).filter(|path| all || path.starts_with(&prefix));
-    let own: Vec<_> = own.collect();
-    crate::jute::records::GetEphemeralsResponse { ephemerals: own }.encode(out);
+    let name = |id, out: &mut BytesMut| {
+        let path = db.tree.path(id);
+        reader.work.spend(path.len() / 64);
+        let is_asked = all || path.starts_with(&prefix);
+        if is_asked {
+            put_bytes(out, &path);
+        }
+        is_asked
+    };
+    let rest = |at| db.tree.ephemerals_after(reader.session, at);
+    Names::write(db.ephemerals_version(reader.session), progress, rest, name, reader.work, out, body_at)
+}
+
+/// Java counts by the beginnings of paths: below the empty one it finds the root's other name too.
+fn all_children(
+    db: &Database,
+    reader: Reader<'_>,
+    path: &[u8],
+    progress: Option<Progress>,
+) -> Result<usize, Stop> {
+    let id = readable(db, reader, path)?;
+    if let Some(total) = db.tree.all_below_root(id) {
+        return Ok(total + usize::from(path.is_empty()));
+    }
+    Count::below(db, id, progress, reader.work)
 }
 
 fn who_am_i(auth: &[Id<Bytes>], out: &mut BytesMut) {
@@ -289,6 +388,7 @@ fn who_am_i(auth: &[Id<Bytes>], out: &mut BytesMut) {
     WhoAmIResponse { client_info: auth.iter().map(info).collect() }.encode(out);
 }
 
+/// All parts are read at one moment. As each may ask for the same large znode, the answer has a bound of its own.
 fn multi_read(
     db: &Database,
     reader: Reader<'_>,
@@ -296,11 +396,8 @@ fn multi_read(
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
     let parts = multi::decode(from).map_err(malformed)?;
-    let start = out.len();
+    let end = out.len() + reader.rules.max_multi_read();
     let done = parts.into_iter().try_for_each(|part| {
-        if !jute::fits(out.len() - start) {
-            return Err(ErrorCode::MarshallingError);
-        }
         let (op, path) = match part {
             Part::GetData(request) => (Op::GetData, request.path),
             Part::GetChildren(request) => (Op::GetChildren, request.path),
@@ -310,18 +407,40 @@ fn multi_read(
         match readable(db, reader, path.ok_or(ErrorCode::MarshallingError)?) {
             Ok(id) => {
                 multi::write_result_header(op.code(), 0, out);
-                if op == Op::GetData {
-                    GetDataResponse { data: db.tree.data(id), stat: db.tree.stat(id) }.encode(out);
-                } else {
-                    write_children(db, id, out);
+                if op == Op::GetChildren {
+                    return write_children(db, id, end, reader.work, out);
                 }
+                if out.len() + db.tree.data_len(id) > end {
+                    return Err(TOO_LARGE);
+                }
+                reader.work.copied(db.tree.data_len(id));
+                GetDataResponse { data: db.tree.data(id), stat: db.tree.stat(id) }.encode(out);
             }
             Err(code) => multi::write_error(code.code(), out),
         }
-        Ok(())
+        if out.len() > end { Err(TOO_LARGE) } else { Ok(()) }
     });
     multi::write_end(out);
     done
+}
+
+/// The names of all children, as long as they end before `end`.
+fn write_children(
+    db: &Database,
+    id: NodeId,
+    end: usize,
+    work: &Budget,
+    out: &mut BytesMut,
+) -> Result<(), ErrorCode> {
+    out.put_i32(i32::try_from(db.tree.child_count(id)).map_err(|_| TOO_LARGE)?);
+    for name in db.tree.children(id) {
+        if out.len() + name.len() > end {
+            return Err(TOO_LARGE);
+        }
+        work.spend(1);
+        put_bytes(out, name);
+    }
+    Ok(())
 }
 
 const STANDARD: u8 = WatchMode::Standard as u8;
@@ -356,70 +475,87 @@ fn named_watches(
     if found { Ok(()) } else { Err(ErrorCode::NoWatcher) }
 }
 
-/// Sets the watches of a reconnected client again and sends what it missed. Unlike Java, it sends that only for
-/// znodes that it may read: there any client could learn of any path this way. The watch stays, as its events are
+/// Sets the watches of a reconnected client again and sends what it missed, then the reply. Unlike Java, it sends that only
+/// for znodes that it may read: there any client could learn of any path this way. The watch stays, as its events are
 /// filtered when they fire. Java stumbles over a null only when it comes to it: what comes before has its effect.
 fn set_watches(
     db: &Database,
     reader: Reader<'_>,
+    xid: i32,
     op: Op,
     body: &[u8],
+    progress: Option<Progress>,
     out: &mut BytesMut,
-) -> Result<(), ErrorCode> {
-    let from = &mut Frame::new(body);
-    let lists = if op == Op::SetWatches2 {
-        SetWatches2::decode(from).map_err(malformed)?
-    } else {
-        let old = SetWatches::decode(from).map_err(malformed)?;
-        SetWatches2 {
-            relative_zxid: old.relative_zxid,
-            data: old.data,
-            exist: old.exist,
-            child: old.child,
-            persistent: Some(Vec::new()),
-            persistent_recursive: Some(Vec::new()),
-        }
+) -> Result<(), Progress> {
+    let watching = match progress {
+        Some(Progress::Watches(watching)) => Ok(watching),
+        _ => asked_watches(op, body).map(|asked| Box::new(Watching::new(asked))).map_err(malformed),
     };
-    const NULL: ErrorCode = ErrorCode::MarshallingError;
-    let since = lists.relative_zxid;
-    let mut watches = db.watches.lock();
-    let mut add = |path: &[u8], kind| {
-        let path = watch_key(Some(path));
-        watches.add(reader.conn, reader.auth, &path, kind, WatchMode::Standard);
+    let result = match watching.and_then(|watching| set_each(db, reader, watching, out)) {
+        Ok(Some(left)) => return Err(Progress::Watches(left)),
+        Ok(None) => Ok(|_: &mut BytesMut| ()),
+        Err(code) => Err(code),
     };
-    let mut tell = |kind, path| write_event(out, -1, kind, &text::as_java_reads(path));
-    for path in lists.data.ok_or(NULL)? {
-        let path = path.ok_or(NULL)?;
-        match readable(db, reader, path) {
-            Err(ErrorCode::NoAuth) => add(path, WatchKind::Data),
-            Err(_) => tell(EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).mzxid > since => tell(EventKind::DataChanged, path),
-            Ok(_) => add(path, WatchKind::Data),
-        }
-    }
-    for path in lists.exist.ok_or(NULL)? {
-        let path = path.ok_or(NULL)?;
-        match readable(db, reader, path) {
-            Err(_) => add(path, WatchKind::Data),
-            Ok(_) => tell(EventKind::Created, path),
-        }
-    }
-    for path in lists.child.ok_or(NULL)? {
-        let path = path.ok_or(NULL)?;
-        match readable(db, reader, path) {
-            Err(ErrorCode::NoAuth) => add(path, WatchKind::Child),
-            Err(_) => tell(EventKind::Deleted, path),
-            Ok(id) if db.tree.stat(id).pzxid > since => tell(EventKind::ChildrenChanged, path),
-            Ok(_) => add(path, WatchKind::Child),
-        }
-    }
-    for path in lists.persistent.ok_or(NULL)? {
-        watches.add_persistent(reader.conn, reader.auth, &watch_key(path), false);
-    }
-    for path in lists.persistent_recursive.ok_or(NULL)? {
-        watches.add_persistent(reader.conn, reader.auth, &watch_key(path), true);
-    }
+    write_reply(out, xid, db.last_zxid.0, result);
     Ok(())
+}
+
+fn asked_watches(op: Op, body: &[u8]) -> Result<SetWatches2<Bytes>, DecodeError> {
+    let from = &mut SharedReader::new(Bytes::copy_from_slice(body));
+    if op == Op::SetWatches2 {
+        return SetWatches2::decode(from);
+    }
+    let old = SetWatches::decode(from)?;
+    Ok(SetWatches2 {
+        relative_zxid: old.relative_zxid,
+        data: old.data,
+        exist: old.exist,
+        child: old.child,
+        persistent: Some(Vec::new()),
+        persistent_recursive: Some(Vec::new()),
+    })
+}
+
+/// As many as there is room for under this hold. What is left comes back.
+fn set_each(
+    db: &Database,
+    reader: Reader<'_>,
+    mut watching: Box<Watching>,
+    out: &mut BytesMut,
+) -> Result<Option<Box<Watching>>, ErrorCode> {
+    let since = watching.since;
+    let mut watches = db.watches.lock();
+    while !reader.work.is_spent() {
+        let Some(next) = watching.next() else { return Ok(None) };
+        let (list, path) = next?;
+        reader.work.spend(2);
+        let is_recursive = list == WatchList::Recursive;
+        if is_recursive || list == WatchList::Persistent {
+            let key = watch_key(path.as_deref());
+            watches.add_persistent(reader.conn, reader.auth, &key, is_recursive);
+            continue;
+        }
+        let path = path.as_deref().ok_or(ErrorCode::MarshallingError)?;
+        let found = readable(db, reader, path);
+        let missed = match (list, found) {
+            (WatchList::Exist, found) => found.is_ok().then_some(EventKind::Created),
+            (_, Err(ErrorCode::NoAuth)) => None,
+            (_, Err(_)) => Some(EventKind::Deleted),
+            (WatchList::Child, Ok(id)) => {
+                (db.tree.stat(id).pzxid > since).then_some(EventKind::ChildrenChanged)
+            }
+            (_, Ok(id)) => (db.tree.stat(id).mzxid > since).then_some(EventKind::DataChanged),
+        };
+        match missed {
+            Some(kind) => write_event(out, -1, kind, &text::as_java_reads(path)),
+            None => {
+                let kind = if list == WatchList::Child { WatchKind::Child } else { WatchKind::Data };
+                let key = watch_key(Some(path));
+                watches.add(reader.conn, reader.auth, &key, kind, WatchMode::Standard);
+            }
+        }
+    }
+    Ok(Some(watching))
 }
 
 /// The path that a watch is set on, which need not be one of a znode: Java's string of it. Null is a key too.

@@ -4,7 +4,7 @@ use super::*;
 use crate::jute::records::*;
 use crate::jute::{Reader as Frame, Source};
 use crate::model::owner::OwnerRules;
-use crate::model::{DigestAlgorithm, ErrorCode, Op, SessionId, Zxid};
+use crate::model::{Budget, DigestAlgorithm, ErrorCode, Op, SessionId, Zxid};
 use crate::tree::{Database, open_entry};
 use crate::wire::quorum::{self, FromLeader};
 use crate::wire::txn::{Txn, TxnBody};
@@ -94,21 +94,78 @@ impl Server {
 
     /// What a read is answered with: events and reply, frame by frame, each with its header and its body.
     fn read(&self, op: Op, body: impl FnOnce(&mut BytesMut)) -> Vec<(ReplyHeader, Vec<u8>)> {
-        let (mut bytes, mut out) = (BytesMut::new(), BytesMut::new());
+        let (mut bytes, mut out, mut reading) = (BytesMut::new(), BytesMut::new(), None);
         body(&mut bytes);
-        let (auth, rules) = (Arc::new([]) as Arc<[Id<Bytes>]>, self.preparer.rules().clone());
-        let conn = crate::model::ConnId(1);
-        let reader = ReadContext { conn, session: SESSION, auth: &auth, rules: &rules };
-        serve_read(&self.db, reader, 7, op, &bytes, &mut out);
-        let mut frames = Vec::new();
-        let mut rest = Frame::new(&out);
-        while let Ok(Some(frame)) = rest.buffer() {
-            let mut from = Frame::new(frame);
-            let header = ReplyHeader::decode(&mut from).unwrap();
-            frames.push((header, frame[ReplyHeader::MIN_LEN..].to_vec()));
-        }
-        frames
+        while !self.hold(op, &bytes, &mut reading, &mut out).0 {}
+        frames(&out)
     }
+
+    /// One hold of the lock: whether the read is done, and how many steps it had.
+    fn hold(
+        &self,
+        op: Op,
+        body: &[u8],
+        reading: &mut Option<Box<Reading>>,
+        out: &mut BytesMut,
+    ) -> (bool, usize) {
+        let work = Budget::default();
+        let auth: Arc<[_]> = Arc::new([Id { scheme: "ip".into(), id: "127.0.0.1".into() }]);
+        let (conn, session, rules) = (crate::model::ConnId(1), SESSION, self.preparer.rules());
+        let reader = ReadContext { conn, session, auth: &auth, rules, work: &work };
+        (serve_read(&self.db, reader, 7, op, body, reading, out), work.spent())
+    }
+
+    /// How many holds a read takes. None has more steps than it may.
+    fn holds(&self, op: Op, body: impl FnOnce(&mut BytesMut)) -> usize {
+        let (mut bytes, mut out, mut reading) = (BytesMut::new(), BytesMut::new(), None);
+        body(&mut bytes);
+        let mut is_done = || {
+            let (is_done, steps) = self.hold(op, &bytes, &mut reading, &mut out);
+            assert!(steps < Budget::HOLD + 100, "{op:?}: {steps} steps");
+            is_done
+        };
+        (1..).find(|_| is_done()).unwrap()
+    }
+
+    /// Creates a znode without prep.
+    fn add(&mut self, path: String, ephemeral: bool, acl: Vec<Acl<Bytes>>) {
+        self.zxid += 1;
+        let parent_cversion = -1;
+        let create = CreateTxn { path: path.into(), data: None, acl, ephemeral, parent_cversion };
+        self.replay(TxnBody::Create(create));
+    }
+
+    fn remove(&mut self, path: String) {
+        self.zxid += 1;
+        self.replay(TxnBody::Delete(DeleteTxn { path: path.into() }));
+    }
+
+    fn replay(&mut self, body: TxnBody) {
+        let header =
+            TxnHeader { client_id: SESSION.0, cxid: 1, zxid: self.zxid, time: 1, op: body.op().code() };
+        let applied = self.db.apply(&Txn { header, body, digest: None }, &mut Vec::new());
+        assert_eq!(applied.err, 0);
+    }
+
+    fn with_children(count: usize) -> Self {
+        let mut server = Self::new();
+        server.add("/p".into(), false, vec![open_entry()]);
+        for at in 0..count {
+            server.add(format!("/p/{at}"), at % 2 == 0, vec![open_entry()]);
+        }
+        server
+    }
+}
+
+fn frames(out: &[u8]) -> Vec<(ReplyHeader, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let mut rest = Frame::new(out);
+    while let Ok(Some(frame)) = rest.buffer() {
+        let mut from = Frame::new(frame);
+        let header = ReplyHeader::decode(&mut from).unwrap();
+        frames.push((header, frame[ReplyHeader::MIN_LEN..].to_vec()));
+    }
+    frames
 }
 
 fn error_of(txn: &Txn) -> Option<ErrorCode> {
@@ -627,6 +684,151 @@ fn the_parts_of_a_multi_share_its_room() {
     server.apply(&multi);
 }
 
+fn children_of_p(out: &mut BytesMut) {
+    GetChildrenRequest { path: Some(&b"/p"[..]), watch: true }.encode(out);
+}
+
+#[test]
+fn a_hold_has_no_more_steps_for_more_children_ephemerals_or_watches() {
+    const TIMES: [usize; 3] = [1, 10, 100];
+    let mut holds = Vec::new();
+    for times in TIMES {
+        let server = Server::with_children(300 * times);
+        let children = server.holds(Op::GetChildren, children_of_p);
+        let below = server.holds(Op::GetAllChildrenNumber, |out| {
+            GetAllChildrenNumberRequest { path: &b"/p"[..] }.encode(out);
+        });
+        let ephemerals = server.holds(Op::GetEphemerals, |out| {
+            GetEphemeralsRequest { prefix: Some(&b""[..]) }.encode(out);
+        });
+        let watches = server.holds(Op::SetWatches, |out| {
+            let paths: Vec<_> = (0..300 * times).map(|at| format!("/p/{at}").into_bytes()).collect();
+            let data = Some(paths.into_iter().map(Some).collect());
+            SetWatches { relative_zxid: i64::MAX, data, exist: Some(vec![]), child: Some(vec![]) }
+                .encode(out);
+        });
+        holds.push([children, below, ephemerals, watches]);
+    }
+    assert_eq!(holds[0], [1; 4]);
+    let linear = |at: usize| holds[2][at] > 1 && holds[2][at] <= 100;
+    assert!((0..4).all(linear), "{holds:?}");
+}
+
+#[test]
+fn a_check_of_a_long_acl_list_takes_few_steps() {
+    let steps = [40, 400, 4000].map(|count| {
+        let mut server = Server::new();
+        let net =
+            |at: usize| Id { scheme: "ip".into(), id: format!("10.{}.{}.0/24", at >> 8, at & 255).into() };
+        server.add("/a".into(), false, (0..count).map(|at| Acl { perms: 31, id: net(at) }).collect());
+        let read = |out: &mut BytesMut| ExistsRequest { path: &b"/a"[..], watch: false }.encode(out);
+        assert_eq!(server.read(Op::Exists, read)[0].0.err, ErrorCode::NoAuth.code());
+        let (mut body, mut out) = (BytesMut::new(), BytesMut::new());
+        read(&mut body);
+        server.hold(Op::Exists, &body, &mut None, &mut out).1
+    });
+    assert!(steps[0] < 20 && steps == [steps[0]; 3], "{steps:?}");
+}
+
+fn names(answer: &[u8]) -> std::collections::BTreeSet<String> {
+    let (header, body) = frames(answer).remove(0);
+    assert_eq!(header.err, 0);
+    let names = GetChildrenResponse::decode(&mut Frame::new(&body)).unwrap().children;
+    let count = names.len();
+    let names: std::collections::BTreeSet<_> =
+        names.iter().map(|name| String::from_utf8(name.to_vec()).unwrap()).collect();
+    assert_eq!(names.len(), count, "each once");
+    names
+}
+
+#[test]
+fn a_list_shows_one_moment_however_many_holds_it_takes() {
+    let mut server = Server::with_children(20_000);
+    let (mut body, mut out, mut reading) = (BytesMut::new(), BytesMut::new(), None);
+    children_of_p(&mut body);
+    assert!(!server.hold(Op::GetChildren, &body, &mut reading, &mut out).0);
+    assert!(out.is_empty() && reading.as_ref().unwrap().kept() > 10_000);
+    // Elsewhere: it does not begin again.
+    server.add("/other".into(), false, vec![open_entry()]);
+    assert!(!server.hold(Op::GetChildren, &body, &mut reading, &mut out).0);
+    server.add("/p/new".into(), false, vec![open_entry()]);
+    server.remove("/p/19999".into());
+    // An event comes out before the answer.
+    out.extend_from_slice(b"event");
+    while !server.hold(Op::GetChildren, &body, &mut reading, &mut out).0 {}
+    assert_eq!(&out[..5], b"event");
+    let names = names(&out[5..]);
+    assert!(names.len() == 20_000 && names.contains("new") && !names.contains("19999"));
+    assert_eq!(frames(&out[5..])[0].0.zxid, server.zxid, "of the last hold");
+    let watches = server.db.watches.lock();
+    assert!(watches.has(crate::model::ConnId(1), b"/p", crate::tree::WatchKind::Child, 1));
+}
+
+#[test]
+fn a_list_that_changes_in_each_hold_is_answered_all_the_same() {
+    let mut server = Server::with_children(20_000);
+    let (mut body, mut out, mut reading) = (BytesMut::new(), BytesMut::new(), None);
+    children_of_p(&mut body);
+    let mut holds = 0;
+    loop {
+        let work = Budget::default();
+        let (conn, auth, rules) =
+            (crate::model::ConnId(1), Arc::new([]) as Arc<[_]>, server.preparer.rules());
+        let reader = ReadContext { conn, session: SESSION, auth: &auth, rules, work: &work };
+        if serve_read(&server.db, reader, 7, Op::GetChildren, &body, &mut reading, &mut out) {
+            break;
+        }
+        holds += 1;
+        server.add(format!("/p/new-{holds}"), false, vec![open_entry()]);
+    }
+    assert!(holds < 5, "its holds grow: {holds}");
+    assert_eq!(names(&out).len(), 20_000 + holds);
+}
+
+#[test]
+fn a_count_goes_on_where_it_was_and_again_from_the_top_where_that_is_gone() {
+    let mut server = Server::with_children(0);
+    for at in 0..12_000 {
+        server.add(format!("/p/{at}"), false, vec![open_entry()]);
+    }
+    let (mut body, mut out, mut reading) = (BytesMut::new(), BytesMut::new(), None);
+    GetAllChildrenNumberRequest { path: &b"/p"[..] }.encode(&mut body);
+    let mut holds = 0;
+    while !server.hold(Op::GetAllChildrenNumber, &body, &mut reading, &mut out).0 {
+        holds += 1;
+        if holds == 1 {
+            // All that was counted goes, and with it the place where to go on.
+            (6_000..12_000).for_each(|at| server.remove(format!("/p/{at}")));
+        }
+    }
+    let total = GetAllChildrenNumberResponse::decode(&mut Frame::new(&frames(&out)[0].1)).unwrap().total;
+    assert_eq!((total, holds), (6_000, 1), "again, in a longer hold");
+}
+
+#[test]
+fn a_multi_read_is_refused_before_its_answer_is_larger_than_it_may_be() {
+    let mut server = with_limit(100_000);
+    let made = server.prepare(Op::Create, |out| {
+        let data = Some(Bytes::from(vec![b'd'; 60_000]));
+        CreateRequest { path: Bytes::from_static(b"/a"), data, acl: vec![open_entry()], flags: 0 }
+            .encode(out);
+    });
+    server.apply(&made);
+    for (parts, err) in [(69, 0), (70, TOO_LARGE.code()), (40_000, TOO_LARGE.code())] {
+        let mut body = BytesMut::new();
+        for _ in 0..parts {
+            MultiHeader { op: Op::GetData.code(), done: false, err: -1 }.encode(&mut body);
+            GetDataRequest { path: Some(&b"/a"[..]), watch: false }.encode(&mut body);
+        }
+        MultiHeader { op: -1, done: true, err: -1 }.encode(&mut body);
+        let mut out = BytesMut::new();
+        assert!(server.hold(Op::MultiRead, &body, &mut None, &mut out).0);
+        let (header, answer) = frames(&out).remove(0);
+        assert_eq!((header.err, answer.is_empty()), (err, err != 0), "{parts} parts");
+        assert!(out.capacity() <= 2 * server.preparer.rules().max_multi_read(), "{}", out.capacity());
+    }
+}
+
 fn any_acl() -> impl Strategy<Value = Vec<Acl<Bytes>>> {
     let id = prop_oneof![
         Just((Bytes::from_static(b"world"), Bytes::from_static(b"anyone"))),
@@ -764,11 +966,8 @@ proptest! {
         let Some(op) = Op::from_code(i32::from(op) - 12) else { return Ok(()) };
         let txn = server.prepare_bytes(op, body.clone().into());
         server.apply(&txn);
-        let auth: Arc<[Id<Bytes>]> = Arc::new([]);
-        let rules = Rules::default();
-        let reader = ReadContext { conn: crate::model::ConnId(1), session: SESSION, auth: &auth, rules: &rules };
         if is_read(op) {
-            serve_read(&server.db, reader, 1, op, &body, &mut BytesMut::new());
+            server.read(op, |out| out.extend_from_slice(&body));
         }
     }
 }

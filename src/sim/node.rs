@@ -13,7 +13,7 @@ use crate::core::{
 use crate::election::{ElectionConn, LinkOutput};
 use crate::figures::Figures;
 use crate::link::{Link, Step};
-use crate::model::{ConnId, LinkId, ServerId, Zxid};
+use crate::model::{Budget, ConnId, LinkId, ServerId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, Input, LeaderMisbehaved, LinkAction, Listen, LostWhy, Mode,
     Outputs, QuorumInput, Told,
@@ -502,10 +502,12 @@ impl Process {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let ClientConn { talk, socket, ended } = client;
         let db = self.core.db.read();
-        let world = world(&self.core, &db, &self.rules, &self.limits);
+        let bounds = bounds(&self.core, &self.limits);
         loop {
+            let work = Budget::default();
+            let world = world(&self.core, &db, &work, &self.rules, &self.limits);
             let mut has_read = false;
-            if !socket.is_empty() && talk.has_space(world.bounds) {
+            if !socket.is_empty() && talk.has_space(bounds) {
                 talk.take(&socket.split_to(socket.len().min(self.piece)));
                 has_read = true;
             } else if socket.is_empty() && *ended && !talk.has_ended() {
@@ -524,7 +526,7 @@ impl Process {
                 self.wrong =
                     Some("lease: a read was answered by a server that may have no leader any more".into());
             }
-            if !has_read && !talk.has_work(world.bounds) {
+            if !has_read && !talk.has_work(bounds) {
                 break;
             }
         }
@@ -534,7 +536,7 @@ impl Process {
             out.push(Effect::Send(conn, bytes));
         }
         talk.flushed();
-        if let Some(why) = talk.over(world.bounds) {
+        if let Some(why) = talk.over(bounds) {
             tracing::debug!("client {conn} ends: {why}");
             let (id, session, is_known) = (talk.id(), talk.session(), talk.is_known());
             let mut watches = db.watches.lock();
@@ -559,7 +561,8 @@ impl Process {
             let db = self.core.db.read();
             self.core.mailboxes[0].take(&mut mail);
             any = !mail.messages.is_empty();
-            let world = world(&self.core, &db, &self.rules, &self.limits);
+            let work = Budget::default();
+            let world = world(&self.core, &db, &work, &self.rules, &self.limits);
             for message in mail.messages.drain(..) {
                 let bytes = mail.bytes.split_to(message.len);
                 let conn = message.conn.0;
@@ -760,9 +763,16 @@ fn bounds<'a>(core: &Core, limits: &'a Limits) -> Bounds<'a> {
     Bounds { limits, outstanding: core.outstanding(), may_read: core.may_read() }
 }
 
-fn world<'a>(core: &Core, db: &'a Database, rules: &'a Rules, limits: &'a Limits) -> World<'a> {
+fn world<'a>(
+    core: &Core,
+    db: &'a Database,
+    work: &'a Budget,
+    rules: &'a Rules,
+    limits: &'a Limits,
+) -> World<'a> {
     World {
         db,
+        work,
         bounds: bounds(core, limits),
         rules,
         logins: None,

@@ -31,6 +31,8 @@ pub struct Database {
     pub last_txn: Zxid,
     /// Its own lock, because readers register watches while they hold the database for reading only.
     pub watches: Mutex<Watches>,
+    /// How many databases were here before: places of znodes mean nothing in another one.
+    pub install: u64,
 }
 
 impl Database {
@@ -45,7 +47,7 @@ impl Database {
 
     fn with_tree(tree: Tree, sessions: BTreeMap<SessionId, i32>, last_zxid: Zxid) -> Self {
         let watches = Mutex::new(Watches::default());
-        Self { tree, sessions, last_zxid, last_txn: last_zxid, watches }
+        Self { tree, sessions, last_zxid, last_txn: last_zxid, watches, install: 0 }
     }
 
     /// Shows the committed configuration in `/zookeeper/config`, as every server of an ensemble does for itself when it

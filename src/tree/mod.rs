@@ -12,14 +12,16 @@ mod quota;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod watches;
 
-pub use acls::{AclList, entry as acl_entry, open_entry};
+pub use acls::{AclList, AclMatch, entry as acl_entry, open_entry};
 pub use database::{Applied, Database};
 pub use digest::{content_crc, is_counted, node_digest};
 pub use node::{AclId, NodeId};
 pub use quota::Limits;
 pub use snapshot::{LoadError, Loader, Misplaced, SnapshotSlice};
+pub use versions::{ListVersion, Mark};
 pub use watches::{Departed, WatchEvent, WatchKind, WatchMode, Watches};
 
 use crate::jute::records::{Acl, Stat, StatPersisted};
@@ -31,6 +33,7 @@ use index::PathIndex;
 use node::{NIL, Node, ROOT, Slab};
 use quota::Quotas;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 pub const ZOOKEEPER: &[u8] = b"/zookeeper";
 pub const QUOTA: &[u8] = b"/zookeeper/quota";
@@ -85,6 +88,8 @@ pub struct Tree {
     index: PathIndex,
     acls: AclTable,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
+    /// How often an ephemeral came or went.
+    ephemeral_changes: u64,
     /// The raw owner of every znode that has one: sessions, containers, TTLs.
     owners: HashMap<NodeId, i64>,
     /// Containers and TTL znodes, which may be removed some day.
@@ -116,6 +121,7 @@ impl Tree {
             index: PathIndex::new(),
             acls: AclTable::new(),
             ephemerals: BTreeMap::new(),
+            ephemeral_changes: 0,
             owners: HashMap::new(),
             removable: BTreeSet::new(),
             quotas: Quotas::default(),
@@ -203,7 +209,12 @@ impl Tree {
     }
 
     fn child_ids(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
-        let mut next = self.slab[id].first_child;
+        self.children_after(id, None)
+    }
+
+    /// The children that come after `at` in their order, or all.
+    pub fn children_after(&self, id: NodeId, at: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+        let mut next = at.map_or(self.slab[id].first_child, |at| self.slab[at].next_sibling);
         std::iter::from_fn(move || {
             (next != NIL).then(|| {
                 let child = next;
@@ -223,9 +234,30 @@ impl Tree {
         })
     }
 
-    /// All descendants; for the root Java counts one less than there are znodes beside it.
-    pub fn descendants(&self, id: NodeId) -> usize {
-        if id == ROOT { self.znode_count() - 2 } else { self.subtree(id).count() - 1 }
+    /// How many are below, if `id` is the root; Java counts one less than there are znodes beside it.
+    pub fn all_below_root(&self, id: NodeId) -> Option<usize> {
+        (id == ROOT).then(|| self.znode_count() - 2)
+    }
+
+    /// The one after `at` in a walk through all that is below `top`, parents first. None: `at` was the last.
+    pub fn next_below(&self, top: NodeId, mut at: NodeId) -> Option<NodeId> {
+        let child = self.slab[at].first_child;
+        if child != NIL {
+            return Some(child);
+        }
+        while at != top {
+            let next = self.slab[at].next_sibling;
+            if next != NIL {
+                return Some(next);
+            }
+            at = self.slab[at].parent;
+        }
+        None
+    }
+
+    /// The znode's own name.
+    pub fn name(&self, id: NodeId) -> &[u8] {
+        self.slab[id].name()
     }
 
     /// Java's tree holds the root under two names; its counts show it.
@@ -240,6 +272,13 @@ impl Tree {
 
     pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = Vec<u8>> {
         self.ephemerals.get(&session).into_iter().flatten().map(|id| self.path(*id))
+    }
+
+    /// The ephemerals that come after `at` in their order, or all.
+    pub fn ephemerals_after(&self, session: SessionId, at: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+        let from = at.map_or(Bound::Unbounded, Bound::Excluded);
+        let owned = self.ephemerals.get(&session).into_iter();
+        owned.flat_map(move |owned| owned.range((from, Bound::Unbounded)).copied())
     }
 
     pub fn sessions_with_ephemerals(&self) -> impl Iterator<Item = SessionId> {
@@ -479,6 +518,7 @@ impl Tree {
         match Owner::decode(stat.ephemeral_owner, self.rules) {
             Owner::Persistent => {}
             Owner::Session(session) => {
+                self.ephemeral_changes += 1;
                 self.ephemerals.entry(session).or_default().insert(id);
             }
             Owner::Container | Owner::Ttl(_) => {
@@ -512,6 +552,7 @@ impl Tree {
         match Owner::decode(owner, self.rules) {
             Owner::Persistent => {}
             Owner::Session(session) => {
+                self.ephemeral_changes += 1;
                 let owned = self.ephemerals.get_mut(&session).expect("an ephemeral is in its owner's list");
                 owned.remove(&id);
                 if owned.is_empty() {

@@ -10,7 +10,7 @@ pub struct NodeId(pub(super) u32);
 pub(super) const ROOT: NodeId = NodeId(0);
 pub(super) const NIL: NodeId = NodeId(u32::MAX);
 
-/// An interned ACL list. Ids are never reused, so a snapshot under way may refer to one.
+/// An interned ACL list. Ids are reused once no znode has the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AclId(pub(super) u32);
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 use zabra::model::owner::OwnerRules;
-use zabra::model::{ConnId, DigestAlgorithm, Op, SessionId, Zxid};
+use zabra::model::{Budget, ConnId, DigestAlgorithm, Op, SessionId, Zxid};
 use zabra::request::{Preparer, ReadContext, Request, Rules, is_read, serve_read};
 use zabra::tree::Database;
 use zabra::wire::txn::Txn;
@@ -32,8 +32,13 @@ fuzz_target!(|data: &[u8]| {
         rest = next;
         let Some(op) = Op::from_code(i32::from(*op as i8)) else { continue };
         if is_read(op) {
-            let reader = ReadContext { conn: ConnId(1), session, auth: &auth, rules: &rules };
-            serve_read(&db, reader, 1, op, body, &mut BytesMut::new());
+            let (conn, mut reading, mut out) = (ConnId(1), None, BytesMut::new());
+            let mut is_done = || {
+                let reader =
+                    ReadContext { conn, session, auth: &auth, rules: &rules, work: &Budget::default() };
+                serve_read(&db, reader, 1, op, body, &mut reading, &mut out)
+            };
+            while !is_done() {}
             continue;
         }
         zxid += 1;

@@ -64,6 +64,10 @@ pub fn serve(
     reading: &mut Option<Box<Reading>>,
     out: &mut BytesMut,
 ) -> bool {
+    if !may_be_long(op) {
+        serve_at_once(db, reader, xid, op, body, out);
+        return true;
+    }
     let (mut answer, progress) = match reading.take() {
         Some(reading) => (reading.answer, Some(reading.progress)),
         None => (BytesMut::new(), None),
@@ -99,6 +103,39 @@ pub fn serve(
     }
 }
 
+/// Whether an answer may take more work than one hold has room for.
+fn may_be_long(op: Op) -> bool {
+    matches!(
+        op,
+        Op::GetChildren
+            | Op::GetChildren2
+            | Op::GetEphemerals
+            | Op::GetAllChildrenNumber
+            | Op::SetWatches
+            | Op::SetWatches2
+    )
+}
+
+fn serve_at_once(db: &Database, reader: Reader<'_>, xid: i32, op: Op, body: &[u8], out: &mut BytesMut) {
+    let start = out.len();
+    out.put_i32(0);
+    ReplyHeader { xid, zxid: db.last_zxid.0, err: 0 }.encode(out);
+    let body_at = out.len();
+    let mut answered = answer_at_once(db, reader, op, body, out);
+    if !jute::fits(out.len() - start - FRAME_HEAD) {
+        // No frame has more bytes.
+        answered = Err(TOO_LARGE);
+    }
+    if let Err(code) = answered {
+        // A multiRead that fails half-way sends what it has, as Java's does.
+        if op != Op::MultiRead || code == TOO_LARGE {
+            out.truncate(body_at);
+        }
+        out[body_at - 4..body_at].copy_from_slice(&code.code().to_be_bytes());
+    }
+    close_frame(out, start);
+}
+
 /// Completes the frame that begins at `start` with its header. An error: it is not complete.
 fn write_answer(
     db: &Database,
@@ -110,22 +147,14 @@ fn write_answer(
     start: usize,
 ) -> Result<(), Progress> {
     let body_at = start + FRAME_HEAD + ReplyHeader::MIN_LEN;
-    let mut err = match answer(db, reader, op, body, progress, out, body_at) {
+    let err = match answer(db, reader, op, body, progress, out, body_at) {
         Ok(()) => 0,
         Err(Stop::Unfinished(progress)) => return Err(progress),
         Err(Stop::Refused(code)) => {
-            // A multiRead that fails half-way sends what it has, as Java's does.
-            if op != Op::MultiRead || code == TOO_LARGE {
-                out.truncate(body_at);
-            }
+            out.truncate(body_at);
             code.code()
         }
     };
-    if !jute::fits(out.len() - start - FRAME_HEAD) {
-        // No frame tells of so much.
-        out.truncate(body_at);
-        err = TOO_LARGE.code();
-    }
     out[body_at - 12..body_at - 4].copy_from_slice(&db.last_zxid.0.to_be_bytes());
     out[body_at - 4..body_at].copy_from_slice(&err.to_be_bytes());
     close_frame(out, start);
@@ -199,7 +228,7 @@ fn answer(
             GetAllChildrenNumberResponse { total: i32::try_from(total).unwrap_or(i32::MAX) }.encode(out);
             Ok(())
         }
-        _ => Ok(answer_at_once(db, reader, op, from, out)?),
+        _ => Err(ErrorCode::Unimplemented.into()),
     }
 }
 
@@ -208,9 +237,10 @@ fn answer_at_once(
     db: &Database,
     reader: Reader<'_>,
     op: Op,
-    from: &mut Frame<'_>,
+    body: &[u8],
     out: &mut BytesMut,
 ) -> Result<(), ErrorCode> {
+    let from = &mut Frame::new(body);
     match op {
         Op::GetData => {
             let GetDataRequest { path, watch } = GetDataRequest::decode(from).map_err(malformed)?;

@@ -32,7 +32,9 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
     (
         "server",
         &[
+            "jute",
             "model",
+            "wire",
             "config",
             "tls",
             "ensemble",

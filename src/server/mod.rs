@@ -1,6 +1,8 @@
 //! Puts a server together: recovery, core, threads, ports; and takes it apart again.
 
 mod assemble;
+#[cfg(test)]
+mod doors;
 mod limits;
 mod listen;
 mod settings;

@@ -34,6 +34,10 @@ pub(super) struct Connection {
     more_to_read: bool,
     /// Bytes that wait for the client, as the port has counted them.
     counted: usize,
+    /// Bytes of its requests in the core, as its reactor has counted them.
+    handed_in: usize,
+    /// It is among those whose writes wait until less is under way.
+    pub waits: bool,
 }
 
 impl Connection {
@@ -56,6 +60,8 @@ impl Connection {
             last_drained: now,
             more_to_read: false,
             counted: 0,
+            handed_in: 0,
+            waits: false,
         }
     }
 
@@ -205,6 +211,23 @@ impl Connection {
         }
     }
 
+    /// The client is there, though nothing is read of it now.
+    pub fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    /// Counts the bytes of this client's requests in the core with those of the reactor's others.
+    pub fn count_handed_in(&mut self, all: &mut usize) {
+        let handed_in = self.talk.handed_in();
+        *all = *all - self.handed_in + handed_in;
+        self.handed_in = handed_in;
+    }
+
+    /// The bytes of its requests that were counted so.
+    pub fn counted_handed_in(&self) -> usize {
+        self.handed_in
+    }
+
     /// Bytes that wait for the client, if they are many.
     pub fn counted(&self) -> usize {
         self.counted
@@ -241,6 +264,7 @@ impl Connection {
 
     /// Whether there is something to do without a new event.
     pub fn has_work(&self, bounds: Bounds<'_>) -> bool {
-        self.talk.has_work(bounds) || (self.more_to_read && self.talk.takes_requests(bounds))
+        let reads_on = self.talk.takes_requests(bounds) && !self.talk.waits_for_others(bounds);
+        self.talk.has_work(bounds) || self.more_to_read && reads_on
     }
 }

@@ -179,9 +179,17 @@ impl ClientPort {
         }
     }
 
-    /// What bounds conversations now.
-    fn bounds(&self) -> Bounds<'_> {
-        Bounds { limits: &self.limits, outstanding: self.core.outstanding(), may_read: self.core.may_read() }
+    /// What bounds the conversations of a reactor now. `handed_in`: bytes of the requests that the core has of them.
+    fn bounds(&self, handed_in: usize) -> Bounds<'_> {
+        // What clients sent that have gone since is still in the core.
+        let share = self.limits.admitted_bytes;
+        let gone = self.core.outstanding_bytes().saturating_sub(2 * share * self.core.mailboxes.len());
+        Bounds {
+            limits: &self.limits,
+            outstanding: self.core.outstanding(),
+            admitted_bytes: if gone > 0 { usize::MAX } else { handed_in },
+            may_read: self.core.may_read(),
+        }
     }
 
     /// Counts a new connection in, unless a limit is reached.

@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::refusals::Kind;
 use super::stream::Stream;
 use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
-use crate::conversation::{End, Step, Tally, Weight, World};
+use crate::conversation::{Bounds, End, Step, Tally, Weight, World};
 use crate::core::Mail;
 use crate::model::{Budget, ConnId, SessionId};
 use crate::replica::{ClientMessage, Input};
@@ -59,6 +59,12 @@ struct Reactor {
     departed: VecDeque<Departed>,
     /// When there may be connections that were left waiting.
     accept_at: Option<Instant>,
+    /// Bytes of the requests that the core has of these connections.
+    handed_in: usize,
+    /// Slots whose writes wait until fewer are, who has waited longest first.
+    waiting: VecDeque<usize>,
+    /// The one of them that may write now.
+    next: Option<usize>,
     /// Reads wait until this server has heard of its leader, or its quorum, again.
     waits_for_lease: bool,
 }
@@ -99,6 +105,9 @@ pub fn run(
         scratch: vec![0; 64 << 10],
         departed: VecDeque::new(),
         accept_at: None,
+        handed_in: 0,
+        waiting: VecDeque::new(),
+        next: None,
         waits_for_lease: false,
     };
     reactor.run()
@@ -109,7 +118,7 @@ impl Reactor {
         let mut events = Events::with_capacity(1024);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
         while !self.port.core.is_stopping() {
-            let has_work = !self.ready.is_empty() || !self.departed.is_empty();
+            let has_work = !self.ready.is_empty() || !self.departed.is_empty() || self.may_go_on();
             let timeout = if has_work || self.port.core.mailboxes[self.index].has_mail() {
                 Duration::ZERO
             } else {
@@ -166,29 +175,32 @@ impl Reactor {
             self.ready.extend(0..self.slots.len());
         }
         let mut ready = std::mem::take(&mut self.ready);
-        let bounds = self.port.bounds();
+        let port = self.port.clone();
         for slot in &ready {
+            let bounds = self.bounds(&port, *slot);
             if let Some(Some(connection)) = self.slots.get_mut(*slot) {
-                connection.fill(&mut self.scratch, &self.port, bounds, now);
+                connection.fill(&mut self.scratch, &port, bounds, now);
             }
         }
         // A wake-up alone brings mail.
         self.work(&ready, now);
         ready.clear();
         self.ready = ready;
+        self.work_waiting(now);
         if self.waits_for_lease {
             // Time may have passed unnoticed: the core finds out what that means.
             self.inputs.push(Input::Tick);
         }
-        let port = self.port.clone();
         while !self.inputs.is_empty() {
             port.core.submit(&mut self.inputs, Some(self.index));
             if port.core.mailboxes[self.index].has_mail() {
                 self.work(&[], now);
             }
+            self.work_waiting(now);
         }
         self.flush(now);
         self.forget_watches();
+        self.port.core.mailboxes[self.index].wait_for_room(!self.waiting.is_empty());
     }
 
     /// Forgets a share of what connections watched that are gone: one may have left a million.
@@ -209,6 +221,33 @@ impl Reactor {
         }
     }
 
+    /// What bounds a connection now. Where others wait with writes it is not its turn: it waits behind them.
+    fn bounds<'a>(&self, port: &'a ClientPort, slot: usize) -> Bounds<'a> {
+        let is_its_turn = self.waiting.is_empty() || self.next == Some(slot);
+        port.bounds(if is_its_turn { self.handed_in } else { usize::MAX })
+    }
+
+    /// Whether writes that have waited may be taken.
+    fn may_go_on(&self) -> bool {
+        !self.waiting.is_empty() && !self.port.bounds(self.handed_in).is_full()
+    }
+
+    /// Takes writes that have waited, as long as there is room for them.
+    fn work_waiting(&mut self, now: Instant) {
+        for _ in 0..self.waiting.len() {
+            if !self.may_go_on() {
+                break;
+            }
+            let Some(slot) = self.waiting.pop_front() else { break };
+            if let Some(Some(connection)) = self.slots.get_mut(slot) {
+                connection.waits = false;
+                self.next = Some(slot);
+                self.work(&[slot], now);
+                self.next = None;
+            }
+        }
+    }
+
     /// Empties the mailbox, then works off the input of `slots`; each time under the read lock, in this order, so
     /// that no read overtakes an event (see `core`).
     fn work(&mut self, slots: &[usize], now: Instant) {
@@ -220,19 +259,22 @@ impl Reactor {
             // The lock is let go of between connections, and when a share of work is done: the core never waits for long.
             let (db, work) = (port.db(), Budget::default());
             if take || port.core.mailboxes[self.index].has_mail() {
-                self.take_mail(&port, &world(&port, &db, &work, now), now);
+                let bounds = port.bounds(self.handed_in);
+                self.take_mail(&port, &world(&port, bounds, &db, &work, now), now);
             }
             take = false;
             while !work.is_spent()
                 && let Some(slot) = self.touched.pop()
             {
-                self.advance(slot, &port, &world(&port, &db, &work, now), now);
+                let bounds = self.bounds(&port, slot);
+                self.advance(slot, &port, &world(&port, bounds, &db, &work, now), now);
             }
             if self.touched.is_empty()
                 && !work.is_spent()
                 && let Some(slot) = slots.next()
             {
-                self.advance(*slot, &port, &world(&port, &db, &work, now), now);
+                let bounds = self.bounds(&port, *slot);
+                self.advance(*slot, &port, &world(&port, bounds, &db, &work, now), now);
             }
             if self.touched.is_empty() && slots.len() == 0 {
                 return;
@@ -282,6 +324,7 @@ impl Reactor {
                 }
             }
         }
+        connection.count_handed_in(&mut self.handed_in);
         count(port, connection, &tally, self.index, now);
         self.waits_for_lease |= tally.waits_for_lease;
         self.dirty.push(slot);
@@ -292,8 +335,8 @@ impl Reactor {
         dirty.sort_unstable();
         dirty.dedup();
         let port = self.port.clone();
-        let bounds = port.bounds();
         for slot in dirty.drain(..) {
+            let bounds = self.bounds(&port, slot);
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
             connection.count_unread(&port.unread);
@@ -301,6 +344,9 @@ impl Reactor {
                 self.remove(slot, &why, now);
             } else if connection.has_work(bounds) {
                 self.ready.push(slot);
+            } else if !connection.waits && connection.talk.waits_for_others(bounds) {
+                connection.waits = true;
+                self.waiting.push_back(slot);
             }
         }
         self.dirty = dirty;
@@ -421,6 +467,7 @@ impl Reactor {
         let Some(mut connection) = self.slots[slot].take() else { return };
         connection.end(why);
         self.port.unread.fetch_sub(connection.counted(), Ordering::Relaxed);
+        self.handed_in -= connection.counted_handed_in();
         self.free.push(slot);
         let _ = self.poll.registry().deregister(connection.socket());
         let talk = &connection.talk;
@@ -450,6 +497,13 @@ impl Reactor {
     }
 
     fn end_overdue(&mut self, now: Instant) {
+        // Who waits with a write is not silent: what it says next is not read meanwhile.
+        for slot in &self.waiting {
+            if let Some(Some(connection)) = self.slots.get_mut(*slot) {
+                connection.heard(now);
+                self.port.core.mailboxes[self.index].touch(connection.talk.session());
+            }
+        }
         for slot in 0..self.slots.len() {
             if let Some(connection) = &self.slots[slot]
                 && let Some(why) = connection.overdue(self.port.port_limits.sessionless, now)
@@ -487,11 +541,13 @@ impl Reactor {
     fn say_goodbye(&mut self) {
         let deadline = Instant::now() + FAREWELL;
         let mut events = Events::with_capacity(64);
+        let port = self.port.clone();
+        let bounds = port.bounds(self.handed_in);
         loop {
             let now = Instant::now();
             let mut left = false;
             for connection in self.slots.iter_mut().flatten() {
-                left |= !connection.flush(now) && connection.talk.over(self.port.bounds()).is_none();
+                left |= !connection.flush(now) && connection.talk.over(bounds).is_none();
             }
             if !left || now >= deadline || self.poll.poll(&mut events, Some(deadline - now)).is_err() {
                 return;
@@ -506,11 +562,17 @@ impl ClientPort {
     }
 }
 
-fn world<'a>(port: &'a ClientPort, db: &'a Database, work: &'a Budget, now: Instant) -> World<'a> {
+fn world<'a>(
+    port: &'a ClientPort,
+    bounds: Bounds<'a>,
+    db: &'a Database,
+    work: &'a Budget,
+    now: Instant,
+) -> World<'a> {
     World {
         db,
         work,
-        bounds: port.bounds(),
+        bounds,
         rules: &port.rules,
         logins: port.logins.as_ref(),
         now: now.duration_since(port.opened),

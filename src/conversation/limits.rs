@@ -10,6 +10,9 @@ pub struct Limits {
     /// Requests in flight in the whole server. Beyond that, a connection that has some is not read
     /// (`globalOutstandingLimit`, raised: a batch is cheap here).
     pub outstanding: usize,
+    /// Bytes of requests that the core may have of one reactor's connections. Beyond that no write is taken from any of them: it
+    /// stays in its socket, and its client waits.
+    pub admitted_bytes: usize,
     /// A client has to have authenticated with one of these schemes. Empty: it need not.
     pub enforced_schemes: Vec<String>,
 }

@@ -46,7 +46,7 @@ const MAX_WAITING: usize = 64 << 20;
 /// Requests of one connection that may wait for the log.
 const MAX_IN_FLIGHT: usize = 4096;
 /// Bytes of such requests.
-const MAX_HELD: usize = 8 << 20;
+pub const MAX_HELD: usize = 8 << 20;
 /// Bytes beyond one whole frame that may lie in the input.
 const READ_AHEAD: usize = 256 << 10;
 
@@ -57,8 +57,22 @@ pub struct Bounds<'a> {
     pub limits: &'a Limits,
     /// Requests in flight in the whole server.
     pub outstanding: usize,
+    /// Bytes of requests that the core has of this reactor's connections.
+    pub admitted_bytes: usize,
     /// Reads may be answered: see `Core::may_read`.
     pub may_read: bool,
+}
+
+impl Bounds<'_> {
+    /// Whoever has a request in flight has to wait for its answer.
+    fn is_crowded(&self) -> bool {
+        self.outstanding > self.limits.outstanding || self.is_full()
+    }
+
+    /// Nobody's writes are taken. Whatever its size, one is as long as little is under way.
+    pub fn is_full(&self) -> bool {
+        self.admitted_bytes > self.limits.admitted_bytes
+    }
 }
 
 /// What a conversation looks at while it works.
@@ -197,6 +211,8 @@ pub struct Conversation {
     paused: bool,
     /// Bytes of all requests that wait here or in the core.
     held: usize,
+    /// Bytes of those in the core.
+    handed_in: usize,
     touched_in: u32,
     /// The client has gone, or half of it. What it said before may still come, and counts; no answer is owed.
     hung_up: bool,
@@ -230,6 +246,7 @@ impl Conversation {
             reading: None,
             paused: false,
             held: 0,
+            handed_in: 0,
             touched_in: 0,
             hung_up: false,
             muted: false,
@@ -280,6 +297,11 @@ impl Conversation {
         self.in_flight.len() + self.pending.len()
     }
 
+    /// Bytes of the requests that the core has. All of them are answered, whatever the client takes.
+    pub fn handed_in(&self) -> usize {
+        self.handed_in
+    }
+
     // What the client says.
 
     /// Whether more bytes may come. One frame may lie in the input while no request is taken; the rest waits outside.
@@ -287,7 +309,7 @@ impl Conversation {
         let unread = self.input.len() - self.input_at;
         self.ended.is_none()
             && unread <= bounds.limits.max_frame + 4 + READ_AHEAD
-            && (unread == 0 || self.takes_requests(bounds))
+            && (unread == 0 || self.takes_requests(bounds) && !self.waits_for_others(bounds))
     }
 
     /// The client has said this.
@@ -326,13 +348,23 @@ impl Conversation {
 
     /// Whether requests are taken from the input now.
     pub fn takes_requests(&self, bounds: Bounds<'_>) -> bool {
-        let crowded = !self.in_flight.is_empty() && bounds.outstanding > bounds.limits.outstanding;
+        let crowded = !self.in_flight.is_empty() && bounds.is_crowded();
         matches!(self.state, State::New | State::Open)
             && self.has_room()
             && self.in_flight.len() < MAX_IN_FLIGHT
             && self.pending.len() < MAX_IN_FLIGHT
             && self.held < MAX_HELD
             && !crowded
+    }
+
+    /// The next request is a write, whole or not, and others' have to be answered before it is taken. Nothing that comes here says
+    /// when that is so: the driver has to look again. Reads and pings pass meanwhile, up to the first write.
+    pub fn waits_for_others(&self, bounds: Bounds<'_>) -> bool {
+        self.input.get(self.input_at + 4..).is_some_and(|front| self.is_kept_out(front, bounds))
+    }
+
+    fn is_kept_out(&self, frame: &[u8], bounds: Bounds<'_>) -> bool {
+        self.state == State::Open && self.in_flight.is_empty() && bounds.is_full() && brings_data(frame)
     }
 
     /// Whether answers may be added to those that wait. A client that has gone holds nothing up.
@@ -387,6 +419,9 @@ impl Conversation {
                 }
             };
             let frame = &rest[4..4 + len];
+            if self.is_kept_out(frame, world.bounds) {
+                break;
+            }
             self.input_at += 4 + len;
             tally.received += 1;
             if is_first {
@@ -405,7 +440,7 @@ impl Conversation {
     pub fn has_work(&self, bounds: Bounds<'_>) -> bool {
         let whole = matches!(self.front(bounds), Front::Frame(_) | Front::Refused(_));
         let unblocked = self.paused || (self.in_flight.is_empty() && bounds.may_read);
-        (whole && self.takes_requests(bounds))
+        (whole && self.takes_requests(bounds) && !self.waits_for_others(bounds))
             || (unblocked && self.takes_pending() && !self.pending.is_empty())
     }
 
@@ -539,6 +574,7 @@ impl Conversation {
                 world.work.copied(body.len());
                 let len = body.len() + self.auth_len;
                 self.held += len;
+                self.handed_in += len;
                 self.in_flight.push_back(InFlight { at: world.now, len, op });
                 inputs.push(Input::Request { conn: self.id, request });
                 true
@@ -623,6 +659,7 @@ impl Conversation {
     fn on_reply(&mut self, bytes: &[u8], now: Duration, tally: &mut Tally) {
         let Some(InFlight { at, len, op }) = self.in_flight.pop_front() else { return };
         self.held -= len;
+        self.handed_in -= len;
         tally.waited = Some(now.saturating_sub(at));
         if let Some(header) =
             bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok())
@@ -712,4 +749,23 @@ impl Conversation {
         }
         self.over.as_ref()
     }
+}
+
+/// Whether a request is a write that may be large. `sync` and closeSession are not: they make room.
+fn brings_data(frame: &[u8]) -> bool {
+    let header = RequestHeader::decode(&mut Reader::new(frame)).ok();
+    header.and_then(|header| Op::from_code(header.op)).is_some_and(|op| {
+        matches!(
+            op,
+            Op::Create
+                | Op::Create2
+                | Op::CreateContainer
+                | Op::CreateTtl
+                | Op::Delete
+                | Op::SetData
+                | Op::SetAcl
+                | Op::Multi
+                | Op::Reconfig
+        )
+    })
 }

@@ -20,6 +20,8 @@ struct Talk {
     rules: Rules,
     limits: Limits,
     may_read: bool,
+    /// Bytes of others' requests.
+    others: usize,
     touch_round: u32,
     inputs: Vec<Input>,
     tally: Tally,
@@ -31,8 +33,14 @@ impl Talk {
             it: Conversation::new(ConnId(1), "127.0.0.1".parse().unwrap()),
             db: Database::new(OwnerRules { extended_types: true, emulate_353: false }),
             rules: Rules { skip_acl: true, ..Rules::default() },
-            limits: Limits { max_frame: 1000, outstanding: 1000, enforced_schemes: Vec::new() },
+            limits: Limits {
+                max_frame: 1000,
+                outstanding: 1000,
+                admitted_bytes: 100,
+                enforced_schemes: Vec::new(),
+            },
             may_read: true,
+            others: 0,
             touch_round: 1,
             inputs: Vec::new(),
             tally: Tally::default(),
@@ -73,7 +81,7 @@ impl Talk {
         &mut self,
         f: impl FnOnce(&mut Conversation, &World<'_>, &mut Vec<Input>, &mut Tally) -> T,
     ) -> T {
-        let bounds = Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read };
+        let bounds = bounds(&self.limits, self.others + self.it.handed_in(), self.may_read);
         let work = Budget::default();
         let world = World {
             db: &self.db,
@@ -89,7 +97,7 @@ impl Talk {
     }
 
     fn works(&self) -> bool {
-        self.it.has_work(Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read })
+        self.it.has_work(bounds(&self.limits, self.others + self.it.handed_in(), self.may_read))
     }
 
     /// The xids of the answers that are there; they leave.
@@ -112,9 +120,13 @@ impl Talk {
     }
 
     fn over(&mut self) -> Option<End> {
-        let bounds = Bounds { limits: &self.limits, outstanding: 0, may_read: self.may_read };
+        let bounds = bounds(&self.limits, self.others + self.it.handed_in(), self.may_read);
         self.it.over(bounds).cloned()
     }
+}
+
+fn bounds(limits: &Limits, admitted_bytes: usize, may_read: bool) -> Bounds<'_> {
+    Bounds { limits, outstanding: 0, admitted_bytes, may_read }
 }
 
 fn frame(body: &[u8]) -> Vec<u8> {
@@ -282,7 +294,7 @@ fn a_client_that_writes_all_before_it_reads_gets_room_for_its_answers_up_to_a_bo
     let mut said = 0;
     let mut widened = 0;
     while said < count {
-        let bounds = Bounds { limits: &talk.limits, outstanding: 0, may_read: true };
+        let bounds = bounds(&talk.limits, talk.it.handed_in(), true);
         if talk.it.has_space(bounds) {
             talk.says(&bytes);
             said += 1000;
@@ -298,7 +310,7 @@ fn a_client_that_writes_all_before_it_reads_gets_room_for_its_answers_up_to_a_bo
     assert!(talk.it.output().len() < MAX_WAITING + HIGH_WATER);
     talk.it.sent(talk.it.output().len());
     talk.advance();
-    let bounds = Bounds { limits: &talk.limits, outstanding: 0, may_read: true };
+    let bounds = bounds(&talk.limits, talk.it.handed_in(), true);
     assert!(talk.it.has_space(bounds), "it goes on where the client reads");
 }
 
@@ -375,4 +387,33 @@ fn a_read_of_many_holds_ends_with_a_client_that_has_gone() {
     talk.advance();
     assert_eq!((talk.asked(), talk.it.waiting()), (vec![Op::Create], 0));
     assert_eq!(talk.over(), Some(End::ClientClosed));
+}
+
+#[test]
+fn while_too_much_is_under_way_reads_pass_and_a_write_waits_outside() {
+    let mut talk = Talk::open();
+    talk.others = 101;
+    talk.says(&[request(1, PING), request(2, CREATE), request(3, PING)].concat());
+    assert_eq!((talk.answers(), talk.asked()), (vec![-2], vec![]));
+    let limits = talk.limits.clone();
+    let full = bounds(&limits, 101, true);
+    assert!(talk.it.waits_for_others(full) && !talk.it.has_work(full), "it is no busy loop");
+    assert_eq!(talk.it.handed_in(), 0);
+
+    talk.others = 100;
+    let room = bounds(&limits, 100, true);
+    assert!(!talk.it.waits_for_others(room) && talk.it.has_work(room));
+    talk.advance();
+    assert_eq!(talk.asked(), [Op::Create]);
+    assert!(talk.it.handed_in() > 0);
+    talk.core_answers(2);
+    assert_eq!((talk.answers(), talk.it.handed_in()), (vec![2, -2], 0));
+}
+
+#[test]
+fn the_end_of_a_session_waits_for_nobody() {
+    let mut talk = Talk::open();
+    talk.others = 101;
+    talk.says(&request(1, CLOSE));
+    assert_eq!(talk.asked(), [Op::CloseSession]);
 }

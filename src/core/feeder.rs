@@ -4,7 +4,7 @@
 use crate::jute::put_bytes;
 use crate::model::owner::OwnerRules;
 use crate::model::{Place, TxnMark, Zxid};
-use crate::replica::{Feed, Located};
+use crate::replica::{Feed, Located, Reader};
 use crate::storage::{Dirs, Disk, LogCursor, SnapshotReader, StorageError, newest_snapshots};
 use crate::tree::{LoadError, Loader};
 use crate::wire::quorum::{FromLeader, SIGNATURE};
@@ -12,9 +12,13 @@ use bytes::{BufMut, BytesMut};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// A log of this many bytes is sent rather than a snapshot, however small that is.
 const ALWAYS_DIFF: u64 = 64 << 20;
+/// A learner that is behind is fed the log until what was committed meanwhile fits into this many pieces. A feed that began again
+/// would read the file from its beginning to find the place, and more would be committed meanwhile.
+const FEW_PIECES: usize = 4;
 
 /// Where to read, and by which rule to choose between log and snapshot.
 #[derive(Clone)]
@@ -26,6 +30,8 @@ pub struct Files {
     pub size_factor: f64,
     /// Target size of one piece, in bytes.
     pub piece: usize,
+    /// The last transaction that this server knows to be committed.
+    pub committed: Arc<AtomicI64>,
     /// Snapshots that were found damaged while they were sent: others go first.
     pub damaged: Arc<Mutex<BTreeSet<Zxid>>>,
 }
@@ -58,6 +64,16 @@ pub enum FeedError {
     NoSnapshot,
 }
 
+/// How far a feed of the log is.
+struct LogFeed {
+    cursor: LogCursor,
+    upto: Zxid,
+    sent: Zxid,
+    to: Reader,
+    /// Bytes since `upto` was moved.
+    bytes: usize,
+}
+
 pub struct Feeder {
     files: Files,
     work: Work,
@@ -65,8 +81,8 @@ pub struct Feeder {
 
 enum Work {
     Locate(Zxid),
-    OpenLog { after: Zxid, upto: Zxid },
-    Log { cursor: Box<LogCursor>, upto: Zxid, sent: Zxid },
+    OpenLog { after: Zxid, upto: Zxid, to: Reader },
+    Log(Box<LogFeed>),
     OpenSnapshot(Option<TxnMark>),
     Snapshot { reader: Box<SnapshotReader>, end: Box<Loader>, zxid: Zxid },
     Done,
@@ -76,7 +92,7 @@ impl Feeder {
     pub fn new(files: Files, feed: Feed) -> Self {
         let work = match feed {
             Feed::Locate(zxid) => Work::Locate(zxid),
-            Feed::Log { after, upto } => Work::OpenLog { after, upto },
+            Feed::Log { after, upto, to } => Work::OpenLog { after, upto, to },
             Feed::Snapshot { mark } => Work::OpenSnapshot(mark),
         };
         Self { files, work }
@@ -86,16 +102,16 @@ impl Feeder {
     pub fn next(&mut self, out: &mut BytesMut) -> Result<Fed, FeedError> {
         match std::mem::replace(&mut self.work, Work::Done) {
             Work::Locate(zxid) => self.locate(zxid).map(Fed::Located),
-            Work::OpenLog { after, upto } => {
+            Work::OpenLog { after, upto, to } => {
                 let Files { disk, dirs, .. } = &self.files;
                 let (cursor, place) = LogCursor::seek(disk.clone(), dirs, after)?;
                 if place != Place::Within {
                     return Err(FeedError::NotInLog(after));
                 }
-                self.work = Work::Log { cursor: Box::new(cursor), upto, sent: after };
+                self.work = Work::Log(Box::new(LogFeed { cursor, upto, sent: after, to, bytes: 0 }));
                 Ok(Fed::More)
             }
-            Work::Log { cursor, upto, sent } => self.log(cursor, upto, sent, out),
+            Work::Log(feed) => self.log(feed, out),
             Work::OpenSnapshot(mark) => self.open_snapshot(mark, out),
             Work::Snapshot { reader, end, zxid } => {
                 let fed = self.snapshot(reader, end, zxid, out);
@@ -119,32 +135,37 @@ impl Feeder {
         Ok(Located { place, mark, is_far })
     }
 
-    fn log(
-        &mut self,
-        mut cursor: Box<LogCursor>,
-        upto: Zxid,
-        mut sent: Zxid,
-        out: &mut BytesMut,
-    ) -> Result<Fed, FeedError> {
+    fn log(&mut self, mut feed: Box<LogFeed>, out: &mut BytesMut) -> Result<Fed, FeedError> {
         let start = out.len();
-        while sent < upto && out.len() - start < self.files.piece {
-            let Some(record) = cursor.next()? else {
+        while feed.sent < feed.upto && out.len() - start < self.files.piece {
+            let Some(record) = feed.cursor.next()? else {
                 // What opens an epoch is in no log, and all before it was on disk first. Otherwise the log thread is
                 // behind: what others have committed is not in the file yet.
-                return Ok(Fed::Upto(if upto.counter() == 0 { upto } else { sent }));
+                return Ok(Fed::Upto(if feed.upto.counter() == 0 { feed.upto } else { feed.sent }));
             };
             let zxid = record.zxid;
-            if zxid > upto {
-                return Ok(Fed::Upto(upto));
+            if zxid > feed.upto {
+                return Ok(Fed::Upto(feed.upto));
             }
-            FromLeader::Proposal { zxid, body: record.body }.encode(out);
-            FromLeader::Commit(zxid).encode(out);
-            sent = zxid;
+            let body = record.body;
+            match feed.to {
+                Reader::Newcomer | Reader::Follower => {
+                    FromLeader::Proposal { zxid, body }.encode(out);
+                    FromLeader::Commit(zxid).encode(out);
+                }
+                Reader::Observer => FromLeader::Inform { zxid, body }.encode(out),
+            }
+            feed.sent = zxid;
         }
-        if sent >= upto {
-            return Ok(Fed::Upto(sent));
+        feed.bytes += out.len() - start;
+        if feed.sent >= feed.upto {
+            if feed.to == Reader::Newcomer || feed.bytes <= FEW_PIECES * self.files.piece {
+                return Ok(Fed::Upto(feed.sent));
+            }
+            feed.bytes = 0;
+            feed.upto = feed.upto.max(Zxid(self.files.committed.load(Ordering::Acquire)));
         }
-        self.work = Work::Log { cursor, upto, sent };
+        self.work = Work::Log(feed);
         Ok(Fed::More)
     }
 

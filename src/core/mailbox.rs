@@ -24,6 +24,8 @@ pub struct Mailbox {
     /// A wake-up is under way and not yet answered.
     woken: AtomicBool,
     wake: OnceLock<Wake>,
+    /// Writes of the reactor's connections wait until less is under way.
+    waits_for_room: AtomicBool,
     /// Sessions that were heard from since the touches were last collected.
     touched: Mutex<Vec<SessionId>>,
 }
@@ -59,6 +61,15 @@ impl Mailbox {
         if self.has_mail() && !self.woken.swap(true, Ordering::AcqRel) {
             self.wake();
         }
+    }
+
+    /// Whether the reactor is to be woken once there may be room for writes.
+    pub fn wait_for_room(&self, on: bool) {
+        self.waits_for_room.store(on, Ordering::SeqCst);
+    }
+
+    pub fn waits_for_room(&self) -> bool {
+        self.waits_for_room.load(Ordering::SeqCst)
     }
 
     pub fn touch(&self, session: SessionId) {

@@ -77,11 +77,15 @@ pub struct Core {
     pub alarm: Alarm,
     /// Requests that were handed in and not answered yet.
     outstanding: AtomicUsize,
+    /// Their bytes.
+    outstanding_bytes: AtomicUsize,
     /// Goes up whenever the touches were collected; a connection reports its session once per round.
     pub touch_round: AtomicU32,
     /// Reads may be answered until then, in monotonic milliseconds.
     lease: AtomicU64,
     durable: AtomicI64,
+    /// Everything up to here is committed: what feeds of the log may send.
+    committed: Arc<AtomicI64>,
     status: Mutex<Status>,
     stopping: AtomicBool,
     clock: Clock,
@@ -124,6 +128,7 @@ impl Core {
         let snapshots = Snapshots::default();
         snapshots.allow(status.mode.has_leader());
         let durable = AtomicI64::new(db.last_zxid.0);
+        let committed = Arc::new(AtomicI64::new(replica.committed().0));
         let shell = Shell { replica, batch: Vec::new(), outputs: Outputs::default() };
         Self {
             replica: Mutex::new(shell),
@@ -136,9 +141,11 @@ impl Core {
             carrier: OnceLock::new(),
             alarm: Alarm::default(),
             outstanding: AtomicUsize::new(0),
+            outstanding_bytes: AtomicUsize::new(0),
             touch_round: AtomicU32::new(1),
             lease: AtomicU64::new(lease),
             durable,
+            committed,
             status: Mutex::new(status),
             stopping: AtomicBool::new(false),
             clock,
@@ -159,6 +166,11 @@ impl Core {
         self.outstanding.load(Ordering::Relaxed)
     }
 
+    /// The bytes of those requests.
+    pub fn outstanding_bytes(&self) -> usize {
+        self.outstanding_bytes.load(Ordering::SeqCst)
+    }
+
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -174,6 +186,11 @@ impl Core {
     /// Everything up to here is on disk.
     pub fn durable(&self) -> Zxid {
         Zxid(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The last transaction that is known to be committed, whenever that is looked at.
+    pub fn committed(&self) -> Arc<AtomicI64> {
+        self.committed.clone()
     }
 
     /// Takes what the disk has done.
@@ -301,6 +318,9 @@ impl Core {
     /// What others look at without the lock.
     fn publish(&self, replica: &mut Replica, outputs: &mut Outputs, from: Option<usize>) {
         self.outstanding.store(replica.outstanding(), Ordering::Relaxed);
+        let bytes = replica.outstanding_bytes();
+        let has_room = bytes < self.outstanding_bytes.swap(bytes, Ordering::SeqCst);
+        self.committed.store(replica.committed().0, Ordering::Release);
         self.figures.count(&std::mem::take(&mut outputs.tally));
         outputs.quota_exceeded.drain(..).for_each(|namespace| self.figures.quota_exceeded(&namespace));
         self.alarm.set(replica.next_wake());
@@ -328,7 +348,11 @@ impl Core {
             if Some(at) == from {
                 continue;
             }
-            if renewed { mailbox.wake() } else { mailbox.wake_if_mail() }
+            if renewed || has_room && mailbox.waits_for_room() {
+                mailbox.wake()
+            } else {
+                mailbox.wake_if_mail()
+            }
         }
     }
 }

@@ -26,9 +26,6 @@ pub(super) enum PipeEnd {
     /// The same, noticed while writing.
     #[error("writing failed: {0}")]
     Write(io::Error),
-    /// The other side takes less than it is sent, and more waits than may.
-    #[error("{waiting} bytes wait for a server that does not take them")]
-    TakesNothing { waiting: usize },
     /// A stranger did not introduce itself.
     #[error("it did not say who it is within {0:?}")]
     SaysNothing(Duration),

@@ -16,6 +16,7 @@ use crate::ensemble::PeerAddress;
 use crate::model::{LinkId, ServerId};
 use crate::replica::{LinkAction, Listen, Outputs};
 use parking_lot::Mutex;
+pub use pipe::FEED_AHEAD;
 use pipe::Pipe;
 use std::collections::HashMap;
 use std::io;
@@ -45,8 +46,6 @@ pub struct Settings {
     pub keep_alive: bool,
     /// Bytes of one packet.
     pub max_packet: usize,
-    /// Bytes that wait for a learner before it is cut off, to be synchronized again.
-    pub max_queued: usize,
     /// What connections may take; clients take of it too.
     pub descriptors: Arc<Descriptors>,
 }
@@ -186,7 +185,6 @@ impl Carrier for Peers {
                 LinkAction::Hold(on) => pipe.hold(on),
                 LinkAction::Close(why) => pipe.close(&why),
                 LinkAction::Feed(feed) => {
-                    pipe.feed_begins();
                     let patience = self.settings.stall_timeout;
                     self.handle.spawn(quorum::feed(
                         self.core().clone(),

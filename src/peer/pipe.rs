@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that may wait while a learner is fed out of files.
-const FEED_AHEAD: usize = 1 << 20;
+pub const FEED_AHEAD: usize = 1 << 20;
 
 pub(super) struct Pipe {
     pub id: LinkId,
@@ -30,7 +30,6 @@ pub(super) struct Pipe {
     released: Notify,
     /// It is over, for whatever reason.
     pub ended: CancellationToken,
-    max_queued: usize,
 }
 
 #[derive(Default)]
@@ -38,12 +37,11 @@ struct Out {
     bytes: BytesMut,
     /// Close once everything is written.
     closing: bool,
-    feeding: bool,
     broken: Option<PipeEnd>,
 }
 
 impl Pipe {
-    pub fn new(id: LinkId, socket: TcpStream, max_queued: usize, stop: &CancellationToken) -> Self {
+    pub fn new(id: LinkId, socket: TcpStream, stop: &CancellationToken) -> Self {
         Self {
             id,
             with: socket.peer_addr().ok(),
@@ -54,21 +52,17 @@ impl Pipe {
             held: AtomicBool::new(false),
             released: Notify::new(),
             ended: stop.child_token(),
-            max_queued,
         }
     }
 
-    /// Adds to what waits; [`Self::flush`] writes it.
+    /// Adds to what waits; [`Self::flush`] writes it. How much that may be is decided by who has it to say: a leader has a window
+    /// for each learner, and what a learner hands on is bounded at its client port.
     pub fn queue(&self, bytes: &[u8]) {
         let mut out = self.out.lock();
         if out.closing || out.broken.is_some() {
             return;
         }
         out.bytes.extend_from_slice(bytes);
-        if out.bytes.len() > self.max_queued && !out.feeding {
-            out.broken = Some(PipeEnd::TakesNothing { waiting: out.bytes.len() });
-            self.ended.cancel();
-        }
     }
 
     /// Writes what the socket takes. What is left is written by [`Self::pump`].
@@ -137,14 +131,6 @@ impl Pipe {
     /// Bytes that the other side has not taken yet.
     pub fn waiting(&self) -> usize {
         self.out.lock().bytes.len()
-    }
-
-    pub fn feed_begins(&self) {
-        self.out.lock().feeding = true;
-    }
-
-    pub fn feed_ends(&self) {
-        self.out.lock().feeding = false;
     }
 
     pub fn hold(&self, on: bool) {

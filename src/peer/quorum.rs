@@ -67,7 +67,7 @@ pub(super) async fn dial_leader(peers: Arc<Peers>, leader: ServerId, addresses: 
 
 fn open(peers: &Arc<Peers>, socket: TcpStream) -> Arc<Pipe> {
     let id = LinkId(peers.new_id());
-    let pipe = Arc::new(Pipe::new(id, socket, peers.settings.max_queued, &peers.stop));
+    let pipe = Arc::new(Pipe::new(id, socket, &peers.stop));
     peers.pipes.lock().insert(id, pipe.clone());
     let pumped = pipe.clone();
     tokio::spawn(async move { pumped.pump().await });
@@ -177,7 +177,6 @@ impl Reading {
             | PipeEnd::ClosedHere
             | PipeEnd::Read(_)
             | PipeEnd::Write(_)
-            | PipeEnd::TakesNothing { .. }
             | PipeEnd::SaysNothing(_)
             | PipeEnd::WrongAddress { .. }
             | PipeEnd::Thread(_) => tracing::debug!("quorum port: the connection with {with} ended: {why}"),
@@ -242,7 +241,6 @@ fn take_what_is_there(pipe: &Pipe, input: &mut BytesMut) {
 /// Feeds a learner out of files, as fast as it takes them. One that takes nothing for so long as `patience` is cut off.
 pub(super) async fn feed(core: Arc<Core>, pipe: Arc<Pipe>, files: Files, feed: Feed, patience: Duration) {
     let outcome = feed_all(&core, &pipe, files, feed, patience).await;
-    pipe.feed_ends();
     let id = pipe.id;
     match outcome {
         Ok(Fed::Upto(upto)) => {
@@ -346,7 +344,7 @@ mod tests {
                 tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
             let (ours, theirs) = (ours.unwrap(), theirs.unwrap().0);
             let stop = tokio_util::sync::CancellationToken::new();
-            let pipe = Pipe::new(LinkId(1), ours, 1 << 20, &stop);
+            let pipe = Pipe::new(LinkId(1), ours, &stop);
             pipe.queue(b"something that is never read");
             pipe.flush();
             theirs.readable().await.unwrap();

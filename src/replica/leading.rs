@@ -24,6 +24,8 @@ pub(super) struct Leading {
     preparer: Preparer,
     /// Who waits for which proposal, in their order. Those of nobody here are not in it.
     origins: VecDeque<(Zxid, Origin)>,
+    /// The bytes of those proposals.
+    bytes: usize,
     syncs: VecDeque<PendingSync>,
     /// Per connection: messages queued behind one of its own unanswered `sync`s.
     held: HashMap<ConnId, usize>,
@@ -114,6 +116,7 @@ impl Leading {
             sessions,
             preparer: Preparer::new(settings.rules.clone(), db.tree.digest()),
             origins: VecDeque::new(),
+            bytes: 0,
             syncs: VecDeque::new(),
             held: HashMap::new(),
             closing: VecDeque::new(),
@@ -144,10 +147,17 @@ impl Leading {
         self.origins.len() + self.syncs.len() + closing.count()
     }
 
+    pub(super) fn outstanding_bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn propose(&mut self, txn: Txn, origin: Option<Origin>, turn: &mut Turn<'_>) {
         let entry = Entry::new(txn);
         turn.out.tally.proposals += 1;
-        self.origins.extend(origin.map(|origin| (entry.zxid, origin)));
+        if let Some(origin) = origin {
+            self.bytes += entry.body.len();
+            self.origins.push_back((entry.zxid, origin));
+        }
         turn.zab.propose(entry, &mut turn.out.zab);
     }
 
@@ -444,6 +454,9 @@ impl Leading {
         if let TxnBody::CreateSession(txn) = &entry.txn.body {
             // A learner may have begun it again while it was being closed: without this it would never end.
             self.sessions.track(turn.now.mono_ms, session, txn.timeout);
+        }
+        if origin.is_some() {
+            self.bytes -= entry.body.len();
         }
         let mut answered = None;
         match origin {

@@ -31,6 +31,8 @@ pub(super) struct Learning {
     /// Sessions that were active since the last ping, with their timeouts.
     touched: BTreeMap<SessionId, i32>,
     count: usize,
+    /// The bytes of the requests that wait.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,8 @@ enum SyncFor {
 #[derive(Debug)]
 struct Waiting {
     cxid: i32,
+    /// The request's bytes.
+    len: usize,
     what: What,
     /// The answer, while an older request of the session has none.
     answer: Option<Answer>,
@@ -137,9 +141,14 @@ impl Learning {
         self.count
     }
 
-    fn wait(&mut self, session: SessionId, cxid: i32, what: What) {
+    pub(super) fn outstanding_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn wait(&mut self, session: SessionId, cxid: i32, len: usize, what: What) {
         self.count += 1;
-        let waiting = Waiting { cxid, what, answer: None };
+        self.bytes += len;
+        let waiting = Waiting { cxid, len, what, answer: None };
         self.waiting.entry(session).or_default().push_back(waiting);
     }
 
@@ -154,6 +163,7 @@ impl Learning {
         let Some(queue) = self.waiting.get_mut(&session) else { return };
         while let Some(waiting) = queue.pop_front_if(|waiting| waiting.answer.is_some()) {
             self.count -= 1;
+            self.bytes -= waiting.len;
             let conn = waiting.what.conn();
             // What comes after it is older than the database by now.
             let now = || queue.iter().find_map(told_at).map_or(last, |next| last.min(Zxid(next.0 - 1)));
@@ -231,14 +241,14 @@ impl Learning {
         let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
         let at = own.or_else(behind).unwrap_or(0);
         let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
-        queue.insert(at, Waiting { cxid: 0, what: What::Event { conn }, answer: Some(answer) });
+        queue.insert(at, Waiting { cxid: 0, len: 0, what: What::Event { conn }, answer: Some(answer) });
         self.count += 1;
     }
 
     // Sessions.
 
     pub(super) fn on_new_session(&mut self, session: SessionId, hello: Hello, turn: &mut Turn<'_>) {
-        self.wait(session, 0, What::Establish(hello));
+        self.wait(session, 0, 0, What::Establish(hello));
         let body = Bytes::copy_from_slice(&hello.timeout_ms.to_be_bytes());
         let op = Op::CreateSession.code();
         forward(Forwarded { session, cxid: 0, op, body, auth: Vec::new() }, turn);
@@ -320,11 +330,11 @@ impl Learning {
                 if matches!(what, What::Sync { .. }) {
                     self.syncs.push_back(SyncFor::Request(session));
                 }
-                self.wait(session, cxid, what);
+                self.wait(session, cxid, forwarded.body.len(), what);
                 forward(forwarded, turn);
             }
             Err(code) => {
-                self.wait(session, cxid, What::Refused { conn });
+                self.wait(session, cxid, 0, What::Refused { conn });
                 let is_refused = |waiting: &Waiting| matches!(waiting.what, What::Refused { .. });
                 if let Some(refused) = self.find(session, is_refused) {
                     refused.answer = Some(Answer::Refused(code));
@@ -462,10 +472,10 @@ mod tests {
     fn who_has_just_come_is_not_sent_away_with_the_others() {
         let hello = |conn| Hello { conn, timeout_ms: 1000, read_only: None, last_zxid_seen: 7 };
         let mut learning = Learning::default();
-        learning.wait(SessionId(1), 0, What::Establish(hello(ConnId(1))));
+        learning.wait(SessionId(1), 0, 0, What::Establish(hello(ConnId(1))));
         learning.syncs.push_back(SyncFor::Arrival(SessionId(4), hello(ConnId(4))));
         learning.revalidations.entry(SessionId(2)).or_default().push_back(hello(ConnId(2)));
-        learning.wait(SessionId(3), 5, What::Write { conn: ConnId(3) });
+        learning.wait(SessionId(3), 5, 0, What::Write { conn: ConnId(3) });
         let mut conns = Vec::new();
         let mut arriving: Vec<_> =
             learning.end(&mut conns).into_iter().map(|(id, hello)| (id, hello.conn)).collect();
@@ -479,9 +489,9 @@ mod tests {
     fn a_commit_answers_no_write_before_its_turn() {
         let (mine, conn) = (SessionId(1), ConnId(1));
         let mut learning = Learning::default();
-        learning.wait(mine, 1, What::Write { conn });
-        learning.wait(mine, 2, What::Sync { conn, path: Ok(None) });
-        learning.wait(mine, 3, What::Write { conn });
+        learning.wait(mine, 1, 0, What::Write { conn });
+        learning.wait(mine, 2, 0, What::Sync { conn, path: Ok(None) });
+        learning.wait(mine, 3, 0, What::Write { conn });
         // The session sent a request of this number through another server, too.
         assert_eq!(learning.place(&entry(mine, 3, 5)), None);
         assert_eq!(learning.place(&entry(mine, 1, 6)), Some(0));
@@ -494,9 +504,9 @@ mod tests {
         let (mine, other, conn) = (SessionId(1), SessionId(2), ConnId(1));
         let mut learning = Learning::default();
         learning.syncs.push_back(SyncFor::Request(mine));
-        learning.wait(mine, 1, What::Sync { conn, path: Ok(None) });
-        learning.wait(mine, 2, What::Write { conn });
-        learning.wait(mine, 3, What::Write { conn });
+        learning.wait(mine, 1, 0, What::Sync { conn, path: Ok(None) });
+        learning.wait(mine, 2, 0, What::Write { conn });
+        learning.wait(mine, 3, 0, What::Write { conn });
         let write = learning.find(mine, |waiting| waiting.cxid == 2).unwrap();
         write.answer = Some(Answer::Told(Zxid(5), Vec::new()));
         learning.release(mine, Zxid(5), &mut Outputs::default());

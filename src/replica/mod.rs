@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 pub use crate::zab::{
     CloseWhy, ConfigFile, DiskDone, DiskOp, Doubt, Entry, Feed, Foreign, LeaderMisbehaved, LinkAction,
-    Located, LogEntry, LostWhy, Position, Strangers, is_in_log,
+    Located, LogEntry, LostWhy, Position, Reader, Strangers, is_in_log,
 };
 
 /// What the replica needs to know of the configuration.
@@ -377,6 +377,11 @@ impl Replica {
         self.serving.outstanding()
     }
 
+    /// The bytes of those requests, also of clients that have gone meanwhile.
+    pub fn outstanding_bytes(&self) -> usize {
+        self.serving.outstanding_bytes()
+    }
+
     /// The sessions whose ends this server decides: all as leader, its own in read-only mode.
     pub fn sessions(&self) -> Option<&SessionTracker> {
         self.serving.sessions()
@@ -543,6 +548,11 @@ impl Replica {
     /// The configurations that count.
     pub fn view(&self) -> &View {
         &self.zab.server.view
+    }
+
+    /// The last transaction that this server knows to be committed.
+    pub fn committed(&self) -> Zxid {
+        self.zab.server.history.end()
     }
 
     /// What this server may have acknowledged and lost.

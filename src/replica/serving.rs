@@ -172,8 +172,15 @@ impl Serving {
 
     /// The leader asks which sessions were active.
     pub(super) fn on_pinged(&mut self, zxid: Zxid, turn: &mut Turn<'_>) {
-        if let Self::Learning(learning) = self {
-            learning.on_pinged(zxid, turn);
+        match self {
+            Self::Learning(learning) => learning.on_pinged(zxid, turn),
+            // UPTODATE came with it, and is still to be applied. The leader counts its pings: each is answered.
+            Self::Nobody | Self::ReadOnly(_) => {
+                if let Some(learner) = turn.zab.learner() {
+                    learner.pong(zxid, Vec::new(), &mut turn.out.zab);
+                }
+            }
+            Self::Leading(_) => {}
         }
     }
 
@@ -285,6 +292,15 @@ impl Serving {
             Self::Nobody | Self::ReadOnly(_) => 0,
             Self::Leading(leading) => leading.outstanding(),
             Self::Learning(learning) => learning.outstanding(),
+        }
+    }
+
+    /// The bytes of those requests.
+    pub(super) fn outstanding_bytes(&self) -> usize {
+        match self {
+            Self::Nobody | Self::ReadOnly(_) => 0,
+            Self::Leading(leading) => leading.outstanding_bytes(),
+            Self::Learning(learning) => learning.outstanding_bytes(),
         }
     }
 

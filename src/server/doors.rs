@@ -97,8 +97,8 @@ proptest! {
     ) {
         let (config, tuning, ids) = (config(max_buffer, extra), Tuning::default(), ids(names));
         let rules = settings::replica(&config, &tuning).rules;
-        let max_frame = settings::limits(&config).max_frame;
-        let peers = settings::peers(&config, &tuning, &Descriptors::new(100, 0));
+        let max_frame = settings::limits(&config, &tuning, 1).max_frame;
+        let peers = settings::peers(&config, &Descriptors::new(100, 0));
         let max_record = config.limits.max_record();
 
         // The client's door.

@@ -142,7 +142,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let port = Arc::new(ClientPort::new(
         core.clone(),
         rules,
-        settings::limits(config),
+        settings::limits(config, &tuning, reactors),
         settings::port_limits(config),
         settings::logins(config),
         facts,
@@ -150,8 +150,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     ));
     let peers = match member {
         Some(addresses) => {
-            let running =
-                peer::start(&core, settings::peers(config, &tuning, &descriptors), files, addresses);
+            let running = peer::start(&core, settings::peers(config, &descriptors), files, addresses);
             let tries = config.quorum.bind_retries;
             Some(running.map_err(|source| StartError::Peers { tries, source })?)
         }

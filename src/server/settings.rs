@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const ALONE: ServerId = ServerId(1);
 /// How many requests this server holds where a Java server would hold one: they are short-lived here and cost less.
 const OUTSTANDING_FACTOR: usize = 16;
+/// However many reactors share what is admitted, each may have this many bytes under way: a single client should be fast.
+const LEAST_OF_REACTOR: usize = 1 << 20;
 
 pub(super) fn owners(config: &Config) -> OwnerRules {
     OwnerRules { extended_types: config.znodes.extended_types, emulate_353: config.znodes.emulate_353_ttl }
@@ -104,15 +106,17 @@ fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
         disk_sync: quorum.snapshot_size_factor >= 0.0,
         history_entries: quorum.commit_log_count,
         history_bytes: tuning.history_bytes,
-        max_catch_up_bytes: tuning.max_queued_bytes / 4,
+        window_bytes: tuning.window_bytes as u64,
         max_unlogged_bytes: tuning.max_unlogged_bytes,
     }
 }
 
-pub(super) fn limits(config: &Config) -> Limits {
+pub(super) fn limits(config: &Config, tuning: &Tuning, reactors: usize) -> Limits {
     Limits {
         max_frame: config.limits.max_buffer,
         outstanding: config.limits.outstanding.saturating_mul(OUTSTANDING_FACTOR),
+        admitted_bytes: (tuning.admitted_bytes / reactors.max(1))
+            .max(LEAST_OF_REACTOR.min(tuning.admitted_bytes)),
         enforced_schemes: config.auth.enforced_schemes(),
     }
 }
@@ -164,18 +168,25 @@ pub(super) fn journal(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Set
     }
 }
 
-pub(super) fn files(config: &Config, disk: &Arc<dyn Disk>, dirs: &Dirs, tuning: &Tuning) -> Files {
+pub(super) fn files(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    dirs: &Dirs,
+    tuning: &Tuning,
+    committed: Arc<AtomicI64>,
+) -> Files {
     Files {
         disk: disk.clone(),
         dirs: dirs.clone(),
         owners: owners(config),
         size_factor: config.quorum.snapshot_size_factor,
         piece: tuning.feed_piece,
+        committed,
         damaged: Arc::default(),
     }
 }
 
-pub(super) fn peers(config: &Config, tuning: &Tuning, descriptors: &Arc<Descriptors>) -> peer::Settings {
+pub(super) fn peers(config: &Config, descriptors: &Arc<Descriptors>) -> peer::Settings {
     let (quorum, tick_ms) = (&config.quorum, config.sessions.tick_ms);
     peer::Settings {
         on_all_ips: quorum.listens_on_all_ips,
@@ -188,7 +199,6 @@ pub(super) fn peers(config: &Config, tuning: &Tuning, descriptors: &Arc<Descript
         stall_timeout: Duration::from_millis(quorum.init_limit.max(1) * tick_ms),
         keep_alive: quorum.tcp_keep_alive,
         max_packet: config.limits.max_record().max(1 << 20),
-        max_queued: tuning.max_queued_bytes,
         descriptors: descriptors.clone(),
     }
 }

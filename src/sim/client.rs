@@ -37,6 +37,8 @@ pub struct Client {
     /// Asks for nothing more.
     pub is_quiet: bool,
     values: u64,
+    /// Bytes by which values are longer than they need be.
+    padding: usize,
 }
 
 const PATHS: [&str; 6] = ["/a", "/b", "/c", "/a/x", "/a/y", "/b/x"];
@@ -60,7 +62,7 @@ const DELETE_CONTAINER: i32 = 20;
 const CLOSE: i32 = -11;
 
 impl Client {
-    pub fn new(index: usize, timeout_ms: i32, counts_anew: bool) -> Self {
+    pub fn new(index: usize, timeout_ms: i32, counts_anew: bool, padding: usize) -> Self {
         Self {
             index,
             conn: None,
@@ -79,6 +81,7 @@ impl Client {
             closed: Vec::new(),
             is_quiet: false,
             values: 0,
+            padding,
         }
     }
 
@@ -153,7 +156,8 @@ impl Client {
         }
         let path = random.pick(&PATHS).to_string();
         self.values += 1;
-        let data = format!("{}.{}", self.index, self.values).into_bytes();
+        let mut data = format!("{}.{}", self.index, self.values).into_bytes();
+        data.resize(data.len() + self.padding, b'.');
         let version = if random.permille(300) { random.below(4) as i32 } else { -1 };
         match random.below(100) {
             0..18 => Asked::Create { path, data, sequential: false, ephemeral: false },

@@ -252,7 +252,8 @@ impl Process {
             tuning: Tuning {
                 history_bytes: options.history_bytes,
                 max_unlogged_bytes: options.max_unlogged,
-                max_queued_bytes: options.max_queued,
+                admitted_bytes: options.admitted,
+                window_bytes: options.window,
                 finalize_ms: options.pace.0,
                 feed_piece: options.feed_piece,
             },
@@ -271,6 +272,7 @@ impl Process {
             limits: Limits {
                 max_frame: config.limits.max_buffer,
                 outstanding: config.limits.outstanding,
+                admitted_bytes: options.admitted,
                 enforced_schemes: Vec::new(),
             },
             carried,
@@ -482,9 +484,14 @@ impl Process {
         pipe.feeder = None;
     }
 
-    /// Bytes may wait for this link without limit: it is fed out of files.
-    pub fn is_feeding(&self, conn: u64) -> bool {
-        self.pipes.get(&conn).is_some_and(|pipe| pipe.feeder.is_some())
+    /// Whether what waits for this link is bounded by whoever sends, and not by the pace at which it is fed out of files.
+    pub fn has_window(&self, conn: u64) -> bool {
+        self.pipes.get(&conn).is_some_and(|pipe| pipe.feeder.is_none())
+    }
+
+    /// Bytes of clients' requests that the core has.
+    fn handed_in(&self) -> usize {
+        self.clients.values().map(|client| client.talk.handed_in()).sum()
     }
 
     // The client port.
@@ -499,13 +506,14 @@ impl Process {
 
     /// Reads the socket, works, and sends, as long as there is something to do.
     fn converse(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        let handed_in = self.handed_in();
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let ClientConn { talk, socket, ended } = client;
         let db = self.core.db.read();
-        let bounds = bounds(&self.core, &self.limits);
+        let bounds = bounds(&self.core, &self.limits, handed_in);
         loop {
             let work = Budget::default();
-            let world = world(&self.core, &db, &work, &self.rules, &self.limits);
+            let world = world(&self.core, &db, &work, &self.rules, &self.limits, handed_in);
             let mut has_read = false;
             if !socket.is_empty() && talk.has_space(bounds) {
                 talk.take(&socket.split_to(socket.len().min(self.piece)));
@@ -562,7 +570,7 @@ impl Process {
             self.core.mailboxes[0].take(&mut mail);
             any = !mail.messages.is_empty();
             let work = Budget::default();
-            let world = world(&self.core, &db, &work, &self.rules, &self.limits);
+            let world = world(&self.core, &db, &work, &self.rules, &self.limits, self.handed_in());
             for message in mail.messages.drain(..) {
                 let bytes = mail.bytes.split_to(message.len);
                 let conn = message.conn.0;
@@ -637,7 +645,7 @@ impl Process {
             }
         }
         // Reads may have waited for a lease, and bytes for room.
-        let bounds = bounds(&self.core, &self.limits);
+        let bounds = bounds(&self.core, &self.limits, self.handed_in());
         let has_work = |client: &ClientConn| {
             client.talk.has_work(bounds) || (!client.socket.is_empty() && client.talk.has_space(bounds))
         };
@@ -759,8 +767,9 @@ impl Pipe {
     }
 }
 
-fn bounds<'a>(core: &Core, limits: &'a Limits) -> Bounds<'a> {
-    Bounds { limits, outstanding: core.outstanding(), may_read: core.may_read() }
+fn bounds<'a>(core: &Core, limits: &'a Limits, handed_in: usize) -> Bounds<'a> {
+    let admitted_bytes = handed_in.max(core.outstanding_bytes());
+    Bounds { limits, outstanding: core.outstanding(), admitted_bytes, may_read: core.may_read() }
 }
 
 fn world<'a>(
@@ -769,11 +778,12 @@ fn world<'a>(
     work: &'a Budget,
     rules: &'a Rules,
     limits: &'a Limits,
+    handed_in: usize,
 ) -> World<'a> {
     World {
         db,
         work,
-        bounds: bounds(core, limits),
+        bounds: bounds(core, limits, handed_in),
         rules,
         logins: None,
         now: Duration::from_millis(core.now().mono_ms),

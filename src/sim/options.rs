@@ -3,6 +3,8 @@
 
 use super::random::Random;
 
+/// Of a thousand runs, how many have large values.
+const LARGE: u64 = 40;
 /// Of a thousand runs, how many begin with nothing broken, and how many have strangers.
 const CALM: u64 = 250;
 const STRANGERS: u64 = 100;
@@ -118,7 +120,13 @@ pub struct Options {
     /// Events that a server takes in one batch.
     pub batch: usize,
     pub max_unlogged: usize,
-    pub max_queued: usize,
+    /// Bytes that may be under way to a learner, and bytes of requests that a server takes from its clients at once.
+    pub window: usize,
+    pub admitted: usize,
+    /// Bytes by which values are longer than they need be.
+    pub padding: usize,
+    /// Bytes that wait for a link beyond which it is not fed more.
+    pub feed_ahead: usize,
     /// Bytes of a file that are sent to a learner at once, and znodes' places that a snapshot shows at once.
     pub feed_piece: usize,
     pub slice: usize,
@@ -163,7 +171,19 @@ impl Options {
         }
         options.cuts = *more.pick(&[0, 0, 100, 500]);
         options.rates.hang = if more.permille(200) { more.between(1, 3000) } else { 0 };
+        options.window = *more.pick(&[300, 3000, 1 << 20]);
+        options.admitted = *more.pick(&[0, 1000, 1 << 20]);
+        if more.permille(LARGE) {
+            (options.window, options.admitted, options.padding) = (100_000, 50_000, 20_000);
+        }
         options
+    }
+
+    /// Bytes that a link never has under way, however slow its other end is, unless it is fed. A window is looked at before a
+    /// transaction is sent; all that is not committed may come at once; a snapshot's last piece is as large as its file.
+    pub fn most_under_way(&self) -> usize {
+        let requests = self.clients * self.pipeline * (self.padding + 500) + self.servers() * self.admitted;
+        3 * self.window + requests + (1 << 20)
     }
 
     /// The machines are as good as most, and settings as they come: a start is to be quick on these.
@@ -230,7 +250,10 @@ impl Options {
             session_ms: *random.pick(&[400, 1000, 2000]),
             batch: *random.pick(&[1, 1, 4, 16]),
             max_unlogged: *random.pick(&[500, 5000, 1 << 20]),
-            max_queued,
+            window: 1 << 20,
+            admitted: 1 << 20,
+            padding: 0,
+            feed_ahead: max_queued / 4,
             feed_piece: *random.pick(&[100, 1000, max_queued / 8]),
             slice: *random.pick(&[1, 5, 1000]),
             rates,

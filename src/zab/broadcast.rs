@@ -31,8 +31,10 @@ impl Broadcast {
         self.last_proposed = Zxid::new(epoch, 0);
     }
 
-    pub(super) fn outstanding(&self) -> impl Iterator<Item = &Entry> {
-        self.outstanding.iter()
+    /// What comes after `zxid`.
+    pub(super) fn outstanding_after(&self, zxid: Zxid) -> impl Iterator<Item = &Entry> {
+        let first = self.outstanding.partition_point(|entry| entry.zxid <= zxid);
+        self.outstanding.range(first..)
     }
 
     pub(super) fn into_outstanding(self) -> VecDeque<Entry> {

@@ -183,6 +183,9 @@ pub enum CloseWhy {
     /// What it was to be sent could not be read or sent: it has a part of it.
     #[error("its feed failed")]
     FeedFailed,
+    /// A reconfiguration was committed while it was behind: it learns of the configuration when it connects again.
+    #[error("it is behind, and has missed the reconfiguration {0}: it connects again")]
+    MissedReconfiguration(Zxid),
     /// It did not send what this leader waits for in time.
     #[error("server {id} is late in stage {stage:?}")]
     Late {

@@ -28,7 +28,7 @@ pub use errors::{CloseWhy, Foreign, LeaderMisbehaved, LearnerMisbehaved, LostWhy
 pub use history::History;
 pub use leader::{Leader, MAX_EPOCHS_AHEAD};
 pub use learner::{DESIGNATED, Learner};
-pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs};
+pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located, Next, Outputs, Reader};
 
 use crate::ensemble::{Ensemble, View};
 use crate::jute::DecodeError;
@@ -137,8 +137,8 @@ pub struct Settings {
     pub history_entries: usize,
     /// The bytes beyond which it is no more than those.
     pub history_bytes: usize,
-    /// Bytes that a learner is sent at once out of memory; more comes out of the log, as it takes it.
-    pub max_catch_up_bytes: usize,
+    /// Bytes that may be under way to a learner: more is sent as it takes it.
+    pub window_bytes: u64,
     /// Bytes on their way to the log beyond which a learner stops reading from its leader, and a leader from its learners.
     pub max_unlogged_bytes: usize,
 }

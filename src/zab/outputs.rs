@@ -97,18 +97,31 @@ pub enum DiskDone {
 pub enum Feed {
     /// Nothing yet: report where this zxid is in the log.
     Locate(Zxid),
-    /// The log's transactions behind `after` up to `upto`, each as PROPOSAL and COMMIT.
+    /// The log's transactions behind `after`.
     Log {
         /// What the learner has.
         after: Zxid,
         /// The last one to send.
         upto: Zxid,
+        /// Who reads them.
+        to: Reader,
     },
     /// SNAP with the newest snapshot file.
     Snapshot {
         /// Of the learner's last transaction, where this server has that one.
         mark: Option<TxnMark>,
     },
+}
+
+/// Who is sent the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// A learner that does not take part yet: each transaction as PROPOSAL and COMMIT.
+    Newcomer,
+    /// A follower that is behind: the same, and it is sent what was committed meanwhile, too.
+    Follower,
+    /// An observer that is behind: likewise, as INFORM.
+    Observer,
 }
 
 impl Feed {
@@ -255,22 +268,26 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    pub(super) fn tell_learner(&mut self, link: LinkId, packet: &FromLeader) {
-        let start = self.packets.len();
-        packet.encode(&mut self.packets);
-        self.links.push((link, LinkAction::Send { start, len: self.packets.len() - start }));
+    /// Returns how many bytes that are.
+    pub(super) fn tell_learner(&mut self, link: LinkId, packet: &FromLeader) -> usize {
+        self.tell_learners(std::iter::once(link), packet)
     }
 
-    /// The same bytes to many.
-    pub(super) fn tell_learners(&mut self, links: impl Iterator<Item = LinkId>, packet: &FromLeader) {
+    /// The same bytes to many. Returns how many each is sent; 0 where there is nobody.
+    pub(super) fn tell_learners(
+        &mut self,
+        links: impl Iterator<Item = LinkId>,
+        packet: &FromLeader,
+    ) -> usize {
         let mut links = links.peekable();
         if links.peek().is_none() {
-            return;
+            return 0;
         }
         let start = self.packets.len();
         packet.encode(&mut self.packets);
         let len = self.packets.len() - start;
         self.links.extend(links.map(|link| (link, LinkAction::Send { start, len })));
+        len
     }
 
     pub(super) fn tell_leader(&mut self, link: LinkId, packet: &FromLearner) {

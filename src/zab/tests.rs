@@ -20,7 +20,7 @@ pub(crate) fn settings(me: ServerId) -> Settings {
         disk_sync: true,
         history_entries: 500,
         history_bytes: 1 << 20,
-        max_catch_up_bytes: 1 << 20,
+        window_bytes: 1 << 20,
         max_unlogged_bytes: 1 << 20,
     }
 }
@@ -291,7 +291,10 @@ fn where_the_leaders_log_is_damaged_learners_get_a_snapshot() {
     assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Locate(old)))));
     let found = Located { place: Place::Within, mark: None, is_far: false };
     zab.on_located(0, first, found, &mut out);
-    assert_eq!(out.links.pop(), Some((first, LinkAction::Feed(Feed::Log { after: old, upto: end }))));
+    assert_eq!(
+        out.links.pop(),
+        Some((first, LinkAction::Feed(Feed::Log { after: old, upto: end, to: Reader::Newcomer })))
+    );
     zab.on_feed_failed(0, first, &mut out);
     assert_eq!(out.links.pop(), Some((first, LinkAction::Close(CloseWhy::FeedFailed))));
 
@@ -980,4 +983,176 @@ fn a_leader_steps_down_where_a_quorum_has_another_tree() {
     zab.on_learner_packet(0, LinkId(2), FromLearner::Differs { zxid, digest: 7 }, &mut out);
     assert_eq!(lost(&mut out), [LostWhy::OutvotedTree(zxid)]);
     assert_eq!(zab.server.tree, Tree::Wrong);
+}
+
+/// What is sent over a link, taken from the outputs.
+fn sent(link: LinkId, out: &mut Outputs) -> Vec<FromLeader> {
+    let mut bytes = BytesMut::new();
+    for (to, action) in out.links.drain(..) {
+        if let LinkAction::Send { start, len } = action
+            && to == link
+        {
+            bytes.extend_from_slice(&out.packets[start..start + len]);
+        }
+    }
+    std::iter::from_fn(|| take(&mut bytes, 1 << 20).expect("it is ours")).collect()
+}
+
+/// The zxids of the proposals and of the commits among them, in their order.
+fn zxids(packets: &[FromLeader]) -> (Vec<u32>, Vec<u32>) {
+    let (mut proposed, mut committed) = (Vec::new(), Vec::new());
+    for packet in packets {
+        if let FromLeader::Proposal { zxid, .. } = packet {
+            proposed.push(zxid.counter());
+        } else if let FromLeader::Commit(zxid) = packet {
+            committed.push(zxid.counter());
+        }
+    }
+    (proposed, committed)
+}
+
+/// Server 1 leads with server 2, and has a window for some ten proposals. Server 3 follows over the link that is returned.
+fn lead_with_windows(zab: &mut Zab, out: &mut Outputs) -> LinkId {
+    zab.server.settings.window_bytes = 600;
+    lead(zab, out);
+    let link = LinkId(2);
+    welcome(zab, link, ServerId(3), Epoch(0), out);
+    let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
+    zab.on_learner_packet(0, link, ack, out);
+    zab.on_learner_packet(0, link, FromLearner::Ack(Zxid::new(Epoch(1), 0)), out);
+    out.links.clear();
+    out.packets.clear();
+    link
+}
+
+/// These are proposed, and committed by servers 1 and 2; server 2 answers each ping.
+fn commit(zab: &mut Zab, counters: std::ops::RangeInclusive<u32>, out: &mut Outputs) {
+    for counter in counters {
+        let zxid = Zxid::new(Epoch(1), counter);
+        zab.propose(entry(zxid), out);
+        zab.on_disk(0, DiskDone::Logged(zxid), out);
+        zab.on_learner_packet(0, LINK, FromLearner::Ack(zxid), out);
+        zab.on_learner_packet(0, LINK, FromLearner::Ping { zxid, touched: Vec::new() }, out);
+    }
+}
+
+fn pong() -> FromLearner {
+    FromLearner::Ping { zxid: Zxid::ZERO, touched: Vec::new() }
+}
+
+/// Everything is sent once, and in order, to who is slow: how much, however, is decided by what he reads.
+#[test]
+fn a_follower_that_is_slow_is_sent_no_more_than_it_takes_and_nothing_is_left_out() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    let link = lead_with_windows(&mut zab, &mut out);
+    let (mut proposed, mut committed) = (Vec::new(), Vec::new());
+    let mut pings = 0;
+    let mut hear = |out: &mut Outputs| {
+        let packets = sent(link, out);
+        let count = packets.iter().filter(|packet| matches!(packet, FromLeader::Ping(_))).count();
+        pings += count;
+        let (mut more, mut done) = zxids(&packets);
+        let bytes: usize = packets.len() * 30;
+        proposed.append(&mut more);
+        committed.append(&mut done);
+        (bytes, std::mem::take(&mut pings))
+    };
+    commit(&mut zab, 1..=1000, &mut out);
+    let (bytes, mut asked) = hear(&mut out);
+    assert!(bytes < 1200, "{bytes} bytes for a window of 600");
+    let mut turns = 0;
+    while asked > 0 {
+        turns += 1;
+        assert!(turns < 10_000, "it never has everything");
+        (0..asked).for_each(|_| zab.on_learner_packet(0, link, pong(), &mut out));
+        let bytes;
+        (bytes, asked) = hear(&mut out);
+        assert!(bytes < 1200, "{bytes} bytes for a window of 600");
+    }
+    assert_eq!(proposed, (1..=1000).collect::<Vec<_>>());
+    assert_eq!(committed, (1..=1000).collect::<Vec<_>>());
+    // It takes part again.
+    out.links.clear();
+    out.packets.clear();
+    commit(&mut zab, 1001..=1001, &mut out);
+    assert_eq!(zxids(&sent(link, &mut out)), (vec![1001], vec![1001]));
+}
+
+#[test]
+fn a_sync_of_who_is_behind_is_answered_after_what_was_committed_before_it() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    let link = lead_with_windows(&mut zab, &mut out);
+    commit(&mut zab, 1..=100, &mut out);
+    let before = sent(link, &mut out);
+    let mut packets = before.clone();
+    let (leader, server) = zab.leader_mut().unwrap();
+    leader.sync_for(0, link, server, &mut out);
+    zab.on_learner_packet(0, LINK, pong(), &mut out);
+    for _ in 0..1000 {
+        zab.on_learner_packet(0, link, pong(), &mut out);
+        packets.append(&mut sent(link, &mut out));
+    }
+    assert_eq!(zxids(&packets).1, (1..=100).collect::<Vec<_>>());
+    assert!(!before.iter().any(|packet| matches!(packet, FromLeader::Sync)));
+    let last = packets.iter().rposition(|packet| matches!(packet, FromLeader::Commit(_)));
+    let sync = packets.iter().position(|packet| matches!(packet, FromLeader::Sync));
+    assert!(sync > last, "SYNC at {sync:?}, the last COMMIT at {last:?}");
+}
+
+#[test]
+fn who_is_behind_the_history_in_memory_is_fed_the_log() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.history = History::new(Zxid::ZERO, 5, 0);
+    let link = lead_with_windows(&mut zab, &mut out);
+    commit(&mut zab, 1..=100, &mut out);
+    let (mut proposed, mut committed) = zxids(&sent(link, &mut out));
+    let last = *proposed.last().unwrap();
+    (0..100).for_each(|_| zab.on_learner_packet(0, link, pong(), &mut out));
+    let feeds = out.links.iter().filter_map(|(_, action)| match action {
+        LinkAction::Feed(feed) => Some(*feed),
+        _ => None,
+    });
+    let (after, upto) = (Zxid::new(Epoch(1), last), Zxid::new(Epoch(1), 100));
+    assert_eq!(feeds.collect::<Vec<_>>(), [Feed::Log { after, upto, to: Reader::Follower }]);
+    let (mut more, mut done) = zxids(&sent(link, &mut out));
+    committed.append(&mut done);
+    assert_eq!(
+        (more.len(), committed.last()),
+        (0, Some(&last)),
+        "what it had as proposals is committed first"
+    );
+    commit(&mut zab, 101..=103, &mut out);
+    zab.on_fed(0, link, upto, &mut out);
+    (more, _) = zxids(&sent(link, &mut out));
+    proposed.extend(last + 1..=100);
+    proposed.append(&mut more);
+    assert_eq!(proposed, (1..=103).collect::<Vec<_>>());
+}
+
+/// While much is written it may never be near: a follower takes part with what was committed when it came.
+#[test]
+fn who_returns_under_load_need_not_be_near_to_take_part() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    zab.server.history = History::new(Zxid::ZERO, 5, 0);
+    zab.server.settings.window_bytes = 600;
+    lead(&mut zab, &mut out);
+    commit(&mut zab, 1..=100, &mut out);
+    let link = LinkId(2);
+    welcome(&mut zab, link, ServerId(3), Epoch(0), &mut out);
+    let ack = FromLearner::AckEpoch {
+        current: Some(Epoch(0)),
+        last: Zxid::new(Epoch(1), 1),
+        plea: Plea::default(),
+    };
+    zab.on_learner_packet(0, link, ack, &mut out);
+    let found = Located { place: Place::Within, mark: None, is_far: false };
+    zab.on_located(0, link, found, &mut out);
+    commit(&mut zab, 101..=200, &mut out);
+    out.links.clear();
+    out.packets.clear();
+    let enters = |packets: &[FromLeader]| packets.iter().any(|it| matches!(it, FromLeader::NewLeader { .. }));
+    zab.on_fed(0, link, Zxid::new(Epoch(1), 99), &mut out);
+    assert!(!enters(&sent(link, &mut out)), "it may have helped to commit the last one");
+    zab.on_fed(0, link, Zxid::new(Epoch(1), 100), &mut out);
+    assert!(enters(&sent(link, &mut out)));
 }

@@ -225,7 +225,7 @@ impl World {
             });
         }
         let clients = (0..options.clients)
-            .map(|index| Client::new(index, options.session_ms, options.counts_anew))
+            .map(|index| Client::new(index, options.session_ms, options.counts_anew, options.padding))
             .collect();
         Self {
             options,
@@ -358,7 +358,7 @@ impl World {
             Event::Run(index, life) => self.run_node(index, life),
             // The link takes no more for now.
             Event::Incoming(index, life, Incoming::Feed(key))
-                if self.network.queued(key, Host::Server(index)) > self.options.max_queued / 4 =>
+                if self.network.queued(key, Host::Server(index)) > self.options.feed_ahead =>
             {
                 self.after(200, Event::Incoming(index, life, Incoming::Feed(key)));
                 Ok(())

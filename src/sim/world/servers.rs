@@ -339,11 +339,12 @@ impl World {
         match effect {
             Effect::Send(key, bytes) => {
                 let queued = self.network.queued(key, host) + bytes.len();
-                let feeding =
-                    self.nodes[index].process.as_ref().is_some_and(|process| process.is_feeding(key));
-                if queued > self.options.max_queued && !feeding {
-                    let due = self.network.cut(self.now, key);
-                    return self.due(due);
+                let most = self.options.most_under_way();
+                if queued > most
+                    && let Some(process) = self.nodes[index].process.as_mut().filter(|it| it.has_window(key))
+                {
+                    process.wrong =
+                        Some(format!("window: {queued} bytes are under way on link {key}, {most} may be"));
                 }
                 let due = self.network.send(self.now, key, host, Chunk::Bytes(bytes), &mut self.random);
                 self.due(due);

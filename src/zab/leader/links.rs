@@ -1,5 +1,6 @@
 //! A leader's links to its learners, and what each one has done so far.
 
+use super::window::{Behind, Window};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
 use crate::zab::{CloseWhy, Event, Outputs, Settings};
 use std::collections::{BTreeMap, VecDeque};
@@ -67,6 +68,13 @@ pub(super) struct Link {
     answered: Question,
     /// Whatever it has, it is to be sent a snapshot.
     pub wants_snapshot: bool,
+    /// What was committed when its synchronization began. It may have been committed with its help, so that it has to have all of
+    /// that before it acknowledges this leader's history.
+    pub target: Zxid,
+    /// What is under way to it.
+    pub window: Window,
+    /// It is not sent what happens as it happens: more is under way to it than its window takes.
+    pub behind: Option<Behind>,
 }
 
 impl Link {
@@ -92,6 +100,9 @@ impl Link {
             asked: VecDeque::new(),
             answered: Question::default(),
             wants_snapshot: false,
+            target: Zxid::ZERO,
+            window: Window::default(),
+            behind: None,
         }
     }
 
@@ -123,6 +134,16 @@ impl Link {
 
     pub(super) fn is_forwarding(&self) -> bool {
         matches!(self.stage, Stage::Asked | Stage::Ready | Stage::Live)
+    }
+
+    /// It is sent what happens as it happens.
+    fn is_told(&self) -> bool {
+        self.is_forwarding() && self.behind.is_none()
+    }
+
+    /// Whether it is to be asked how far it has read. Before UPTODATE it answers no ping.
+    pub(super) fn wants_ping(&self, limit: u64) -> bool {
+        self.stage == Stage::Live && self.window.wants_ping(limit)
     }
 }
 
@@ -211,9 +232,8 @@ impl Links {
 
     /// Whether a follower lives, and is sent all that is proposed.
     pub(super) fn has_synced(&self, now: u64, sid: ServerId) -> bool {
-        let live = |link: &Link| {
-            link.sid == sid && !link.observer && link.is_forwarding() && link.alive_until >= now
-        };
+        let live =
+            |link: &Link| link.sid == sid && !link.observer && link.is_told() && link.alive_until >= now;
         self.0.values().any(live)
     }
 
@@ -273,10 +293,27 @@ impl Links {
         })
     }
 
-    /// Those that are sent all that happens: observers, or the others.
+    /// Those that are sent what happens as it happens: observers, or the others.
     pub(super) fn forwarding(&self, observers: bool) -> impl Iterator<Item = LinkId> {
-        let these = move |link: &Link| link.is_forwarding() && link.observer == observers;
+        let these = move |link: &Link| link.is_told() && link.observer == observers;
         self.0.iter().filter(move |(_, link)| these(link)).map(|(id, _)| *id)
+    }
+
+    /// Counts bytes that these have just been sent.
+    pub(super) fn count(&mut self, observers: bool, len: usize) {
+        let these = self.0.values_mut().filter(|link| link.is_told() && link.observer == observers);
+        these.for_each(|link| link.window.send(len));
+    }
+
+    /// All that are sent what happens as it happens.
+    pub(super) fn told(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.0.values_mut().filter(|link| link.is_told())
+    }
+
+    /// Those that are not, though they take part.
+    pub(super) fn behind(&self) -> Vec<LinkId> {
+        let behind = self.0.iter().filter(|(_, link)| link.is_forwarding() && link.behind.is_some());
+        behind.map(|(id, _)| *id).collect()
     }
 
     /// The other links of the server that `id` is.
@@ -286,11 +323,12 @@ impl Links {
     }
 
     /// Whom a ping goes to. A learner answers none before UPTODATE.
-    pub(super) fn ping(&mut self, ping: Question, whom: impl Fn(Stage) -> bool) -> Vec<LinkId> {
+    pub(super) fn ping(&mut self, ping: Question, whom: impl Fn(LinkId, &Link) -> bool) -> Vec<LinkId> {
         let mut pinged = Vec::new();
-        for (id, link) in self.0.iter_mut().filter(|(_, link)| whom(link.stage)) {
+        for (id, link) in self.0.iter_mut().filter(|(id, link)| whom(**id, link)) {
             if link.stage == Stage::Live {
                 link.ask(ping);
+                link.window.ask();
             }
             pinged.push(*id);
         }
@@ -314,6 +352,7 @@ impl Links {
                 }
                 Stage::Ready | Stage::Live if now > link.alive_until => Some(CloseWhy::Silent(link.sid)),
                 Stage::Ready | Stage::Live if !link.observer => {
+                    let last = link.behind.map_or(last, |behind| behind.sent);
                     let (zxid, since) = link.checkpoint;
                     if acked(link.sid) >= zxid || zxid.counter() == 0 {
                         link.checkpoint = (last, now);

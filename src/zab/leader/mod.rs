@@ -6,6 +6,7 @@ mod links;
 mod packets;
 mod synchronization;
 mod syncs;
+mod window;
 
 use self::gathering::{Gathering, Memory};
 pub(super) use self::links::Stage;
@@ -71,6 +72,8 @@ pub struct Leader {
     owed_by_log: (Zxid, u64),
     /// Reading the log for a learner failed: from then on they get what is in memory, or a snapshot.
     log_fails: bool,
+    /// The time of the last input: a ping that goes out between two counts as sent then.
+    seen_at: u64,
 }
 
 impl Leader {
@@ -118,6 +121,7 @@ impl Leader {
             holds: false,
             owed_by_log: (Zxid::ZERO, now),
             log_fails: false,
+            seen_at: now,
         }
     }
 
@@ -278,6 +282,7 @@ impl Leader {
 
     /// Continues to the next phase, or commits, as far as possible.
     pub(super) fn advance(&mut self, now: u64, server: &mut Server, out: &mut Outputs) {
+        self.seen_at = now;
         if self.phase == Phase::Over {
             return;
         }
@@ -376,7 +381,8 @@ impl Leader {
         };
         self.broadcast.propose(entry, reconfigures);
         let packet = FromLeader::Proposal { zxid: logged.zxid, body: logged.body.clone() };
-        out.tell_learners(self.links.forwarding(false), &packet);
+        self.tell_all(false, &packet, out);
+        self.close_windows(server, out);
         server.append(logged, out);
         self.hold_learners(server, out);
     }
@@ -417,19 +423,20 @@ impl Leader {
             let logged = entry.logged();
             let reconfig = entry.configuration().map(|config| config.expect("it was proposed"));
             let designated = reconfig.as_ref().map(|config| self.designate(config, zxid, server));
-            let links = |observers| self.links.forwarding(observers);
             let body = logged.body.clone();
             match designated {
                 Some(leader) => {
-                    out.tell_learners(links(false), &FromLeader::CommitAndActivate { zxid, leader });
-                    out.tell_learners(links(true), &FromLeader::InformAndActivate { zxid, leader, body });
+                    self.drop_behind(zxid, out);
+                    self.tell_all(false, &FromLeader::CommitAndActivate { zxid, leader }, out);
+                    self.tell_all(true, &FromLeader::InformAndActivate { zxid, leader, body }, out);
                 }
                 None => {
-                    out.tell_learners(links(false), &FromLeader::Commit(zxid));
-                    out.tell_learners(links(true), &FromLeader::Inform { zxid, body });
+                    self.tell_all(false, &FromLeader::Commit(zxid), out);
+                    self.tell_all(true, &FromLeader::Inform { zxid, body }, out);
                 }
             }
             server.history.push(logged);
+            self.close_windows(server, out);
             out.events.push_back(Event::Deliver(entry));
             if let (Some(config), Some(leader)) = (reconfig, designated) {
                 server.activate(Arc::new(config), out);
@@ -481,7 +488,7 @@ impl Leader {
         if let Some(why) = self.log_hangs(now, server) {
             return self.give_up(why, out);
         }
-        self.ping(now, |stage| matches!(stage, Stage::Ready | Stage::Live), out);
+        self.ping(now, |_, link| matches!(link.stage, Stage::Ready | Stage::Live), out);
     }
 
     pub(super) fn next_wake(&self) -> u64 {

@@ -47,7 +47,9 @@ impl Leader {
             FromLearner::Ping { touched, .. } => {
                 require_live(link, "PING")?;
                 link.answer();
+                link.window.on_answer();
                 out.events.push_back(Event::Touched(touched));
+                self.open_window(now, id, server, out);
                 Ok(())
             }
             FromLearner::Revalidate { session, timeout_ms } => {
@@ -219,16 +221,19 @@ impl Leader {
                 link.stage = Stage::Ready;
                 link.answer();
                 link.alive_until = now + server.settings.sync_ms();
-                link.checkpoint = (last, now);
+                link.checkpoint = (link.behind.map_or(last, |behind| behind.sent), now);
+                link.window.on_answer();
+                // It acknowledges nothing that it was sent as committed.
+                let committed = link.behind.map_or(self.committed, |behind| behind.committed);
                 if !link.promised {
                     self.synced.insert(link.sid);
                 }
                 if !link.observer {
-                    // It acknowledges nothing that it was sent as committed.
-                    self.broadcast.on_ack(link.sid, link.early_ack.max(self.committed));
+                    self.broadcast.on_ack(link.sid, link.early_ack.max(committed));
                 }
                 if self.phase == Phase::Broadcast {
                     self.welcome(id, out);
+                    self.open_window(now, id, server, out);
                 }
                 Ok(())
             }

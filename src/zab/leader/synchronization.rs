@@ -1,9 +1,10 @@
 //! How a learner gets what this leader has: out of memory, out of the log, or by a snapshot.
 
+use super::window::{Behind, Window};
 use super::{Leader, Phase, Question, Stage};
 use crate::model::{LinkId, Place, Zxid};
 use crate::wire::quorum::FromLeader;
-use crate::zab::{CloseWhy, Feed, Located, Outputs, Server};
+use crate::zab::{CloseWhy, Feed, Located, Outputs, Reader, Server};
 
 impl Leader {
     /// Decides how the learner gets this leader's history, and begins.
@@ -16,10 +17,9 @@ impl Leader {
         out: &mut Outputs,
     ) {
         // It may be told to cut off what it acknowledged on an earlier connection.
-        let Some((sid, wants_snapshot)) = self.links.get(id).map(|link| (link.sid, link.wants_snapshot))
-        else {
-            return;
-        };
+        let Some(link) = self.links.get_mut(id) else { return };
+        let (sid, wants_snapshot) = (link.sid, link.wants_snapshot);
+        link.target = server.history.end();
         self.broadcast.forget(sid);
         for old in self.links.others_of(id, sid) {
             self.links.drop(old, CloseWhy::Reconnected(sid), out);
@@ -76,11 +76,11 @@ impl Leader {
             Place::Within if is_far => self.feed(now, id, Feed::Snapshot { mark }, server, out),
             Place::Within => {
                 out.tell_learner(id, &FromLeader::Diff(upto, mark));
-                self.feed(now, id, Feed::Log { after: last, upto }, server, out);
+                self.feed(now, id, Feed::Log { after: last, upto, to: Reader::Newcomer }, server, out);
             }
             Place::Behind(before) if !is_far && may_truncate(last, before) => {
                 out.tell_learner(id, &FromLeader::Trunc(before, mark));
-                self.feed(now, id, Feed::Log { after: before, upto }, server, out);
+                self.feed(now, id, Feed::Log { after: before, upto, to: Reader::Newcomer }, server, out);
             }
             Place::Behind(_) | Place::Older => self.feed(now, id, Feed::Snapshot { mark: None }, server, out),
         }
@@ -94,8 +94,10 @@ impl Leader {
         server: &Server,
         out: &mut Outputs,
     ) {
-        if let Some(Stage::Feeding { .. }) = self.stage_of(id) {
-            self.catch_up(now, id, upto, server, out);
+        match self.stage_of(id) {
+            Some(Stage::Feeding { .. }) => self.catch_up(now, id, upto, server, out),
+            Some(_) => self.on_fed_behind(now, id, upto, server, out),
+            None => {}
         }
     }
 
@@ -113,37 +115,48 @@ impl Leader {
                 self.log_fails |= !snapshot;
                 self.drop_link(id, CloseWhy::FeedFailed, out);
             }
+            Some(_)
+                if self.links.get(id).is_some_and(|link| link.behind.is_some_and(|behind| behind.fed)) =>
+            {
+                self.log_fails = true;
+                self.drop_link(id, CloseWhy::FeedFailed, out);
+            }
             _ => {}
         }
     }
 
     /// The learner has everything up to `position`. What is in memory follows at once, and then it takes part: no
-    /// transaction can come between, as nothing else happens meanwhile.
+    /// transaction can come between, as nothing else happens meanwhile. An established leader need not wait until it is so near,
+    /// which it may never be while much is written: with all that may have been committed by its help it takes part, and is sent
+    /// the rest as any learner is that is behind.
     fn catch_up(&mut self, now: u64, id: LinkId, position: Zxid, server: &Server, out: &mut Outputs) {
         let history = &server.history;
-        let is_much = |bytes: usize| bytes > server.settings.max_catch_up_bytes && !self.log_fails;
-        if history.place(position) == Place::Older || is_much(history.bytes_after(position)) {
-            let upto = server.history.end();
-            return self.feed(now, id, Feed::Log { after: position, upto }, server, out);
-        }
-        for entry in server.history.after(position) {
-            let (zxid, body) = (entry.zxid, entry.body.clone());
-            out.tell_learner(id, &FromLeader::Proposal { zxid, body });
-            out.tell_learner(id, &FromLeader::Commit(zxid));
-        }
+        let limit = server.settings.window_bytes;
         let Some(link) = self.links.get_mut(id) else { return };
-        if !link.observer {
-            for entry in self.broadcast.outstanding() {
-                let (zxid, body) = (entry.zxid, entry.body.clone());
-                out.tell_learner(id, &FromLeader::Proposal { zxid, body });
-            }
+        let knows_members = position.0 >= server.view.committed.version();
+        let may_enter = self.phase == Phase::Broadcast && position >= link.target && knows_members;
+        let is_much = |bytes: usize| bytes as u64 > limit && !self.log_fails;
+        if !may_enter && (history.place(position) == Place::Older || is_much(history.bytes_after(position))) {
+            let upto = server.history.end();
+            return self.feed(
+                now,
+                id,
+                Feed::Log { after: position, upto, to: Reader::Newcomer },
+                server,
+                out,
+            );
         }
+        link.window = Window::default();
+        link.behind = Some(Behind::at(position));
+        self.send_on(now, id, if may_enter { limit } else { u64::MAX }, server, out);
         // The learner takes it for committed at UPTODATE. That is so of all that this leader began with, as UPTODATE
         // comes behind the NEWLEADER quorum; what is proposed since then has its own commit.
         let view = &server.view;
         let config = if self.phase == Phase::Broadcast { &view.committed } else { &view.last_seen };
         let zxid = Zxid::new(self.epoch, 0);
-        out.tell_learner(id, &FromLeader::NewLeader { zxid, config: Some(config.to_string().into()) });
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.tell(id, &FromLeader::NewLeader { zxid, config: Some(config.to_string().into()) }, out);
+        link.window.ask();
         link.stage = Stage::Asked;
         link.ask(Question { round: self.round, at: now });
         link.deadline = now + server.settings.init_ms();

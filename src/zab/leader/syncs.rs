@@ -1,5 +1,6 @@
 //! Pings, and `sync`, which a leader answers once it has heard from a quorum that it still leads.
 
+use super::links::Link;
 use super::{Leader, Question, Stage};
 use crate::model::{LinkId, ServerId, Zxid};
 use crate::wire::quorum::FromLeader;
@@ -36,12 +37,12 @@ impl Leader {
 
     fn sync(&mut self, now: u64, asker: Asker, server: &Server, out: &mut Outputs) {
         let after = self.last_proposed();
-        self.ping(now, |stage| stage == Stage::Live, out);
+        self.ping(now, |_, link| link.stage == Stage::Live, out);
         self.syncs.push_back(Sync { asker, after, round: self.round, confirmed: false });
         self.confirm_syncs(server, out);
     }
 
-    pub(super) fn ping(&mut self, now: u64, whom: impl Fn(Stage) -> bool, out: &mut Outputs) {
+    pub(super) fn ping(&mut self, now: u64, whom: impl Fn(LinkId, &Link) -> bool, out: &mut Outputs) {
         self.round += 1;
         let pinged = self.links.ping(Question { round: self.round, at: now }, whom);
         out.tell_learners(pinged.into_iter(), &FromLeader::Ping(self.broadcast.last_proposed()));
@@ -63,10 +64,14 @@ impl Leader {
         {
             match sync.asker {
                 Asker::Myself => out.events.push_back(Event::SyncReady),
-                Asker::Link(link) if self.links.contains(link) => {
-                    out.tell_learner(link, &FromLeader::Sync);
-                }
-                Asker::Link(_) => {}
+                Asker::Link(id) => match self.links.get_mut(id) {
+                    // What was committed before is still to be sent to it.
+                    Some(Link { behind: Some(behind), .. }) => behind.syncs += 1,
+                    Some(_) => {
+                        out.tell_learner(id, &FromLeader::Sync);
+                    }
+                    None => {}
+                },
             }
         }
     }

@@ -1,0 +1,141 @@
+"""More is asked than three servers can do: they slow down, and elect nobody. The load is `zabra bench`, with as many requests in flight
+as it takes for full speed (1x), twice and ten times as many. Prints goodput, p99 and the largest server's memory.
+
+OVERLOAD_SECONDS is the length of each load, OVERLOAD_KINDS the servers (`jjj`: Java's), RETURN_SECONDS what a follower may need that
+returns under load; the CI looks at two sizes for a few seconds."""
+import json
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+from clients import CLOSE, CREATE, connect, create, ok
+from harness.server import BINARY
+from harness.wire import Closed
+from members import Ensemble
+
+SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "4"))
+KINDS = os.environ.get("OVERLOAD_KINDS", "zzz")
+RETURN_SECONDS = float(os.environ.get("RETURN_SECONDS", "5"))
+CONNECTIONS = 64
+# Bytes of a value, and requests in flight on each connection: full speed, twice that, ten times that.
+SIZES = {100: (26, 52, 256), 4000: (26, 52, 256), 10_000: (13, 26, 256), 100_000: (2, 4, 20)}
+NIGHTLY = SECONDS >= 10
+SETTINGS = {"tickTime": "1000", "initLimit": "10", "syncLimit": "5", "preAllocSize": "65536"}
+
+
+class Load:
+    """A bench at some members, in a process of its own."""
+
+    def __init__(self, members, data_bytes, in_flight, seconds=SECONDS):
+        servers = ",".join(f"{member.host}:{member.port}" for member in members)
+        command = [BINARY, "bench", "--json", "--op", "set", "--server", servers, "--connections", CONNECTIONS,
+                   "--in-flight", in_flight, "--data-bytes", data_bytes, "--duration-s", seconds]
+        self.what = f"{data_bytes} B, {CONNECTIONS} x {in_flight}"
+        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end(self, seconds=120):
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+        lines = [line for line in out.splitlines() if line.startswith("{")]
+        return json.loads(lines[-1]) if lines else {"per_s": 0, "p99_us": 0, "failed": err.strip()[-200:]}
+
+
+class Heart(threading.Thread):
+    """A client that says no more than that it is there: the worst delay of an answer."""
+
+    def __init__(self, member):
+        super().__init__()
+        self.session = connect(member, timeout=30)
+        self.worst, self.over, self.cut = 0, threading.Event(), False
+
+    def run(self):
+        while not self.over.wait(0.02):
+            begun = time.monotonic()
+            try:
+                self.session.call(11, xid=-2)
+            except (OSError, Closed):
+                self.cut = True
+                return
+            self.worst = max(self.worst, time.monotonic() - begun)
+
+    def end(self):
+        self.over.set()
+        self.join()
+        self.session.close()
+        return "cut" if self.cut else f"{self.worst * 1000:.0f} ms"
+
+
+def term(ensemble):
+    leader = ensemble.wait_for_leader(30)
+    return leader.sid, leader.srvr()[1] >> 32
+
+
+def memory(ensemble):
+    return max(member.peak_kb() for member in ensemble.running()) >> 10
+
+
+def write_at_each(ensemble, path):
+    """Seconds until every server has done a write for a new client."""
+    begun = time.monotonic()
+    for member in ensemble:
+        with connect(member, timeout=30) as session:
+            ok(session, CREATE, create(f"{path}-{member.sid}"))
+            session.call(CLOSE)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("size", SIZES if NIGHTLY else [4000, 100_000])
+def test_overload_slows_down_and_elects_nobody(size):
+    with Ensemble(KINDS, SETTINGS) as ensemble:
+        before, goodput = term(ensemble), []
+        for factor, in_flight in zip((1, 2, 10), SIZES[size]):
+            if factor == 2 and not NIGHTLY:
+                continue
+            heart = Heart(ensemble.leader())
+            heart.start()
+            load = Load(ensemble, size, in_flight)
+            found = load.end(SECONDS + 90)
+            recovery = write_at_each(ensemble, f"/after-{factor}")
+            goodput.append(found["per_s"])
+            print(f"{KINDS} {factor:2}x {load.what}: {found['per_s']:.0f}/s, p99 {found['p99_us'] / 1000:.0f} ms, memory {memory(ensemble)} MB, "
+                  f"a ping at the leader {heart.end()}, the next writes {recovery:.2f} s, (leader, epoch) {before} then {term(ensemble)} "
+                  f"{found.get('failed', '')}", flush=True)
+            assert "failed" not in found
+            assert term(ensemble) == before
+            assert recovery < (2 if NIGHTLY else 10)
+        # Machines of a CI are busy with other things, and seconds are few.
+        assert goodput[-1] >= goodput[0] / (2 if NIGHTLY else 4), goodput
+
+
+@pytest.mark.parametrize("size", [4000, 100_000] if NIGHTLY else [4000])
+def test_a_follower_that_returns_under_load_gets_in(size):
+    with Ensemble(KINDS, SETTINGS) as ensemble:
+        before = term(ensemble)
+        back = next(member for member in ensemble if member.mode() == "follower")
+        others = [member for member in ensemble if member is not back]
+        load = Load(others, size, SIZES[size][-1], max(SECONDS, 12) + 10)
+        # Some load has to come before it goes, and while it is away.
+        ensemble.wait("the load", lambda: ensemble.leader().srvr()[1] & 0xffff_ffff > 3000 // (size // 1000), 30)
+        back.kill()
+        time.sleep(2)
+        begun = time.monotonic()
+        back.start()
+        served = lambda: back.mode() == "follower" or load.process.poll() is not None
+        ensemble.wait("it is back, or the load is over", served, 60)
+        took = time.monotonic() - begun
+        under_load = load.process.poll() is None
+        found = load.end(120)
+        after = term(ensemble)
+        last = ensemble.leader().srvr()[1]
+        begun = time.monotonic()
+        ensemble.wait("it has everything", lambda: (back.srvr() or (0, 0))[1] >= last, 60)
+        print(f"{KINDS} back under {load.what} after {took:.1f} s{'' if under_load else ' (the load was over)'}, has everything "
+              f"{time.monotonic() - begun:.1f} s after the load; {found['per_s']:.0f}/s meanwhile, memory {memory(ensemble)} MB, "
+              f"{back.ways(0)}, {before} then {after} {found.get('failed', '')}", flush=True)
+        assert "failed" not in found and after == before
+        assert under_load and took < RETURN_SECONDS * (1 if NIGHTLY else 3)

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use zabra::conversation::{Bounds, Conversation, End, Limits, Step, Tally, World};
 use zabra::model::owner::OwnerRules;
-use zabra::model::{ConnId, DigestAlgorithm, SessionId};
+use zabra::model::{Budget, ConnId, DigestAlgorithm, SessionId};
 use zabra::replica::{ClientMessage, Input};
 use zabra::request::Rules;
 use zabra::tree::Database;
@@ -41,7 +41,9 @@ impl<'a> Side<'a> {
 
     fn work(&mut self) {
         while self.talk.over(self.world.bounds).is_none() {
-            if let Step::Word(_) = self.talk.advance(&self.world, &mut self.inputs, &mut Tally::default()) {
+            let work = Budget::default();
+            let world = World { work: &work, ..self.world };
+            if let Step::Word(_) = self.talk.advance(&world, &mut self.inputs, &mut Tally::default()) {
                 self.talk.answer_word("word");
                 self.has_word = true;
             }
@@ -50,7 +52,7 @@ impl<'a> Side<'a> {
             self.talk.sent(sent);
             self.talk.flushed();
             let inputs = std::mem::take(&mut self.inputs);
-            if inputs.is_empty() {
+            if inputs.is_empty() && !work.is_spent() {
                 return;
             }
             for input in inputs {
@@ -71,7 +73,9 @@ impl<'a> Side<'a> {
     }
 
     fn mail(&mut self, message: ClientMessage, bytes: &[u8]) {
-        self.talk.on_mail(message, bytes, &self.world, &mut Tally::default());
+        let work = Budget::default();
+        let world = World { work: &work, ..self.world };
+        self.talk.on_mail(message, bytes, &world, &mut Tally::default());
     }
 
     fn end(&mut self) {
@@ -83,10 +87,12 @@ impl<'a> Side<'a> {
 fuzz_target!(|data: &[u8]| {
     let db = Database::new(OwnerRules { extended_types: true, emulate_353: false });
     let rules = Rules { extended_types: true, digest_auth: Some(DigestAlgorithm::Sha1), ..Rules::default() };
-    let limits = Limits { max_frame: 1 << 12, outstanding: 1000, enforced_schemes: Vec::new() };
+    let limits = Limits { max_frame: 1 << 12, outstanding: 1000, admitted_bytes: usize::MAX, enforced_schemes: Vec::new() };
+    let work = Budget::default();
     let world = World {
         db: &db,
-        bounds: Bounds { limits: &limits, outstanding: 0, may_read: true },
+        work: &work,
+        bounds: Bounds { limits: &limits, outstanding: 0, admitted_bytes: 0, may_read: true },
         rules: &rules,
         logins: None,
         now: Duration::ZERO,

@@ -154,7 +154,7 @@ impl Server {
                 disk_sync: true,
                 history_entries: 4,
                 history_bytes: 1 << 20,
-                max_catch_up_bytes: 1 << 20,
+                window_bytes: 1 << 20,
                 max_unlogged_bytes: 1 << 20,
             },
             pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200, empty_wait_ms: 1000 },

@@ -157,8 +157,8 @@ def test_a_follower_that_missed_10000_transactions_returns_by_diff_from_the_log(
         with connect(leader, timeout=60) as session:
             ok(session, CREATE, create("/node"))
             for number in range(count):
-                # More than a leader keeps in memory.
-                session.push(SET, set_data("/node", b"x" * 2000))
+                # More than the 32 MiB that a leader keeps in memory, and less than the 64 MiB of log for which it sends a snapshot.
+                session.push(SET, set_data("/node", b"x" * 5000))
                 if number >= 500:
                     assert session.reply()[2] == 0
             for _ in range(500):
@@ -171,4 +171,4 @@ def test_a_follower_that_missed_10000_transactions_returns_by_diff_from_the_log(
         assert "sent a learner transactions of the log" in leader.log()[start:], leader.log()[start:]
         assert read_tree(follower)["/node"][1]["version"] == count
         digests(ensemble)
-        print(f"\na follower that missed {count} transactions of 2 KB returned by DIFF from the log within {took:.2f} s")
+        print(f"\na follower that missed {count} transactions of 5 KB returned by DIFF from the log within {took:.2f} s")

@@ -364,7 +364,10 @@ impl Conversation {
     }
 
     fn is_kept_out(&self, frame: &[u8], bounds: Bounds<'_>) -> bool {
-        self.state == State::Open && self.in_flight.is_empty() && bounds.is_full() && brings_data(frame)
+        self.state == State::Open
+            && self.in_flight.is_empty()
+            && bounds.is_full()
+            && op_of(frame).is_some_and(brings_data)
     }
 
     /// Whether answers may be added to those that wait. A client that has gone holds nothing up.
@@ -551,19 +554,7 @@ impl Conversation {
                 true
             }
             Some(op) if is_read(op) => self.read(op, xid, body, world, tally),
-            Some(
-                op @ (Op::Create
-                | Op::Create2
-                | Op::CreateContainer
-                | Op::CreateTtl
-                | Op::Delete
-                | Op::SetData
-                | Op::SetAcl
-                | Op::Multi
-                | Op::Reconfig
-                | Op::Sync
-                | Op::CloseSession),
-            ) => {
+            Some(op) if brings_data(op) || matches!(op, Op::Sync | Op::CloseSession) => {
                 let request = Request {
                     session: self.session,
                     cxid: xid,
@@ -751,21 +742,22 @@ impl Conversation {
     }
 }
 
+fn op_of(frame: &[u8]) -> Option<Op> {
+    Op::from_code(RequestHeader::decode(&mut Reader::new(frame)).ok()?.op)
+}
+
 /// Whether a request is a write that may be large. `sync` and closeSession are not: they make room.
-fn brings_data(frame: &[u8]) -> bool {
-    let header = RequestHeader::decode(&mut Reader::new(frame)).ok();
-    header.and_then(|header| Op::from_code(header.op)).is_some_and(|op| {
-        matches!(
-            op,
-            Op::Create
-                | Op::Create2
-                | Op::CreateContainer
-                | Op::CreateTtl
-                | Op::Delete
-                | Op::SetData
-                | Op::SetAcl
-                | Op::Multi
-                | Op::Reconfig
-        )
-    })
+fn brings_data(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Create
+            | Op::Create2
+            | Op::CreateContainer
+            | Op::CreateTtl
+            | Op::Delete
+            | Op::SetData
+            | Op::SetAcl
+            | Op::Multi
+            | Op::Reconfig
+    )
 }

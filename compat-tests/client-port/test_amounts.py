@@ -9,11 +9,11 @@ import threading
 import time
 
 import pytest
-from harness.beside import Beside, wait_while
-from harness.crowd import silent_sessions
+from harness.beside import Beside
+from harness.crowd import await_the_end, children, silent_sessions
 from harness.server import IS_JAVA, Server
 from harness.wire import (
-    CHILDREN, CLOSE, CREATE, CREATE_TTL, DELETE, EXISTS, MULTI, OPEN, SET_WATCHES, Fields, Session, acl, buffer, create, ustring,
+    CHILDREN, CLOSE, CREATE, CREATE_TTL, DELETE, EXISTS, MULTI, OPEN, SET_WATCHES, Session, acl, buffer, create, ustring,
     watched,
 )
 
@@ -48,13 +48,6 @@ def make(session, op, bodies):
         multi(session, op, [bodies[at] for at in batch])
 
 
-def children(session, path):
-    """How many."""
-    _, err, body = session.call(EXISTS, watched(path))
-    assert err == 0
-    return Fields(body).stat()["children"]
-
-
 @pytest.fixture
 def server():
     with Server(SETTINGS) as running:
@@ -71,14 +64,7 @@ def test_sessions_that_expire_together(server):
     server.restart()
     with Session(server.port, **PATIENT) as writer, Session(server.port, **PATIENT) as looker:
         with Beside(writer) as beside:
-            # Where the machine was slow, the first ones are gone.
-            count = children(looker, "/crowd")
-            # From then on all counts: a write may wait long before the first one is seen to be gone.
-            beside.after_calm(3)
-            wait_while(lambda: children(looker, "/crowd") == count, timeout_ms / 1000 + 60)
-            began = time.monotonic()
-            wait_while(lambda: children(looker, "/crowd") > 0, 120)
-            took = time.monotonic() - began
+            count, took = await_the_end(looker, beside, "/crowd", timeout_ms / 1000 + 60, 120)
         verdict(f"{count} sessions with an ephemeral each expired within {took:.1f} s", beside, 2 * LIMIT_MS)
         assert IS_JAVA or took < 5
 

@@ -1,11 +1,10 @@
 """Thousands of sessions whose clients are gone when the leader is killed: the next one ends them all together, and neither is its term
 in danger nor does anybody else wait. SHARE of 30,000; SERVERS=java runs the same with Java's."""
 import os
-import time
 
-from harness.beside import Beside, wait_while
-from harness.crowd import silent_sessions
-from harness.wire import CREATE, EXISTS, Fields, Session, create, watched
+from harness.beside import Beside
+from harness.crowd import await_the_end, children, silent_sessions
+from harness.wire import CREATE, Session, create
 from members import Ensemble
 
 SHARE = float(os.environ.get("SHARE", "0.1"))
@@ -13,12 +12,6 @@ KIND = "j" if os.environ.get("SERVERS") == "java" else "z"
 COUNT = max(6000, int(30_000 * SHARE))
 TIMEOUT_MS = 30_000 if SHARE > 0.3 or KIND == "j" else 8000
 PATIENT = {"timeout": 120, "timeout_ms": 60_000}
-
-
-def children(session, path):
-    _, err, body = session.call(EXISTS, watched(path))
-    assert err == 0
-    return Fields(body).stat()["children"]
 
 
 def epoch(member):
@@ -39,14 +32,7 @@ def test_sessions_that_expire_together_after_a_change_of_leader():
         other = next(member for member in ensemble.running() if member is not leader)
         with Session(other.port, **PATIENT) as writer, Session(leader.port, **PATIENT) as looker:
             with Beside(writer) as beside:
-                # Where the machine was slow, the first ones are gone.
-                count = children(looker, "/crowd")
-                # From then on all counts: a write may wait long before the first one is seen to be gone.
-                beside.after_calm(3)
-                wait_while(lambda: children(looker, "/crowd") == count, TIMEOUT_MS / 1000 + 60)
-                began = time.monotonic()
-                wait_while(lambda: children(looker, "/crowd") > 0, 150)
-                took = time.monotonic() - began
+                count, took = await_the_end(looker, beside, "/crowd", TIMEOUT_MS / 1000 + 60, 150)
             assert children(writer, "/crowd") == 0
         ended_in = epoch(leader)
         print(f"\n{KIND}: {count} sessions with an ephemeral each expired within {took:.1f} s, epochs {began_in} to {ended_in}: {beside}")

@@ -122,7 +122,8 @@ def test_a_follower_that_returns_under_load_gets_in(size):
         # Some load has to come before it goes, and while it is away.
         ensemble.wait("the load", lambda: ensemble.leader().srvr()[1] & 0xffff_ffff > 3000 // (size // 1000), 30)
         back.kill()
-        time.sleep(2)
+        gone_at = ensemble.leader().srvr()[1]
+        ensemble.wait("the load goes on", lambda: ensemble.leader().srvr()[1] - gone_at > 20_000_000 // size, 30)
         begun = time.monotonic()
         back.start()
         served = lambda: back.mode() == "follower" or load.process.poll() is not None

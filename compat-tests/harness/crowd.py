@@ -1,8 +1,10 @@
 """Many clients that come, leave something, and fall silent."""
 import socket
 import struct
+import time
 
-from harness.wire import CREATE, buffer, create
+from harness.beside import wait_while
+from harness.wire import CREATE, EXISTS, Fields, buffer, create, watched
 
 AT_ONCE = 250
 
@@ -43,3 +45,23 @@ def silent_sessions(addresses, count, timeout_ms, path):
         finally:
             for connection in connections:
                 connection.close()
+
+
+def children(session, path):
+    """How many."""
+    _, err, body = session.call(EXISTS, watched(path))
+    assert err == 0
+    return Fields(body).stat()["children"]
+
+
+def await_the_end(looker, beside, path, begins_within, ends_within):
+    """Waits until the crowd's ephemerals below `path` begin to go, and until all are gone: how many there were, and the seconds that
+    it took from the first to the last."""
+    # Where the machine was slow, the first ones are gone.
+    count = children(looker, path)
+    # From then on all counts: a write may wait long before the first one is seen to be gone.
+    beside.after_calm(3)
+    wait_while(lambda: children(looker, path) == count, begins_within)
+    began = time.monotonic()
+    wait_while(lambda: children(looker, path) > 0, ends_within)
+    return count, time.monotonic() - began

@@ -2,9 +2,9 @@
 //! committed.
 
 use super::clients::Hello;
-use super::replies::{answer, last_reply, sync_path, write_sync};
+use super::replies::{answer, has_moved, last_reply, sync_path, write_sync};
 use super::serving::Turn;
-use super::{ClientMessage, Outputs};
+use super::{ClientMessage, CloseReason, Outputs};
 use crate::jute::records::SyncRequest;
 use crate::model::{ConnId, ErrorCode, Op, SessionId, Zxid};
 use crate::request::{Request, TOO_LARGE, may_forward};
@@ -44,6 +44,8 @@ enum SyncFor {
     Arrival(SessionId, Hello),
     /// This server itself, which stood still and does not know whether its leader leads on.
     Lease,
+    /// A refusal came that this request of the session may have been answered with: see [`Waiting::may_have_moved`].
+    Moved { session: SessionId, conn: ConnId, cxid: i32 },
 }
 
 #[derive(Debug)]
@@ -54,6 +56,10 @@ struct Waiting {
     what: What,
     /// The answer, while an older request of the session has none.
     answer: Option<Answer>,
+    /// The leader refused a request of this session and cxid because the session has moved. It may be this one. It may also
+    /// be one that the session sent through another server, before it came here: then this one's answer is still to come,
+    /// and comes before that of the `sync` which this server asks for now.
+    may_have_moved: bool,
 }
 
 #[derive(Debug)]
@@ -148,7 +154,7 @@ impl Learning {
     fn wait(&mut self, session: SessionId, cxid: i32, len: usize, what: What) {
         self.count += 1;
         self.bytes += len;
-        let waiting = Waiting { cxid, len, what, answer: None };
+        let waiting = Waiting { cxid, len, what, answer: None, may_have_moved: false };
         self.waiting.entry(session).or_default().push_back(waiting);
     }
 
@@ -220,12 +226,20 @@ impl Learning {
     }
 
     /// Where in its session's queue the request is that `entry` answers. The leader takes what this server sends in order,
-    /// so that can only be the oldest write without an answer. A later one may have the same cxid as a request that the
-    /// session sent through another server, and that the leader refuses only now.
+    /// so that can only be the oldest write without an answer, or the first after those that may have been refused. A later
+    /// one may have the same cxid as a request that the session sent through another server, and that the leader refuses
+    /// only now.
     fn place(&self, entry: &Entry) -> Option<usize> {
         let queue = self.waiting.get(&entry.session())?;
-        let at = queue.iter().position(Waiting::waits_for_commit)?;
-        queue[at].waits_for(entry).then_some(at)
+        for (at, waiting) in queue.iter().enumerate().filter(|(_, waiting)| waiting.waits_for_commit()) {
+            if waiting.waits_for(entry) {
+                return Some(at);
+            }
+            if !waiting.may_have_moved {
+                return None;
+            }
+        }
+        None
     }
 
     /// The same, if the request came over `conn`.
@@ -241,7 +255,8 @@ impl Learning {
         let behind = || queue.iter().rposition(|waiting| told_at(waiting).is_some()).map(|last| last + 1);
         let at = own.or_else(behind).unwrap_or(0);
         let answer = Answer::Told(entry.zxid, vec![(conn, ClientMessage::Event, event)]);
-        queue.insert(at, Waiting { cxid: 0, len: 0, what: What::Event { conn }, answer: Some(answer) });
+        let what = What::Event { conn };
+        queue.insert(at, Waiting { cxid: 0, len: 0, what, answer: Some(answer), may_have_moved: false });
         self.count += 1;
     }
 
@@ -366,6 +381,16 @@ impl Learning {
                 return;
             }
             Some(SyncFor::Request(session)) => session,
+            Some(SyncFor::Moved { session, conn, cxid }) => {
+                let is_it = |waiting: &Waiting| {
+                    waiting.may_have_moved && waiting.cxid == cxid && waiting.what.conn() == conn
+                };
+                if let Some(waiting) = self.find(session, is_it) {
+                    waiting.refuse_moved(turn.db.last_zxid);
+                    self.release(session, turn.db.last_zxid, turn.out);
+                }
+                return;
+            }
             Some(SyncFor::Arrival(session, hello)) if turn.db.sessions.contains_key(&session) => {
                 return turn.establish(session, hello);
             }
@@ -380,14 +405,34 @@ impl Learning {
 
     // What was committed.
 
+    /// A request of the session was refused, because another server asked for it than the one that the session is at.
+    fn on_moved(&mut self, entry: &Entry, turn: &mut Turn<'_>) {
+        let session = entry.session();
+        let is_next = |waiting: &Waiting| waiting.waits_for_commit() && !waiting.may_have_moved;
+        let queue = self.waiting.get_mut(&session);
+        let next = queue.and_then(|queue| queue.iter_mut().find(|waiting| is_next(waiting)));
+        if let Some(waiting) = next.filter(|waiting| waiting.waits_for(entry)) {
+            waiting.may_have_moved = true;
+            self.syncs.push_back(SyncFor::Moved { session, conn: waiting.what.conn(), cxid: waiting.cxid });
+            ask_sync(session, turn);
+        }
+    }
+
     pub(super) fn on_committed(&mut self, entry: &Entry, applied: &Applied, turn: &mut Turn<'_>) {
+        if has_moved(applied) {
+            return self.on_moved(entry, turn);
+        }
         let session = entry.session();
         let cxid = entry.txn.header.cxid;
         let mut answered = None;
         let mut established = None;
         let place = self.place(entry);
         let queue = self.waiting.get_mut(&session);
-        if let Some(waiting) = place.and_then(|at| queue?.get_mut(at)) {
+        if let Some((at, queue)) = place.zip(queue) {
+            // This one's answer has come: those before it did move.
+            let before = queue.iter_mut().take(at).filter(|waiting| waiting.waits_for_commit());
+            before.for_each(|waiting| waiting.refuse_moved(entry.zxid));
+            let waiting = &mut queue[at];
             let told = match &waiting.what {
                 What::Establish(hello) => {
                     established = Some(*hello);
@@ -429,6 +474,12 @@ fn forward(request: Forwarded, turn: &mut Turn<'_>) {
 }
 
 impl Waiting {
+    /// Another server asks for the session by now.
+    fn refuse_moved(&mut self, zxid: Zxid) {
+        let told = aside(|out| out.close(self.what.conn(), CloseReason::SessionMoved));
+        self.answer = Some(Answer::Told(zxid, told));
+    }
+
     /// Whether a transaction is going to answer this.
     fn waits_for_commit(&self) -> bool {
         self.answer.is_none() && !matches!(self.what, What::Sync { .. })

@@ -14,11 +14,16 @@ use crate::wire::txn::TxnBody;
 use crate::zab::Entry;
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// Whether a write was refused because its session is at home elsewhere by now.
+pub(super) fn has_moved(applied: &Applied) -> bool {
+    let moved = ErrorCode::SessionMoved.code();
+    applied.err == moved || applied.parts.iter().any(|part| part.err == moved)
+}
+
 /// A write's reply, or the end of a connection whose session is at home elsewhere by now: Java answers that with
 /// nothing.
 pub(super) fn answer(out: &mut Outputs, conn: ConnId, cxid: i32, entry: &Entry, applied: &Applied) {
-    let moved = ErrorCode::SessionMoved.code();
-    if applied.err == moved || applied.parts.iter().any(|part| part.err == moved) {
+    if has_moved(applied) {
         return out.close(conn, CloseReason::SessionMoved);
     }
     out.client(conn, ClientMessage::Reply, |bytes| {

@@ -3,14 +3,16 @@
 use super::*;
 use crate::election::ElectionConn;
 use crate::jute::Reader;
-use crate::jute::records::{CreateRequest, DeleteRequest, ReplyHeader, SetDataRequest, SyncRequest};
+use crate::jute::records::{
+    CreateRequest, DeleteRequest, ErrorTxn, ReplyHeader, SetDataRequest, SyncRequest, TxnHeader,
+};
 use crate::model::owner::OwnerRules;
 use crate::model::{DigestAlgorithm, ErrorCode, LinkId, Op};
 use crate::request::Request;
-use crate::tree::open_entry;
+use crate::tree::{Applied, open_entry};
 use crate::wire::election::{Notification, PeerState};
 use crate::wire::quorum::Forwarded;
-use crate::wire::txn::Txn;
+use crate::wire::txn::{Txn, TxnBody};
 
 struct Server {
     replica: Replica,
@@ -751,6 +753,61 @@ fn who_reattaches_at_a_learner_waits_for_what_was_asked_before() {
         matches!(told[..], [(CONN, _), (ConnId(2), ClientMessage::Established { .. }), (ConnId(3), end)] if end == is_over),
         "{told:?}"
     );
+}
+
+/// A client that restarts its count on each connection, as kazoo does, may have a request refused that it sent through another
+/// server, while one of the same number waits here: the simulator's seed 5455.
+#[test]
+fn a_refusal_that_another_connection_earned_ends_no_connection() {
+    let error = |cxid, zxid, err| {
+        let header = TxnHeader { client_id: 5, cxid, zxid, time: 0, op: -1 };
+        let body = TxnBody::Error(ErrorTxn { err });
+        (Entry::new(Txn { header, body, digest: None }), Applied { err, ..Applied::default() })
+    };
+    let heard = |server: &mut Server, zxid, err| {
+        let (entry, applied) = error(7, zxid, err);
+        let (serving, mut turn) = server.replica.turn(server.now, &server.db, &mut server.out);
+        serving.on_committed(&entry, &applied, &mut turn);
+    };
+    let synced = |server: &mut Server| {
+        let (serving, mut turn) = server.replica.turn(server.now, &server.db, &mut server.out);
+        serving.on_synced(&mut turn);
+    };
+    let told = |server: &mut Server| -> Vec<_> {
+        server.out.client.drain(..).map(|output| output.message).collect()
+    };
+    let (moved, no_node) = (ErrorCode::SessionMoved.code(), ErrorCode::NoNode.code());
+    let asks = || {
+        let mut server = Server::new();
+        server.replica.serving = Serving::Learning(Box::default());
+        assert_eq!(server.create(SessionId(5), "/a", 0), []);
+        server
+    };
+
+    let mut server = asks();
+    heard(&mut server, 1, moved);
+    assert_eq!(told(&mut server), [], "it may be another's");
+    heard(&mut server, 2, no_node);
+    assert_eq!(told(&mut server), [ClientMessage::Reply]);
+    synced(&mut server);
+    assert_eq!(told(&mut server), []);
+
+    let mut server = asks();
+    heard(&mut server, 1, moved);
+    synced(&mut server);
+    let end = ClientMessage::Close(CloseReason::SessionMoved);
+    assert_eq!(told(&mut server), [end], "there is no other");
+
+    // Two of one connection that the session has left.
+    let mut server = asks();
+    heard(&mut server, 1, moved);
+    assert_eq!(server.create(SessionId(5), "/b", 0), []);
+    heard(&mut server, 2, moved);
+    assert_eq!(told(&mut server), []);
+    for _ in 0..2 {
+        synced(&mut server);
+    }
+    assert_eq!(told(&mut server), [end, end]);
 }
 
 /// What waits in its socket may be old: its leader may have been replaced meanwhile.

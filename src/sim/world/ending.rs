@@ -109,9 +109,8 @@ impl World {
 
     /// Each client asks for something, closes its session, and goes without waiting for an answer. What it said counts.
     pub(super) fn say_goodbye(&mut self) -> Result<(), String> {
-        // Shorter ones might expire meanwhile. A client that restarts its numbers may be sent away when the leader refuses a
-        // request of its last connection only now: nothing but the number says whose that was, to Java's learners neither.
-        if self.options.session_ms < MIN_SESSION_MS || self.options.counts_anew {
+        // Shorter ones might expire meanwhile.
+        if self.options.session_ms < MIN_SESSION_MS {
             return Ok(());
         }
         let mut closed = Vec::new();

@@ -15,8 +15,9 @@ const LIVENESS_MS: u64 = 15_000;
 const QUIET_MS: u64 = 5_000;
 /// Writes of every client that a mended ensemble has to take.
 const LAST_WRITES: usize = 2;
-/// Milliseconds in which the closing of a session is committed everywhere, and sessions that live longer without a ping.
-const GOODBYE_MS: u64 = 400;
+/// Tenths of a session's timeout in which its closing is committed everywhere: it has to be less than it would live without, and
+/// its last ping may be a third old.
+const GOODBYE_TENTHS: u64 = 6;
 const MIN_SESSION_MS: i32 = 1000;
 /// What the leader's history takes the place of is kept.
 const KEEPS: bool = true;
@@ -109,7 +110,7 @@ impl World {
 
     /// Each client asks for something, closes its session, and goes without waiting for an answer. What it said counts.
     pub(super) fn say_goodbye(&mut self) -> Result<(), String> {
-        // Shorter ones might expire meanwhile.
+        // The closing of a shorter one may take longer than it would have lived.
         if self.options.session_ms < MIN_SESSION_MS {
             return Ok(());
         }
@@ -136,7 +137,8 @@ impl World {
                 })
             })
         };
-        if !self.comes_to(GOODBYE_MS, are_closed)? {
+        let patience_ms = self.options.session_ms as u64 * GOODBYE_TENTHS / 10;
+        if !self.comes_to(patience_ms, are_closed)? {
             return Err("goodbye: clients closed their sessions and went, and the sessions live on".into());
         }
         Ok(())

@@ -80,7 +80,7 @@ mod tests {
     fn seeds_that_found_faults_find_none() {
         for seed in [
             5_455, 15_554, 18_509, 35_246, 128_516, 158_179, 213_275, 307_754, 307_980, 457_306, 486_476,
-            727_624, 810_038,
+            727_624, 763_947, 810_038,
         ] {
             let outcome = run(seed, &Arc::new(Figures::new()), Tells::Nothing);
             assert_eq!(outcome.violation, None, "seed {seed}");

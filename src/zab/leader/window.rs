@@ -122,10 +122,10 @@ impl Leader {
         let Some(link) = self.links.get_mut(id) else { return };
         let Some(mut behind) = link.behind else { return };
         let informs = link.observer && link.is_forwarding();
-        // What it has as a proposal alone. The zxids of an epoch have no gaps.
-        while behind.committed < behind.sent.min(committed) {
-            behind.committed = next_of(epoch, behind.committed);
-            link.tell(id, &FromLeader::Commit(behind.committed), out);
+        // What it has as a proposal alone.
+        for zxid in commits(epoch, behind.committed, behind.sent.min(committed)) {
+            link.tell(id, &FromLeader::Commit(zxid), out);
+            behind.committed = zxid;
         }
         let history = &server.history;
         if history.place(behind.sent) == Place::Older {
@@ -208,7 +208,28 @@ impl Leader {
     }
 }
 
-/// The transaction after `zxid`, of the same epoch or the first of this one.
-fn next_of(epoch: Epoch, zxid: Zxid) -> Zxid {
-    zxid.max(Zxid::new(epoch, 0)).next().expect("a later one was proposed")
+/// The transactions of `epoch` after `told`, up to `upto`: an epoch's zxids have no gaps. What opens it is none, though it is
+/// committed first.
+fn commits(epoch: Epoch, told: Zxid, upto: Zxid) -> impl Iterator<Item = Zxid> {
+    let first = told.max(Zxid::new(epoch, 0)).0.saturating_add(1);
+    (first..=upto.0).map(Zxid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The simulator's seed 763947: the only voter's disk hung, and a follower with a full window was told that the first
+    /// transaction of the epoch was committed.
+    #[test]
+    fn what_opens_an_epoch_commits_no_transaction() {
+        let epoch = Epoch(2);
+        let of = |epoch, counter| Zxid::new(Epoch(epoch), counter);
+        let due = |told, upto| commits(epoch, told, upto).map(|zxid| zxid.counter()).collect::<Vec<_>>();
+        assert_eq!(due(of(1, 18), of(2, 0)), []);
+        assert_eq!(due(of(2, 0), of(2, 0)), []);
+        assert_eq!(due(of(1, 18), of(2, 2)), [1, 2]);
+        assert_eq!(due(of(2, 1), of(2, 3)), [2, 3]);
+        assert_eq!(due(of(2, 3), of(2, 3)), []);
+    }
 }

@@ -15,7 +15,7 @@ const LIVENESS_MS: u64 = 15_000;
 const QUIET_MS: u64 = 5_000;
 /// Writes of every client that a mended ensemble has to take.
 const LAST_WRITES: usize = 2;
-/// Tenths of a session's timeout in which its closing is committed everywhere: it has to be less than it would live without, and
+/// Tenths of a session's timeout in which its closing is committed everywhere: it must be less than it would live without, and
 /// its last ping may be a third old.
 const GOODBYE_TENTHS: u64 = 6;
 const MIN_SESSION_MS: i32 = 1000;

@@ -181,13 +181,13 @@ impl ClientPort {
 
     /// What bounds the conversations of a reactor now. `handed_in`: bytes of the requests that the core has of them.
     fn bounds(&self, handed_in: usize) -> Bounds<'_> {
-        // What clients sent that have gone since is still in the core.
-        let share = self.limits.admitted_bytes;
-        let gone = self.core.outstanding_bytes().saturating_sub(2 * share * self.core.mailboxes.len());
+        // What clients sent that have gone since is still in the core, and no reactor counts it.
+        let most = 2 * self.limits.admitted_bytes * self.core.mailboxes.len();
+        let is_full = self.core.outstanding_bytes() > most;
         Bounds {
             limits: &self.limits,
             outstanding: self.core.outstanding(),
-            admitted_bytes: if gone > 0 { usize::MAX } else { handed_in },
+            admitted_bytes: if is_full { usize::MAX } else { handed_in },
             may_read: self.core.may_read(),
         }
     }

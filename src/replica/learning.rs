@@ -231,15 +231,9 @@ impl Learning {
     /// only now.
     fn place(&self, entry: &Entry) -> Option<usize> {
         let queue = self.waiting.get(&entry.session())?;
-        for (at, waiting) in queue.iter().enumerate().filter(|(_, waiting)| waiting.waits_for_commit()) {
-            if waiting.waits_for(entry) {
-                return Some(at);
-            }
-            if !waiting.may_have_moved {
-                return None;
-            }
-        }
-        None
+        let mut open = queue.iter().enumerate().filter(|(_, waiting)| waiting.waits_for_commit());
+        let (at, next) = open.find(|(_, waiting)| waiting.waits_for(entry) || !waiting.may_have_moved)?;
+        next.waits_for(entry).then_some(at)
     }
 
     /// The same, if the request came over `conn`.

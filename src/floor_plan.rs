@@ -117,7 +117,9 @@ fn all_named() -> Vec<(String, PathBuf, BTreeSet<Names>)> {
     for file in sources(Path::new("src")) {
         let inside: Vec<_> =
             file.with_extension("").iter().skip(1).map(|part| part.to_string_lossy().into_owned()).collect();
-        if matches!(inside[0].as_str(), "english" | "floor_plan" | "main") || file.ends_with("sim/main.rs") {
+        if matches!(inside[0].as_str(), "english" | "floor_plan" | "limits" | "main")
+            || file.ends_with("sim/main.rs")
+        {
             continue;
         }
         let module = inside.iter().filter(|part| !matches!(part.as_str(), "mod" | "lib")).cloned().collect();

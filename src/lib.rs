@@ -79,3 +79,6 @@ mod english;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "it reads the sources")]
 mod floor_plan;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "it reads the sources")]
+mod limits;

@@ -3,6 +3,7 @@ as it takes for full speed (1x), twice and ten times as many. Prints goodput, p9
 
 OVERLOAD_SECONDS is the length of each load, OVERLOAD_KINDS the servers (`jjj`: Java's), RETURN_SECONDS what a follower may need that
 returns under load; the CI looks at two sizes for a few seconds."""
+import contextlib
 import json
 import os
 import subprocess
@@ -28,12 +29,17 @@ SETTINGS = {"tickTime": "1000", "initLimit": "10", "syncLimit": "5", "preAllocSi
 class Load:
     """A bench at some members, in a process of its own."""
 
-    def __init__(self, members, data_bytes, in_flight, seconds=SECONDS):
+    def __init__(self, members, data_bytes, in_flight, seconds=SECONDS, connections=CONNECTIONS, nodes=1000):
         servers = ",".join(f"{member.host}:{member.port}" for member in members)
-        command = [BINARY, "bench", "--json", "--op", "set", "--server", servers, "--connections", CONNECTIONS,
-                   "--in-flight", in_flight, "--data-bytes", data_bytes, "--duration-s", seconds]
-        self.what = f"{data_bytes} B, {CONNECTIONS} x {in_flight}"
+        command = [BINARY, "bench", "--json", "--op", "set", "--server", servers, "--connections", connections,
+                   "--in-flight", in_flight, "--data-bytes", data_bytes, "--duration-s", seconds, "--nodes", nodes]
+        self.what = f"{data_bytes} B, {connections} x {in_flight}"
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def over(self, seconds):
+        """Waits for the end of it, so long at the most."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
     def end(self, seconds=120):
         try:

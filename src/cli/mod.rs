@@ -5,6 +5,7 @@ pub mod log;
 pub mod log_lines;
 pub mod serve;
 pub mod signals;
+mod thrift;
 
 use clap::{Parser, Subcommand};
 

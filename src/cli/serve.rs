@@ -2,8 +2,9 @@
 
 use super::log_lines;
 use super::signals::Signals;
+use super::thrift::begin_thriftily;
 use crate::config::{Config, Machine};
-use crate::server::{self, Parts, Watch};
+use crate::server::{self, Memory, Parts, Watch};
 use crate::storage::{Progress, Recovered};
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, ToSocketAddrs};
@@ -13,6 +14,10 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Memory: a server keeps what is under way within the memory that it may have, the machine's or its control group's. \
+    64 MiB are enough, with the data in addition; docs/limits.md has all limits."
+)]
 pub struct ServeArgs {
     /// A stock zoo.cfg. Without it: a standalone server on port 2181 with its data in ./zabra-data.
     pub config: Option<PathBuf>,
@@ -20,12 +25,14 @@ pub struct ServeArgs {
 
 pub fn run(args: &ServeArgs) -> Result<(), String> {
     start_log().map_err(|error| format!("cannot start the log: {error}"))?;
-    let served = serve(args);
+    let memory = Memory::of_this_process(&|file| std::fs::read(file));
+    begin_thriftily(&memory);
+    let served = serve(args, memory);
     log_lines::flush();
     served
 }
 
-fn serve(args: &ServeArgs) -> Result<(), String> {
+fn serve(args: &ServeArgs, memory: Memory) -> Result<(), String> {
     let config = configuration(args)?;
     tracing::info!("{}", starting(&config));
     for warning in &config.warnings {
@@ -36,8 +43,8 @@ fn serve(args: &ServeArgs) -> Result<(), String> {
     }
     let signals = Signals::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
-    let server =
-        server::start(&config, Parts::real(fail), &mut Told::default()).map_err(|error| error.to_string())?;
+    let server = server::start(&config, Parts::real(fail, memory), &mut Told::default())
+        .map_err(|error| error.to_string())?;
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let (addresses, took) = (addresses.join(","), started.elapsed().as_millis());
     if config.quorum.is_distributed() {

@@ -2,8 +2,8 @@
 
 use super::stream::{Filled, Stream};
 use super::{ClientPort, ConnInfo, is_over};
-use crate::conversation::{Bounds, Conversation, End};
-use crate::core::Descriptor;
+use crate::conversation::{Bounds, Conversation, End, Limits};
+use crate::core::{Account, Descriptor};
 use crate::model::ConnId;
 use crate::replica::ClientMessage;
 use crate::request::Rules;
@@ -18,6 +18,13 @@ use std::time::{Duration, Instant};
 const READ_SHARE: usize = 256 << 10;
 /// Bytes that may wait for a client and are not counted with those of all connections.
 const FEW: usize = 64 << 10;
+
+fn recount(all: &AtomicUsize, counted: &mut usize, now: usize) {
+    if now != *counted {
+        all.fetch_add(now.wrapping_sub(*counted), Ordering::Relaxed);
+        *counted = now;
+    }
+}
 
 pub(super) struct Connection {
     pub talk: Conversation,
@@ -34,6 +41,8 @@ pub(super) struct Connection {
     more_to_read: bool,
     /// Bytes that wait for the client, as the port has counted them.
     counted: usize,
+    /// Bytes of its requests that are read and not worked off, as the account has counted them.
+    read: usize,
     /// Bytes of its requests in the core, as its reactor has counted them.
     handed_in: usize,
     /// It is among those whose writes wait until less is under way.
@@ -60,6 +69,7 @@ impl Connection {
             last_drained: now,
             more_to_read: false,
             counted: 0,
+            read: 0,
             handed_in: 0,
             waits: false,
         }
@@ -201,14 +211,17 @@ impl Connection {
         }
     }
 
-    /// Counts the bytes that wait for this client with those of all others.
-    pub fn count_unread(&mut self, all: &AtomicUsize) {
+    /// Counts the bytes that wait for this client, and those of it, with those of all others.
+    pub fn count_in(&mut self, account: &Account) {
         let waiting = self.talk.waiting();
-        let waiting = if waiting > FEW { waiting } else { 0 };
-        if waiting != self.counted {
-            all.fetch_add(waiting.wrapping_sub(self.counted), Ordering::Relaxed);
-            self.counted = waiting;
-        }
+        recount(&account.unread, &mut self.counted, if waiting > FEW { waiting } else { 0 });
+        recount(&account.read, &mut self.read, self.talk.unworked());
+    }
+
+    /// It is gone, with all of these.
+    pub fn count_out(&mut self, account: &Account) {
+        recount(&account.unread, &mut self.counted, 0);
+        recount(&account.read, &mut self.read, 0);
     }
 
     /// The client is there, though nothing is read of it now.
@@ -244,12 +257,12 @@ impl Connection {
     }
 
     /// Why the connection has lived too long, if it has.
-    pub fn overdue(&self, sessionless: Duration, now: Instant) -> Option<End> {
+    pub fn overdue(&self, sessionless: Duration, limits: &Limits, now: Instant) -> Option<End> {
         let talk = &self.talk;
         let timeout = Duration::from_millis(talk.timeout_ms() as u64);
         // A client that takes nothing and only writes is bounded by bytes, and may take them once it has written all.
-        let holds_up =
-            talk.is_full() || talk.is_ending() && (!talk.output().is_empty() || self.stream.keeps_bytes());
+        let holds_up = talk.is_full(limits)
+            || talk.is_ending() && (!talk.output().is_empty() || self.stream.keeps_bytes());
         if holds_up && self.idle(now) > timeout.max(sessionless) {
             return Some(self.too_slow(now));
         }

@@ -274,6 +274,7 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut Text) {
     line("non_mtls_local_conn_count", "0".into());
     let mut lines = String::new();
     figures.lines(&mut lines);
+    port.core.account.lines(&mut lines);
     out.push_str(&lines);
 }
 

@@ -20,7 +20,7 @@ use refusals::{Kind, Refusals};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What bounds the connections of the port.
@@ -51,8 +51,6 @@ pub struct ClientPort {
     /// Conversations count their time from here.
     opened: Instant,
     refusals: Refusals,
-    /// Bytes that wait for clients, but for those of connections where few wait.
-    unread: AtomicUsize,
 }
 
 /// A connection on its way to its reactor.
@@ -175,7 +173,6 @@ impl ClientPort {
             handover,
             opened: Instant::now(),
             refusals: Refusals::default(),
-            unread: AtomicUsize::new(0),
         }
     }
 
@@ -188,6 +185,7 @@ impl ClientPort {
             limits: &self.limits,
             outstanding: self.core.outstanding(),
             admitted_bytes: if is_full { usize::MAX } else { handed_in },
+            unlogged_bytes: self.core.unlogged_bytes(),
             may_read: self.core.may_read(),
         }
     }

@@ -339,7 +339,7 @@ impl Reactor {
             let bounds = self.bounds(&port, slot);
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
-            connection.count_unread(&port.unread);
+            connection.count_in(&port.core.account);
             if let Some(why) = connection.talk.over(bounds).cloned() {
                 self.remove(slot, &why, now);
             } else if connection.has_work(bounds) {
@@ -358,7 +358,7 @@ impl Reactor {
     fn relieve(&mut self, now: Instant) {
         let limit = self.port.port_limits.unread;
         loop {
-            let unread = self.port.unread.load(Ordering::Relaxed);
+            let unread = self.port.core.account.unread.load(Ordering::Relaxed);
             if unread <= limit {
                 return;
             }
@@ -466,7 +466,7 @@ impl Reactor {
     fn remove(&mut self, slot: usize, why: &End, now: Instant) {
         let Some(mut connection) = self.slots[slot].take() else { return };
         connection.end(why);
-        self.port.unread.fetch_sub(connection.counted(), Ordering::Relaxed);
+        connection.count_out(&self.port.core.account);
         self.handed_in -= connection.counted_handed_in();
         self.free.push(slot);
         let _ = self.poll.registry().deregister(connection.socket());
@@ -506,7 +506,8 @@ impl Reactor {
         }
         for slot in 0..self.slots.len() {
             if let Some(connection) = &self.slots[slot]
-                && let Some(why) = connection.overdue(self.port.port_limits.sessionless, now)
+                && let Some(why) =
+                    connection.overdue(self.port.port_limits.sessionless, &self.port.limits, now)
             {
                 if let End::NoSession(_) = why {
                     self.port.core.figures.sessionless_expired.increment(1);
@@ -523,14 +524,15 @@ impl Reactor {
 
     /// Serves more requests of clients that take nothing: they may be writing all that they have before they read.
     fn widen(&mut self, now: Instant) {
-        if self.port.unread.load(Ordering::Relaxed) > self.port.port_limits.unread / 2 {
+        let unread = self.port.core.account.unread.load(Ordering::Relaxed);
+        if unread > self.port.port_limits.unread / 2 {
             return;
         }
         for (slot, found) in self.slots.iter_mut().enumerate() {
             if let Some(connection) = found
                 && connection.talk.is_held_up()
                 && connection.idle(now) >= HOUSEKEEPING
-                && connection.talk.widen()
+                && connection.talk.widen(&self.port.limits)
             {
                 self.ready.push(slot);
             }

@@ -10,13 +10,13 @@ pub struct Limits {
     max_buffer_extra: Option<usize>,
     /// Requests that wait, in Java's count.
     pub outstanding: usize,
-    /// Bytes that may wait for clients that take none, over all connections (`maxUnreadBytes`; ours).
-    pub unread: usize,
+    /// Bytes that may wait for clients that take none, over all connections (`maxUnreadBytes`; ours). `None`: as many as memory allows.
+    pub unread: Option<usize>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_buffer: 0xf_ffff, max_buffer_extra: None, outstanding: 1000, unread: 1 << 30 }
+        Self { max_buffer: 0xf_ffff, max_buffer_extra: None, outstanding: 1000, unread: None }
     }
 }
 
@@ -28,7 +28,7 @@ impl Limits {
             "jute.maxbuffer.extrasize" => self.max_buffer_extra = Some(at.number(0..=INT)?),
             // As in Java one request is always taken.
             "globalOutstandingLimit" => self.outstanding = at.number_or_zero::<usize>(INT)?.max(1),
-            "maxUnreadBytes" => self.unread = at.number(1..=1 << 40)?,
+            "maxUnreadBytes" => self.unread = Some(at.number(1..=1 << 40)?),
             _ => return Ok(false),
         }
         Ok(true)

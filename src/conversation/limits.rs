@@ -13,6 +13,10 @@ pub struct Limits {
     /// Bytes of requests that the core may have of one reactor's connections. Beyond that no write is taken from any of them: it
     /// stays in its socket, and its client waits.
     pub admitted_bytes: usize,
+    /// Bytes on their way to the log beyond which the same is so for all reactors.
+    pub unlogged_bytes: usize,
+    /// Bytes of answers that may wait for a client that writes all before it reads.
+    pub room: usize,
     /// A client has to have authenticated with one of these schemes. Empty: it need not.
     pub enforced_schemes: Vec<String>,
 }

@@ -40,9 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that wait for the client before no more of its requests are served; as many are added under one lock.
-const HIGH_WATER: usize = 1 << 20;
-/// The same for a client that writes all before it reads.
-const MAX_WAITING: usize = 64 << 20;
+pub const HIGH_WATER: usize = 1 << 20;
 /// Requests of one connection that may wait for the log.
 const MAX_IN_FLIGHT: usize = 4096;
 /// Bytes of such requests.
@@ -59,6 +57,8 @@ pub struct Bounds<'a> {
     pub outstanding: usize,
     /// Bytes of requests that the core has of this reactor's connections.
     pub admitted_bytes: usize,
+    /// Bytes on their way to the log.
+    pub unlogged_bytes: usize,
     /// Reads may be answered: see `Core::may_read`.
     pub may_read: bool,
 }
@@ -71,7 +71,7 @@ impl Bounds<'_> {
 
     /// Nobody's writes are taken. Whatever its size, one is as long as little is under way.
     pub fn is_full(&self) -> bool {
-        self.admitted_bytes > self.limits.admitted_bytes
+        self.admitted_bytes > self.limits.admitted_bytes || self.unlogged_bytes > self.limits.unlogged_bytes
     }
 }
 
@@ -297,6 +297,11 @@ impl Conversation {
         self.in_flight.len() + self.pending.len()
     }
 
+    /// Bytes of requests that were read and are neither answered nor handed in, and of parts of requests.
+    pub fn unworked(&self) -> usize {
+        self.input.len() - self.input_at + self.held - self.handed_in
+    }
+
     /// Bytes of the requests that the core has. All of them are answered, whatever the client takes.
     pub fn handed_in(&self) -> usize {
         self.handed_in
@@ -377,16 +382,16 @@ impl Conversation {
 
     /// The client takes nothing although much waits for it. It may be one that writes all its requests before it reads: it
     /// gets more room, up to a bound. False: that is reached, and more requests are not served before it reads.
-    pub fn widen(&mut self) -> bool {
-        if !self.is_full() {
-            self.room = (2 * self.room).min(MAX_WAITING);
+    pub fn widen(&mut self, limits: &Limits) -> bool {
+        if !self.is_full(limits) {
+            self.room = (2 * self.room).min(limits.room);
         }
-        !self.is_full()
+        !self.is_full(limits)
     }
 
     /// More waits for the client than any may have waiting, but for events.
-    pub fn is_full(&self) -> bool {
-        self.output.len() >= MAX_WAITING
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.output.len() >= limits.room
     }
 
     /// The client's requests wait until it takes what there is for it.

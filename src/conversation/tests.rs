@@ -13,6 +13,9 @@ const PING: i32 = 11;
 const CLOSE: i32 = -11;
 const UNKNOWN: i32 = 20;
 
+/// Bytes that may wait for a client.
+const ROOM: usize = 64 << 20;
+
 /// A conversation and what surrounds it.
 struct Talk {
     it: Conversation,
@@ -37,6 +40,8 @@ impl Talk {
                 max_frame: 1000,
                 outstanding: 1000,
                 admitted_bytes: 100,
+                unlogged_bytes: 1000,
+                room: ROOM,
                 enforced_schemes: Vec::new(),
             },
             may_read: true,
@@ -126,7 +131,7 @@ impl Talk {
 }
 
 fn bounds(limits: &Limits, admitted_bytes: usize, may_read: bool) -> Bounds<'_> {
-    Bounds { limits, outstanding: 0, admitted_bytes, may_read }
+    Bounds { limits, outstanding: 0, admitted_bytes, unlogged_bytes: 0, may_read }
 }
 
 fn frame(body: &[u8]) -> Vec<u8> {
@@ -289,7 +294,7 @@ fn a_session_that_is_refused_ends_with_its_number() {
 #[test]
 fn a_client_that_writes_all_before_it_reads_gets_room_for_its_answers_up_to_a_bound() {
     let mut talk = Talk::open();
-    let count = 2 * MAX_WAITING / 20;
+    let count = 2 * ROOM / 20;
     let bytes: Vec<u8> = (0..1000).flat_map(|xid| request(xid, PING)).collect();
     let mut said = 0;
     let mut widened = 0;
@@ -300,14 +305,14 @@ fn a_client_that_writes_all_before_it_reads_gets_room_for_its_answers_up_to_a_bo
             said += 1000;
         } else if talk.it.has_work(bounds) {
             talk.advance();
-        } else if talk.it.is_held_up() && talk.it.widen() {
+        } else if talk.it.is_held_up() && talk.it.widen(&talk.limits) {
             widened += 1;
         } else {
             break;
         }
     }
-    assert!(talk.it.is_full() && widened == 6, "after {widened} times");
-    assert!(talk.it.output().len() < MAX_WAITING + HIGH_WATER);
+    assert!(talk.it.is_full(&talk.limits) && widened == 6, "after {widened} times");
+    assert!(talk.it.output().len() < ROOM + HIGH_WATER);
     talk.it.sent(talk.it.output().len());
     talk.advance();
     let bounds = bounds(&talk.limits, talk.it.handed_in(), true);
@@ -318,10 +323,10 @@ fn a_client_that_writes_all_before_it_reads_gets_room_for_its_answers_up_to_a_bo
 fn no_event_cuts_a_client_off_however_much_waits_for_it() {
     let mut talk = Talk::open();
     for _ in 0..3 {
-        talk.core_says(ClientMessage::Event, &vec![0; MAX_WAITING / 2]);
+        talk.core_says(ClientMessage::Event, &vec![0; ROOM / 2]);
     }
     assert_eq!(talk.over(), None);
-    assert_eq!(talk.it.output().len(), 3 * MAX_WAITING / 2);
+    assert_eq!(talk.it.output().len(), 3 * ROOM / 2);
 }
 
 /// With this many children of the root.
@@ -403,6 +408,9 @@ fn while_too_much_is_under_way_reads_pass_and_a_write_waits_outside() {
     talk.others = 100;
     let room = bounds(&limits, 100, true);
     assert!(!talk.it.waits_for_others(room) && talk.it.has_work(room));
+    // Whoever's writes the log has not taken yet.
+    assert!(!talk.it.waits_for_others(Bounds { unlogged_bytes: 1000, ..room }));
+    assert!(talk.it.waits_for_others(Bounds { unlogged_bytes: 1001, ..room }));
     talk.advance();
     assert_eq!(talk.asked(), [Op::Create]);
     assert!(talk.it.handed_in() > 0);

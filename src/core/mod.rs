@@ -9,6 +9,7 @@
 //! read that sees a change is always answered after the event that announces it, and after the reply of the
 //! session's own write.
 
+mod account;
 mod descriptors;
 mod feeder;
 mod journal;
@@ -20,6 +21,7 @@ mod restore;
 mod snapshots;
 mod timer;
 
+pub use account::Account;
 pub use descriptors::{Descriptor, Descriptors};
 pub use feeder::{Fed, FeedError, Feeder, Files};
 pub use journal::{Journal, Performed, RollRules, Setup};
@@ -73,12 +75,12 @@ pub struct Core {
     pub log: LogQueue,
     pub snapshots: Snapshots,
     pub figures: Arc<Figures>,
+    /// The bytes that wait in queues.
+    pub account: Account,
     carrier: OnceLock<Arc<dyn Carrier>>,
     pub alarm: Alarm,
     /// Requests that were handed in and not answered yet.
     outstanding: AtomicUsize,
-    /// Their bytes.
-    outstanding_bytes: AtomicUsize,
     /// Goes up whenever the touches were collected; a connection reports its session once per round.
     pub touch_round: AtomicU32,
     /// Reads may be answered until then, in monotonic milliseconds.
@@ -138,10 +140,10 @@ impl Core {
             log: LogQueue::default(),
             snapshots,
             figures,
+            account: Account::default(),
             carrier: OnceLock::new(),
             alarm: Alarm::default(),
             outstanding: AtomicUsize::new(0),
-            outstanding_bytes: AtomicUsize::new(0),
             touch_round: AtomicU32::new(1),
             lease: AtomicU64::new(lease),
             durable,
@@ -168,7 +170,12 @@ impl Core {
 
     /// The bytes of those requests.
     pub fn outstanding_bytes(&self) -> usize {
-        self.outstanding_bytes.load(Ordering::SeqCst)
+        self.account.outstanding()
+    }
+
+    /// Bytes on their way to the log.
+    pub fn unlogged_bytes(&self) -> usize {
+        self.account.unlogged()
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -294,6 +301,7 @@ impl Core {
             self.push_disk_work(outputs);
             self.carry(outputs);
             self.publish(replica, outputs, from);
+            outputs.give_back();
         }
     }
 
@@ -318,8 +326,7 @@ impl Core {
     /// What others look at without the lock.
     fn publish(&self, replica: &mut Replica, outputs: &mut Outputs, from: Option<usize>) {
         self.outstanding.store(replica.outstanding(), Ordering::Relaxed);
-        let bytes = replica.outstanding_bytes();
-        let has_room = bytes < self.outstanding_bytes.swap(bytes, Ordering::SeqCst);
+        let has_room = self.account.publish(&replica.amounts());
         self.committed.store(replica.committed().0, Ordering::Release);
         self.figures.count(&std::mem::take(&mut outputs.tally));
         outputs.quota_exceeded.drain(..).for_each(|namespace| self.figures.quota_exceeded(&namespace));

@@ -8,7 +8,7 @@ use crate::ensemble::PeerAddress;
 use crate::link::{Link, Step};
 use crate::model::{LinkId, ServerId, Zxid};
 use crate::replica::{Feed, Input, QuorumInput};
-use crate::wire::quorum::FromLeader;
+use crate::wire::quorum::{self, FromLeader};
 use bytes::BytesMut;
 use std::io;
 use std::net::IpAddr;
@@ -122,7 +122,11 @@ impl Reading {
             self.inputs[known..].iter().for_each(tell_way);
             core.submit(&mut self.inputs, None);
             match step {
-                Step::NeedMore => fill(&self.pipe, &mut self.bytes).await?,
+                Step::NeedMore => {
+                    // The link has looked at what is there: more than may come is not announced.
+                    let expected = quorum::announced_len(&self.bytes);
+                    fill(&self.pipe, &mut self.bytes, expected).await?;
+                }
                 Step::Held => self.pipe.may_read().await?,
                 Step::Claims(_) | Step::Snapshot(_) => return Ok(step),
                 Step::Broken(why) => return Err(why.into()),
@@ -156,7 +160,7 @@ impl Reading {
                 return Ok(());
             }
             let patience = self.peers.settings.stall_timeout;
-            match tokio::time::timeout(patience, fill(&self.pipe, &mut self.bytes)).await {
+            match tokio::time::timeout(patience, fill(&self.pipe, &mut self.bytes, 0)).await {
                 Ok(filled) => filled?,
                 Err(_) => return Err(PipeEnd::SnapshotStands(patience)),
             }
@@ -186,22 +190,29 @@ impl Reading {
 }
 
 /// Packets that are kept (a history of many) share this memory: a new piece for each read would keep all of it for the
-/// sake of a few bytes.
-fn make_room(input: &mut BytesMut) {
-    if input.capacity() - input.len() < MIN_ROOM {
+/// sake of a few bytes. A large one gets memory of its own, and no more than it takes. `expected`: how long the packet is that has
+/// begun, if that is known.
+fn make_room(input: &mut BytesMut, expected: usize) {
+    if expected > PIECE && input.len() < expected {
+        if input.capacity() < expected {
+            let mut own = BytesMut::with_capacity(expected);
+            own.extend_from_slice(input);
+            *input = own;
+        }
+    } else if input.capacity() - input.len() < MIN_ROOM {
         input.reserve(PIECE);
     }
 }
 
 /// Reads once.
-async fn fill(pipe: &Pipe, bytes: &mut BytesMut) -> Result<(), PipeEnd> {
+async fn fill(pipe: &Pipe, bytes: &mut BytesMut, expected: usize) -> Result<(), PipeEnd> {
     loop {
         pipe.may_read().await?;
         tokio::select! {
             () = pipe.ended.cancelled() => return Err(PipeEnd::ClosedHere),
             readable = pipe.socket.readable() => readable.map_err(PipeEnd::Read)?,
         }
-        make_room(bytes);
+        make_room(bytes, expected);
         match pipe.socket.try_read_buf(bytes) {
             Ok(0) => return Err(PipeEnd::ClosedThere),
             Ok(_) => return Ok(()),
@@ -230,7 +241,7 @@ fn tell_way(input: &Input) {
 fn take_what_is_there(pipe: &Pipe, input: &mut BytesMut) {
     let start = input.len();
     while input.len() - start < READ {
-        make_room(input);
+        make_room(input, 0);
         // The next read that waits returns the end of the stream and its errors.
         if !pipe.socket.try_read_buf(input).is_ok_and(|count| count > 0) {
             return;
@@ -324,13 +335,31 @@ mod tests {
         let mut input = BytesMut::new();
         let mut kept = Vec::new();
         for _ in 0..1000 {
-            make_room(&mut input);
+            make_room(&mut input, 0);
             input.extend_from_slice(&[7; 100]);
             kept.push(input.split_to(100).freeze());
         }
         let is_next = |pair: &[bytes::Bytes]| pair[1].as_ptr() == pair[0].as_ptr().wrapping_add(100);
         let pieces = 1 + kept.windows(2).filter(|pair| !is_next(pair)).count();
         assert!(pieces <= 2, "{pieces} pieces for 100 KB");
+    }
+
+    #[test]
+    fn a_large_packet_that_is_kept_has_memory_of_its_own() {
+        const LEN: usize = 100_000;
+        let (mut input, mut kept) = (BytesMut::new(), Vec::new());
+        for _ in 0..20 {
+            while input.len() < LEN {
+                let expected = if input.is_empty() { 0 } else { LEN };
+                make_room(&mut input, expected);
+                input.resize(input.capacity(), 7);
+            }
+            kept.push(input.split_to(LEN).freeze());
+        }
+        drop(input);
+        let memory =
+            kept.into_iter().map(|packet| packet.try_into_mut().expect("nobody shares it").capacity());
+        assert_eq!(memory.sum::<usize>(), 20 * LEN);
     }
 
     /// A leader that goes sends what it has to say, and its end may be noticed while writing first: a reconfiguration's
@@ -361,9 +390,9 @@ mod tests {
             }
             assert!(pipe.is_broken());
             let mut input = BytesMut::new();
-            fill(&pipe, &mut input).await.unwrap();
+            fill(&pipe, &mut input, 0).await.unwrap();
             assert_eq!(input, &b"last words"[..]);
-            let end = fill(&pipe, &mut input).await;
+            let end = fill(&pipe, &mut input, 0).await;
             assert!(matches!(end, Err(PipeEnd::ClosedThere | PipeEnd::Read(_))), "{end:?}");
         });
     }

@@ -32,7 +32,7 @@ mod tests;
 
 pub use inputs::{ElectionInput, Input, Now, QuorumInput};
 pub use outputs::{ClientMessage, ClientOutput, CloseReason, Listen, Outputs, Refusal, Tally, Told};
-pub use status::{Mode, Standing, Status};
+pub use status::{Amounts, Mode, Standing, Status};
 
 use crate::election::Pace;
 use crate::ensemble::{Ensemble, Member, PeerAddress, View};
@@ -377,9 +377,14 @@ impl Replica {
         self.serving.outstanding()
     }
 
-    /// The bytes of those requests, also of clients that have gone meanwhile.
-    pub fn outstanding_bytes(&self) -> usize {
-        self.serving.outstanding_bytes()
+    /// The bytes that wait in its queues.
+    pub fn amounts(&self) -> Amounts {
+        Amounts {
+            outstanding: self.serving.outstanding_bytes(),
+            unlogged: self.zab.server.unlogged_bytes(),
+            history: self.zab.server.history.bytes(),
+            learners: self.zab.bytes_to_learners(),
+        }
     }
 
     /// The sessions whose ends this server decides: all as leader, its own in read-only mode.

@@ -230,7 +230,19 @@ pub struct Tally {
 /// Sessions that are named when several expire at once.
 const EXPIRED_NAMED: usize = 5;
 
+/// A buffer that a burst has made larger than this is given back.
+const KEPT: usize = 1 << 20;
+
 impl Outputs {
+    /// Once all is carried out: the next batch is hardly ever as large as the largest.
+    pub fn give_back(&mut self) {
+        for buffer in [&mut self.bytes, &mut self.zab.packets] {
+            if buffer.is_empty() && buffer.capacity() > KEPT {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
     /// These sessions have expired.
     pub(super) fn expired(&mut self, sessions: &[SessionId]) {
         self.tally.expired_sessions += sessions.len() as u64;

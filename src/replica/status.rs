@@ -4,6 +4,19 @@ use super::serving::Serving;
 use crate::model::{Epoch, ServerId};
 use crate::zab::{Term, Zab};
 
+/// Bytes that wait in a replica's queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Requests of this server's own clients that are not answered yet, also of clients that have gone meanwhile.
+    pub outstanding: usize,
+    /// Transactions on their way to the log.
+    pub unlogged: usize,
+    /// Committed transactions in memory.
+    pub history: usize,
+    /// What a leader has sent to its learners, and they have not read for sure.
+    pub learners: usize,
+}
+
 /// What part a server plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

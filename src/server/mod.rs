@@ -1,13 +1,17 @@
 //! Puts a server together: recovery, core, threads, ports; and takes it apart again.
 
 mod assemble;
+mod budgets;
 #[cfg(test)]
 mod doors;
 mod limits;
 mod listen;
+mod memory;
 mod settings;
 
-pub use assemble::{Assembled, Surroundings, Tuning, assemble};
+pub use assemble::{Assembled, Surroundings, assemble};
+pub use budgets::{LEAST_MEMORY, Tuning};
+pub use memory::Memory;
 
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
@@ -25,6 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -81,11 +86,13 @@ pub struct Parts {
     pub reactors: usize,
     /// How many descriptors the process may have open.
     pub descriptors: u64,
+    /// How much memory it may have.
+    pub memory: Memory,
 }
 
 impl Parts {
     /// `fail` ends the process.
-    pub fn real(fail: fn() -> !) -> Self {
+    pub fn real(fail: fn() -> !, memory: Memory) -> Self {
         let reactors = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         let fatal = move |error: Fatal| {
             match error {
@@ -97,14 +104,14 @@ impl Parts {
             fail();
         };
         let descriptors = limits::raise_descriptors();
-        Self { disk: Arc::new(RealDisk), fatal: Box::new(fatal), reactors, descriptors }
+        Self { disk: Arc::new(RealDisk), fatal: Box::new(fatal), reactors, descriptors, memory }
     }
 }
 
 /// Recovers the data directory and starts to serve, alone or with the others.
 pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Server, StartError> {
     let started = Instant::now();
-    let Parts { disk, fatal, reactors, descriptors } = parts;
+    let Parts { disk, fatal, reactors, descriptors, memory } = parts;
     let descriptors = Descriptors::new(descriptors, OWN_DESCRIPTORS + reactors * REACTOR_DESCRIPTORS);
     refuse_unwritable(config)?;
     // Before anything is read: a port that is taken must not cost a recovery.
@@ -113,7 +120,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let dirs = Dirs::new(&config.storage.dir, config.storage.log_dir());
     let locks = prepare_dirs(config, &*disk, &dirs)?;
     let figures = Arc::new(Figures::new());
-    let tuning = Tuning::default();
+    let tuning = budgets(&memory);
     let around = Surroundings {
         disk: disk.clone(),
         clock: machine_clock(),
@@ -125,6 +132,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     };
     let assembled = assemble(config, around, &mut |progress: Progress<'_>| watch.recovering(progress))?;
     let Assembled { core, journal, files, settings, found } = assembled;
+    core.account.memory.store(memory.bytes, Ordering::Relaxed);
     watch.recovered(&found);
     figures.db_init_ms.record(started.elapsed().as_secs_f64() * 1000.0);
     figures.txns_loaded.record(found.txns as f64);
@@ -143,7 +151,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         core.clone(),
         rules,
         settings::limits(config, &tuning, reactors),
-        settings::port_limits(config),
+        settings::port_limits(config, &tuning),
         settings::logins(config),
         facts,
         descriptors.clone(),
@@ -184,6 +192,33 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         start_purge(config, &core, disk, dirs)?;
     }
     Ok(Server { core, threads, peers, addresses, _locks: locks })
+}
+
+/// The budgets for this much memory; the log says where they are less than usual, and where that is hardly enough.
+fn budgets(memory: &Memory) -> Tuning {
+    let tuning = Tuning::for_memory(memory.bytes);
+    let megabytes = |bytes: u64| bytes >> 20;
+    if memory.bytes < LEAST_MEMORY {
+        tracing::warn!(
+            "this process may have {} MB of memory ({}). A server needs {} MB beside its data: with less the system may end it \
+             under load. Raise the limit (memory.max of the control group, or the container's memory)",
+            megabytes(memory.bytes),
+            memory.by,
+            megabytes(LEAST_MEMORY)
+        );
+    }
+    if memory.is_scarce() {
+        tracing::info!(
+            "this process may have {} MB of memory ({}); so {} KB of its clients' writes may be under way, {} KB to each learner, \
+             and {} KB of history stay in memory",
+            megabytes(memory.bytes),
+            memory.by,
+            tuning.admitted_bytes >> 10,
+            tuning.window_bytes >> 10,
+            tuning.history_bytes >> 10
+        );
+    }
+    tuning
 }
 
 fn random() -> u64 {

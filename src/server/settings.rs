@@ -106,6 +106,7 @@ fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
         disk_sync: quorum.snapshot_size_factor >= 0.0,
         history_entries: quorum.commit_log_count,
         history_bytes: tuning.history_bytes,
+        history_most: tuning.history_most,
         window_bytes: tuning.window_bytes as u64,
         max_unlogged_bytes: tuning.max_unlogged_bytes,
     }
@@ -117,16 +118,18 @@ pub(super) fn limits(config: &Config, tuning: &Tuning, reactors: usize) -> Limit
         outstanding: config.limits.outstanding.saturating_mul(OUTSTANDING_FACTOR),
         admitted_bytes: (tuning.admitted_bytes / reactors.max(1))
             .max(LEAST_OF_REACTOR.min(tuning.admitted_bytes)),
+        unlogged_bytes: tuning.max_unlogged_bytes,
+        room: tuning.client_room,
         enforced_schemes: config.auth.enforced_schemes(),
     }
 }
 
-pub(super) fn port_limits(config: &Config) -> PortLimits {
+pub(super) fn port_limits(config: &Config, tuning: &Tuning) -> PortLimits {
     PortLimits {
         per_address: config.ports.per_address,
         connections: config.ports.connections,
         sessionless: Duration::from_millis(config.ports.sessionless_timeout_ms),
-        unread: config.limits.unread,
+        unread: config.limits.unread.unwrap_or(tuning.unread_bytes),
     }
 }
 

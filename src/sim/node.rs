@@ -36,6 +36,8 @@ pub const CONFIG_FILE: &str = "/zabra/zoo.cfg";
 pub const DATA_DIR: &str = "/zabra/data";
 /// What a packet may have: as a server is configured by default.
 const MAX_PACKET: usize = 1 << 20;
+/// Bytes that may wait for a client.
+const CLIENT_ROOM: usize = 64 << 20;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -251,9 +253,12 @@ impl Process {
             reactors: 1,
             tuning: Tuning {
                 history_bytes: options.history_bytes,
+                history_most: usize::MAX,
                 max_unlogged_bytes: options.max_unlogged,
                 admitted_bytes: options.admitted,
                 window_bytes: options.window,
+                client_room: CLIENT_ROOM,
+                unread_bytes: usize::MAX,
                 finalize_ms: options.pace.0,
                 feed_piece: options.feed_piece,
             },
@@ -273,6 +278,8 @@ impl Process {
                 max_frame: config.limits.max_buffer,
                 outstanding: config.limits.outstanding,
                 admitted_bytes: options.admitted,
+                unlogged_bytes: options.max_unlogged,
+                room: CLIENT_ROOM,
                 enforced_schemes: Vec::new(),
             },
             carried,
@@ -769,7 +776,8 @@ impl Pipe {
 
 fn bounds<'a>(core: &Core, limits: &'a Limits, handed_in: usize) -> Bounds<'a> {
     let admitted_bytes = handed_in.max(core.outstanding_bytes());
-    Bounds { limits, outstanding: core.outstanding(), admitted_bytes, may_read: core.may_read() }
+    let (outstanding, unlogged_bytes) = (core.outstanding(), core.unlogged_bytes());
+    Bounds { limits, outstanding, admitted_bytes, unlogged_bytes, may_read: core.may_read() }
 }
 
 fn world<'a>(

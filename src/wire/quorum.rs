@@ -494,6 +494,13 @@ pub fn take<P: Packet>(bytes: &mut BytesMut, max_data: usize) -> Result<Option<P
     P::decode(packet).map(Some)
 }
 
+/// The length of the packet at the front without its ids, as far as it says it: what is still to come cannot be checked yet.
+pub fn announced_len(bytes: &[u8]) -> usize {
+    let announced =
+        bytes.get(HEAD - 4..HEAD).and_then(|len| len.try_into().ok()).map_or(0, i32::from_be_bytes);
+    usize::try_from(announced).map_or(0, |len| HEAD + len + 4)
+}
+
 /// The length of the packet at the front, once it is there as a whole.
 fn packet_len(bytes: &[u8], max_data: usize) -> Result<Option<usize>, DecodeError> {
     let mut rest = bytes;

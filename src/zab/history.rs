@@ -3,6 +3,7 @@
 use super::LogEntry;
 use crate::model::{Place, TxnMark, Zxid};
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 /// Committed transactions without a gap, oldest first, behind `start`.
 #[derive(Debug)]
@@ -11,15 +12,16 @@ pub struct History {
     start: Zxid,
     entries: VecDeque<LogEntry>,
     bytes: usize,
-    /// Entries that stay whatever their size (`commitLogCount`).
+    /// Entries that stay even where they take more than the least of the bytes (`commitLogCount`).
     min_entries: usize,
-    /// Beyond them, as many as fit in here.
-    max_bytes: usize,
+    /// Bytes that other entries may take with them, and bytes that all may take.
+    max_bytes: RangeInclusive<usize>,
 }
 
 impl History {
-    /// An empty history behind `start`. It keeps `min_entries` whatever their size, and more up to `max_bytes`.
-    pub fn new(start: Zxid, min_entries: usize, max_bytes: usize) -> Self {
+    /// An empty history behind `start`. It keeps what fits into the lower bound of `max_bytes`, and `min_entries` if they fit into
+    /// the upper one.
+    pub fn new(start: Zxid, min_entries: usize, max_bytes: RangeInclusive<usize>) -> Self {
         Self { start, entries: VecDeque::new(), bytes: 0, min_entries, max_bytes }
     }
 
@@ -39,8 +41,12 @@ impl History {
         assert!(Self::follows(end, entry.zxid), "a committed history has no gap: {} after {end}", entry.zxid);
         self.bytes += entry.body.len();
         self.entries.push_back(entry);
-        while self.entries.len() > self.min_entries
-            && self.bytes > self.max_bytes
+        while self.bytes
+            > if self.entries.len() > self.min_entries {
+                *self.max_bytes.start()
+            } else {
+                *self.max_bytes.end()
+            }
             && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes -= oldest.body.len();
@@ -98,6 +104,11 @@ impl History {
         self.after(zxid).map(|entry| entry.body.len()).sum()
     }
 
+    /// The size of all.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -122,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_learner_is_placed_by_its_last_zxid() {
-        let mut history = History::new(Zxid(5), 2, 1000);
+        let mut history = History::new(Zxid(5), 2, 1000..=1000);
         for zxid in [6, 7, EPOCH + 1, EPOCH + 2] {
             history.push(entry(zxid));
         }
@@ -137,29 +148,32 @@ mod tests {
     }
 
     #[test]
-    fn old_entries_go_beyond_the_bytes_but_never_beyond_the_count() {
-        let mut history = History::new(Zxid(0), 2, 35);
+    fn old_entries_go_beyond_the_bytes_and_few_of_them_only_beyond_more() {
+        let mut history = History::new(Zxid(0), 2, 35..=1000);
         (1..=10).for_each(|zxid| history.push(entry(zxid)));
         assert_eq!(
             (history.len(), history.place(Zxid(6)), history.place(Zxid(7))),
             (3, Place::Older, Place::Within)
         );
-        let mut history = History::new(Zxid(0), 5, 0);
+        let mut history = History::new(Zxid(0), 5, 0..=1000);
         (1..=10).for_each(|zxid| history.push(entry(zxid)));
         assert_eq!(history.len(), 5);
+        let mut history = History::new(Zxid(0), 5, 0..=45);
+        (1..=10).for_each(|zxid| history.push(entry(zxid)));
+        assert_eq!((history.len(), history.bytes(), history.place(Zxid(5))), (4, 40, Place::Older));
     }
 
     #[test]
     #[should_panic(expected = "no gap")]
     fn a_gap_is_an_error_of_ours() {
-        let mut history = History::new(Zxid(0), 5, 0);
+        let mut history = History::new(Zxid(0), 5, 0..=1000);
         history.push(entry(1));
         history.push(entry(3));
     }
 
     #[test]
     fn what_was_not_committed_is_taken_back() {
-        let mut history = History::new(Zxid(0), 5, 0);
+        let mut history = History::new(Zxid(0), 5, 0..=1000);
         (1..=4).for_each(|zxid| history.push(entry(zxid)));
         history.truncate(Zxid(2));
         assert_eq!(history.end(), Zxid(2));

@@ -137,6 +137,8 @@ pub struct Settings {
     pub history_entries: usize,
     /// The bytes beyond which it is no more than those.
     pub history_bytes: usize,
+    /// The bytes beyond which it is not even those.
+    pub history_most: usize,
     /// Bytes that may be under way to a learner: more is sent as it takes it.
     pub window_bytes: u64,
     /// Bytes on their way to the log beyond which a learner stops reading from its leader, and a leader from its learners.
@@ -263,7 +265,8 @@ const WAYS: u32 = 3;
 impl Server {
     fn new(settings: Settings, view: View, at: Position) -> Self {
         let start = at.recent.first().map_or(at.last, |entry| Zxid(entry.zxid.0 - 1));
-        let mut history = History::new(start, settings.history_entries, settings.history_bytes);
+        let mut history =
+            History::new(start, settings.history_entries, settings.history_bytes..=settings.history_most);
         at.recent.into_iter().for_each(|entry| history.push(entry));
         Self {
             settings,
@@ -762,6 +765,14 @@ impl Zab {
         match &mut self.term {
             Term::Leading(leader) => Some((leader, &self.server)),
             Term::None | Term::Learning(_) => None,
+        }
+    }
+
+    /// Bytes that a leader has sent to its learners, and that they have not read for sure.
+    pub fn bytes_to_learners(&self) -> usize {
+        match &self.term {
+            Term::Leading(leader) => usize::try_from(leader.bytes_under_way()).unwrap_or(usize::MAX),
+            Term::None | Term::Learning(_) => 0,
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn settings(me: ServerId) -> Settings {
         disk_sync: true,
         history_entries: 500,
         history_bytes: 1 << 20,
+        history_most: usize::MAX,
         window_bytes: 1 << 20,
         max_unlogged_bytes: 1 << 20,
     }
@@ -1102,7 +1103,7 @@ fn a_sync_of_who_is_behind_is_answered_after_what_was_committed_before_it() {
 #[test]
 fn who_is_behind_the_history_in_memory_is_fed_the_log() {
     let (mut zab, mut out) = (new(), Outputs::default());
-    zab.server.history = History::new(Zxid::ZERO, 5, 0);
+    zab.server.history = History::new(Zxid::ZERO, 5, 0..=usize::MAX);
     let link = lead_with_windows(&mut zab, &mut out);
     commit(&mut zab, 1..=100, &mut out);
     let (mut proposed, mut committed) = zxids(&sent(link, &mut out));
@@ -1133,7 +1134,7 @@ fn who_is_behind_the_history_in_memory_is_fed_the_log() {
 #[test]
 fn who_returns_under_load_need_not_be_near_to_take_part() {
     let (mut zab, mut out) = (new(), Outputs::default());
-    zab.server.history = History::new(Zxid::ZERO, 5, 0);
+    zab.server.history = History::new(Zxid::ZERO, 5, 0..=usize::MAX);
     zab.server.settings.window_bytes = 600;
     lead(&mut zab, &mut out);
     commit(&mut zab, 1..=100, &mut out);

@@ -87,12 +87,12 @@ impl<'a> Side<'a> {
 fuzz_target!(|data: &[u8]| {
     let db = Database::new(OwnerRules { extended_types: true, emulate_353: false });
     let rules = Rules { extended_types: true, digest_auth: Some(DigestAlgorithm::Sha1), ..Rules::default() };
-    let limits = Limits { max_frame: 1 << 12, outstanding: 1000, admitted_bytes: usize::MAX, enforced_schemes: Vec::new() };
+    let limits = Limits { max_frame: 1 << 12, outstanding: 1000, admitted_bytes: usize::MAX, unlogged_bytes: usize::MAX, room: 64 << 20, enforced_schemes: Vec::new() };
     let work = Budget::default();
     let world = World {
         db: &db,
         work: &work,
-        bounds: Bounds { limits: &limits, outstanding: 0, admitted_bytes: 0, may_read: true },
+        bounds: Bounds { limits: &limits, outstanding: 0, admitted_bytes: 0, unlogged_bytes: 0, may_read: true },
         rules: &rules,
         logins: None,
         now: Duration::ZERO,

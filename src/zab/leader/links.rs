@@ -210,6 +210,11 @@ impl Links {
         known.map(|link| (link.sid, link.observer, link.stage == Stage::Live))
     }
 
+    /// Bytes that were sent to learners, and that they have not read for sure.
+    pub(super) fn under_way(&self) -> u64 {
+        self.0.values().map(|link| link.window.under_way()).sum()
+    }
+
     /// Until when a server counts as a follower that lives.
     pub(super) fn alive_until(&self, sid: ServerId) -> u64 {
         self.of_follower(sid).map(|link| link.alive_until).max().unwrap_or(0)

@@ -137,6 +137,11 @@ impl Leader {
         self.links.drop(link, why, out);
     }
 
+    /// Bytes that were sent to learners, and that they have not read for sure.
+    pub fn bytes_under_way(&self) -> u64 {
+        self.links.under_way()
+    }
+
     /// Learners by id, whether they observe, and whether they are synchronized.
     pub fn learners(&self) -> impl Iterator<Item = (ServerId, bool, bool)> {
         self.links.learners()

@@ -38,7 +38,7 @@ impl Window {
         self.read = self.asked.pop_front().unwrap_or(self.read);
     }
 
-    fn under_way(&self) -> u64 {
+    pub(super) fn under_way(&self) -> u64 {
         self.sent - self.read
     }
 

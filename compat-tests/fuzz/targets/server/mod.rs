@@ -154,6 +154,7 @@ impl Server {
                 disk_sync: true,
                 history_entries: 4,
                 history_bytes: 1 << 20,
+                history_most: usize::MAX,
                 window_bytes: 1 << 20,
                 max_unlogged_bytes: 1 << 20,
             },

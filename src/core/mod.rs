@@ -29,7 +29,7 @@ pub use log_thread::{LogQueue, run as run_log};
 pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
-pub use restore::{RestoredDatabase, is_readable};
+pub use restore::{DigestDiffers, Digests, RestoredDatabase, is_readable};
 pub use snapshots::{
     SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of,
 };

@@ -4,9 +4,9 @@ use crate::jute::DecodeError;
 use crate::model::Zxid;
 use crate::model::owner::OwnerRules;
 use crate::replica::LogEntry;
-use crate::storage::{Damage, Disk, Restore, SnapshotReader, SnapshotSeal};
+use crate::storage::{Damage, Disk, Restore, SnapshotSeal, load_snapshot};
 use crate::tree::{Database, Loader};
-use crate::wire::txn::Txn;
+use crate::wire::txn::{DIGEST_VERSION, Txn};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -26,6 +26,40 @@ pub struct RestoredDatabase {
     recent_bytes: usize,
     max_recent_bytes: usize,
     shows: Zxid,
+    reaches: Zxid,
+    digests: Digests,
+}
+
+/// How the tree's digests compare with those that the files state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Digests {
+    /// States of the tree that have the digest that the files state.
+    pub equal: u64,
+    /// The first one that has not.
+    pub differs: Option<DigestDiffers>,
+    /// From here on the tree shows one moment, as far as the files tell: a Java server goes on while it writes a snapshot.
+    exact_from: Option<Zxid>,
+}
+
+/// A tree has another digest than a file states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("after transaction {zxid} the tree's digest is {actual:#x}, and the file states {stated:#x}")]
+pub struct DigestDiffers {
+    pub zxid: Zxid,
+    pub stated: u64,
+    pub actual: u64,
+}
+
+impl Digests {
+    fn compare(&mut self, zxid: Zxid, stated: u64, actual: u64) {
+        if self.exact_from.is_none_or(|from| zxid < from) || self.differs.is_some() {
+            return;
+        }
+        match stated == actual {
+            true => self.equal += 1,
+            false => self.differs = Some(DigestDiffers { zxid, stated, actual }),
+        }
+    }
 }
 
 impl RestoredDatabase {
@@ -44,6 +78,8 @@ impl RestoredDatabase {
             recent_bytes: 0,
             max_recent_bytes,
             shows: Zxid::ZERO,
+            reaches: Zxid::ZERO,
+            digests: Digests { exact_from: Some(Zxid::ZERO), ..Digests::default() },
         }
     }
 
@@ -54,6 +90,16 @@ impl RestoredDatabase {
     /// How far the state may go beyond its zxid: a Java server continues to write while it makes a snapshot.
     pub fn shows(&self) -> Zxid {
         self.shows
+    }
+
+    /// The newest transaction that is known to have left a trace in the snapshot: its seal or a znode shows it.
+    pub fn reaches(&self) -> Zxid {
+        self.reaches
+    }
+
+    /// What came of the digests in the files.
+    pub fn digests(&self) -> Digests {
+        self.digests
     }
 
     pub fn into_database(self) -> Database {
@@ -80,6 +126,7 @@ impl Restore for RestoredDatabase {
     fn reset(&mut self) {
         self.loader = Some(Loader::new(self.rules));
         self.db = None;
+        self.digests = Digests { exact_from: Some(Zxid::ZERO), ..Digests::default() };
     }
 
     fn feed(&mut self, window: &[u8]) -> Result<usize, Damage> {
@@ -93,8 +140,14 @@ impl Restore for RestoredDatabase {
 
     fn loaded(&mut self, zxid: Zxid, seal: &SnapshotSeal) {
         let loader = self.loader.take().expect("reset() came first");
-        self.db = Some(Database::from_snapshot(loader, zxid));
         self.shows = seal.digest.map_or(zxid, |(zxid, _)| zxid);
+        self.reaches = self.shows.max(loader.newest());
+        self.digests.exact_from = seal.digest.map(|(until, _)| until);
+        let db = Database::from_snapshot(loader, zxid);
+        if let Some((until, stated)) = seal.digest.filter(|(until, _)| *until == zxid) {
+            self.digests.compare(until, stated, db.tree.digest());
+        }
+        self.db = Some(db);
     }
 
     fn replay(&mut self, body: Bytes) -> Result<(), Damage> {
@@ -103,28 +156,36 @@ impl Restore for RestoredDatabase {
         let db = self.db.get_or_insert_with(|| Database::new(rules));
         db.apply(&txn, &mut self.events);
         self.events.clear();
+        if let Some(digest) = txn.digest.filter(|digest| digest.version == DIGEST_VERSION) {
+            self.digests.compare(Zxid(txn.header.zxid), digest.tree_digest as u64, db.tree.digest());
+        }
         self.keep(Zxid(txn.header.zxid), body);
+        Ok(())
+    }
+}
+
+/// Reads a snapshot and keeps nothing.
+struct Dry(Loader);
+
+impl Restore for Dry {
+    fn reset(&mut self) {}
+
+    fn feed(&mut self, window: &[u8]) -> Result<usize, Damage> {
+        self.0.feed(window).map_err(|error| Damage::Content(error.into()))
+    }
+
+    fn is_fed(&self) -> bool {
+        self.0.is_done()
+    }
+
+    fn loaded(&mut self, _: Zxid, _: &SnapshotSeal) {}
+
+    fn replay(&mut self, _: Bytes) -> Result<(), Damage> {
         Ok(())
     }
 }
 
 /// Whether a snapshot can be read to its end, seals and all.
 pub fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
-    let Ok(mut reader) = SnapshotReader::open(disk, path) else { return false };
-    let mut loader = Loader::dry(rules);
-    while !loader.is_done() {
-        let mut failed = false;
-        let fed = reader.with(&mut |window| match loader.feed(window) {
-            Ok(0) if !loader.is_done() => None,
-            Ok(taken) => Some(taken),
-            Err(_) => {
-                failed = true;
-                Some(0)
-            }
-        });
-        if failed || fed.is_err() {
-            return false;
-        }
-    }
-    reader.finish().is_ok()
+    load_snapshot(disk, Zxid::ZERO, path, &mut Dry(Loader::dry(rules)), &mut |_| ()).is_ok()
 }

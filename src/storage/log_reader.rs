@@ -99,8 +99,18 @@ pub struct LogReader {
     /// The largest one so far.
     last_zxid: Option<Zxid>,
     end: Option<LogEnd>,
-    /// The file is still being written: what is no record yet is its end.
-    growing: bool,
+    reading: Reading,
+}
+
+/// What the file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Its history: nobody writes it any more.
+    Finished,
+    /// It is still being written: what is no record yet is its end.
+    Growing,
+    /// What is left of it: a wrong header is one bad place more.
+    Inspected,
 }
 
 impl LogReader {
@@ -110,12 +120,46 @@ impl LogReader {
         let len = file.len();
         let path = path.to_path_buf();
         let (buf, buf_at, position) = (Vec::new(), 0, 0);
-        Ok(Self { file, path, len, buf, buf_at, position, last_zxid: None, end: None, growing: false })
+        let reading = Reading::Finished;
+        Ok(Self { file, path, len, buf, buf_at, position, last_zxid: None, end: None, reading })
     }
 
     /// For a log that may still be written: it ends where the next record is not there as a whole.
     pub fn open_growing(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
-        Ok(Self { growing: true, ..Self::open(disk, path)? })
+        Ok(Self { reading: Reading::Growing, ..Self::open(disk, path)? })
+    }
+
+    /// For a log that may be damaged everywhere: a wrong header is a bad place, and no error.
+    pub fn open_inspected(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
+        Ok(Self { reading: Reading::Inspected, ..Self::open(disk, path)? })
+    }
+
+    /// Looks at the file again, for what was written since it ended.
+    pub fn look_again(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.file = disk.open(&self.path).map_err(StorageError::io("open", &self.path))?;
+        self.len = self.file.len();
+        self.buf.clear();
+        self.end = None;
+        Ok(())
+    }
+
+    /// Goes on after a bad place, at the next good record, and returns where that is. None: there is none.
+    pub fn resume(&mut self) -> Result<Option<u64>, StorageError> {
+        let offset = match self.end {
+            Some(LogEnd::Torn { offset, .. } | LogEnd::Damaged { offset, .. }) => offset,
+            Some(LogEnd::Clean { .. }) | None => return Ok(None),
+        };
+        let last = self.last_byte()?;
+        let good = self.good_record_behind(offset, last)?;
+        if let Some(good) = good {
+            self.resume_at(good);
+        }
+        Ok(good)
+    }
+
+    /// The same where it is known.
+    pub(super) fn resume_at(&mut self, good: u64) {
+        (self.position, self.end) = (good, None);
     }
 
     /// The file.
@@ -171,7 +215,7 @@ impl LogReader {
             if !is_header(head) {
                 // A crash leaves a part of the header, or zeros; anything else is no log.
                 let cut = VALID_HEADER.starts_with(head) || head.iter().all(|byte| *byte == 0);
-                if !cut {
+                if !cut && self.reading != Reading::Inspected {
                     return Err(StorageError::damaged(&self.path, 0, BadRecord::NoHeader));
                 }
                 return self.bad(BadRecord::NoHeader);
@@ -194,6 +238,11 @@ impl LogReader {
             }
             Err(what) => self.bad(what),
         }
+    }
+
+    /// What is bad from here on was seen: it counts as the end.
+    pub(super) fn end_at(&mut self, offset: u64) {
+        self.end = Some(LogEnd::Clean { offset });
     }
 
     /// The record at `at`, or why there is none.
@@ -229,7 +278,7 @@ impl LogReader {
     /// Zeros from here on are the padding of a clean end; anything else among them is not.
     fn padding(&mut self) -> Result<Option<LogRecord>, StorageError> {
         let start = self.position;
-        if self.growing {
+        if self.reading == Reading::Growing {
             self.end = Some(LogEnd::Clean { offset: start });
             return Ok(None);
         }
@@ -252,12 +301,17 @@ impl LogReader {
 
     fn bad(&mut self, what: BadRecord) -> Result<Option<LogRecord>, StorageError> {
         let offset = self.position;
-        if self.growing {
+        if self.reading == Reading::Growing {
             self.end = Some(LogEnd::Clean { offset });
             return Ok(None);
         }
         let last = self.last_byte()?;
         let good = self.good_record_behind(offset, last)?;
+        if good.is_some()
+            && let Some(record) = self.second_look(offset)?
+        {
+            return Ok(Some(record));
+        }
         let unwritten = self.is_unwritten(offset, good.unwrap_or(self.len), last)?;
         self.end = Some(match good {
             // The sectors of one write reach the disk in any order.
@@ -269,6 +323,20 @@ impl LogReader {
             None => LogEnd::Torn { offset, what, lost: self.named_at(offset)? },
         });
         Ok(None)
+    }
+
+    /// A server that runs writes one record after the other: where a later one is good, this one may be by now.
+    fn second_look(&mut self, offset: u64) -> Result<Option<LogRecord>, StorageError> {
+        self.buf.clear();
+        let Some(head) = self.bytes(offset, FRAME_LEN)?.first_chunk::<FRAME_BYTES>().copied() else {
+            return Ok(None);
+        };
+        let record = if offset < HEADER_LEN { None } else { self.record_at(offset, &head)?.ok() };
+        if let Some(record) = &record {
+            self.last_zxid = self.last_zxid.max(Some(record.zxid));
+            self.position = offset + FRAME_LEN + record.body.len() as u64 + 1;
+        }
+        Ok(record)
     }
 
     /// Whether a sector of the record that should be here, before `stop`, is still as it was allocated, from the

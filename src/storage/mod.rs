@@ -19,8 +19,11 @@ mod disk;
 mod epochs;
 mod install;
 mod kept;
+mod kind;
 mod lock;
+mod log_copy;
 mod log_reader;
+mod log_walk;
 mod names;
 mod real_disk;
 mod record;
@@ -41,12 +44,18 @@ pub use disk::{Disk, ReadFile, SegmentFile, WriteFile};
 pub use epochs::Epochs;
 pub use install::{Cut, install, stage, truncate, unstage, wipe};
 pub use kept::Kept;
+pub use kind::{FileKind, kind_of};
 pub use lock::DirLock;
+pub use log_copy::LogCopy;
 pub use log_reader::{LogEnd, LogReader, LogRecord, Lost};
-pub use names::{Dirs, log_name, received_name, snapshot_name};
+pub use log_walk::{BadPlace, LogWalk, Step};
+pub use names::{
+    Dirs, log_name, log_zxid, logs_in, received_name, snapshot_name, snapshot_zxid, snapshots_in,
+    unfinished_install,
+};
 pub use real_disk::RealDisk;
-pub use record::{MAX_UNSYNCED, RECORD_FRAME};
-pub use recovery::{Note, Progress, Recovered, Restore, recover, reread};
+pub use record::{HEADER_LEN, MAX_UNSYNCED, RECORD_FRAME, follows};
+pub use recovery::{Note, Progress, Recovered, Restore, Seen, Upto, load_snapshot, recover, reread, see};
 pub use retention::purge;
 pub use small_file::{read_whole, remove_if_there, write_whole};
 pub use snapshot_reader::{SnapshotReader, SnapshotSeal};

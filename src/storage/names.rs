@@ -46,18 +46,36 @@ pub fn received_name(link: LinkId, zxid: Zxid) -> String {
 }
 
 /// The zxid in `log.<hex>`.
-pub(super) fn log_zxid(name: &str) -> Option<Zxid> {
+pub fn log_zxid(name: &str) -> Option<Zxid> {
     hex(name.strip_prefix("log.")?)
 }
 
 /// The zxid in `snapshot.<hex>`, `snapshot.<hex>.gz` or `.snappy`.
-pub(super) fn snapshot_zxid(name: &str) -> Option<Zxid> {
+pub fn snapshot_zxid(name: &str) -> Option<Zxid> {
     let rest = name.strip_prefix("snapshot.")?;
     hex(rest.strip_suffix(".gz").or_else(|| rest.strip_suffix(".snappy")).unwrap_or(rest))
 }
 
 fn hex(text: &str) -> Option<Zxid> {
     if text.starts_with(['+', '-']) { None } else { i64::from_str_radix(text, 16).ok().map(Zxid) }
+}
+
+/// The logs of a directory, by rising zxid of their first transaction.
+pub fn logs_in(disk: &dyn Disk, dir: &Path) -> Result<Vec<(Zxid, PathBuf)>, StorageError> {
+    files(disk, dir, log_zxid)
+}
+
+/// The snapshots of a directory, by rising zxid.
+pub fn snapshots_in(disk: &dyn Disk, dir: &Path) -> Result<Vec<(Zxid, PathBuf)>, StorageError> {
+    files(disk, dir, snapshot_zxid)
+}
+
+/// A leader's snapshot that is being installed: until a start, or the server that runs, has finished that, the files show
+/// neither history as a whole.
+pub fn unfinished_install(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<PathBuf>, StorageError> {
+    let names = disk.list(&dirs.data).map_err(StorageError::io("list", &dirs.data))?;
+    let is_mark = |name: &str| name.starts_with(INSTALLING) || name.starts_with(ENTERING);
+    Ok(names.into_iter().find(|(name, _)| is_mark(name)).map(|(name, _)| dirs.data.join(name)))
 }
 
 /// The files of one kind, by rising zxid.

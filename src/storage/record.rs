@@ -5,7 +5,8 @@ use crate::model::Zxid;
 pub(super) const MAGIC: [u8; 4] = *b"ZKLG";
 pub(super) const VERSION: i32 = 2;
 pub(super) const HEADER_BYTES: usize = 16;
-pub(super) const HEADER_LEN: u64 = HEADER_BYTES as u64;
+/// Bytes before the first record.
+pub const HEADER_LEN: u64 = HEADER_BYTES as u64;
 /// Checksum and length.
 pub(super) const FRAME_BYTES: usize = 12;
 pub(super) const FRAME_LEN: u64 = FRAME_BYTES as u64;
@@ -51,7 +52,7 @@ pub(super) fn is_error(body: &[u8]) -> bool {
 
 /// Whether a transaction may come right after another: the next of its epoch, or the first of a later one. A new
 /// server's history begins with epoch 0 (alone) or 1.
-pub(super) fn follows(last: Zxid, zxid: Zxid) -> bool {
+pub fn follows(last: Zxid, zxid: Zxid) -> bool {
     let opens_epoch = zxid.epoch() > last.epoch() && zxid.counter() <= 1;
     Some(zxid.0) == last.0.checked_add(1) || opens_epoch
 }

@@ -171,6 +171,48 @@ pub fn reread(disk: &dyn Disk, dirs: &Dirs, state: &mut dyn Restore) -> Result<R
     }
 }
 
+/// How much of a history is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Upto {
+    /// The last transaction that counts.
+    pub zxid: Zxid,
+    /// The newest snapshot that it may begin with.
+    pub snapshot: Zxid,
+}
+
+impl Upto {
+    /// All of it.
+    pub const END: Self = Self { zxid: Zxid(i64::MAX), snapshot: Zxid(i64::MAX) };
+}
+
+/// What a history that was only looked at holds.
+#[derive(Debug)]
+pub struct Seen {
+    /// As a start would have found it.
+    pub found: Recovered,
+    /// The newest log's torn end, which a start would cut off: the log, where, what is wrong with it.
+    pub torn: Option<(PathBuf, u64, BadRecord)>,
+}
+
+/// Restores `state` from snapshots and logs, of which a server may be writing the newest, and changes none of them. Both
+/// are in rising order.
+pub fn see(
+    disk: &dyn Disk,
+    snapshots: &[(Zxid, PathBuf)],
+    logs: &[(Zxid, PathBuf)],
+    upto: Upto,
+    state: &mut dyn Restore,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Seen, StorageError> {
+    let until = snapshots.partition_point(|(zxid, _)| *zxid <= upto.zxid.min(upto.snapshot));
+    let mut recovery = Recovery::new(disk, state, progress, snapshots);
+    recovery.upto = upto.zxid;
+    recovery.load_newest(&snapshots[..until])?;
+    recovery.replay_all(logs, until > 0)?;
+    recovery.refuse_lost_history()?;
+    Ok(Seen { found: recovery.found, torn: recovery.tail })
+}
+
 type Files = Vec<(Zxid, PathBuf)>;
 
 fn read<'a>(
@@ -180,24 +222,47 @@ fn read<'a>(
     progress: &'a mut dyn FnMut(Progress<'_>),
 ) -> Result<(Recovery<'a>, Files), StorageError> {
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
-    let mut recovery = Recovery {
-        disk,
-        state,
-        progress,
-        found: Recovered::default(),
-        tail: None,
-        unread: Vec::new(),
-        padded: Vec::new(),
-        doubt: None,
-        shown: Shown::new(&snapshots),
-        proven: None,
-        previous: None,
-    };
+    let mut recovery = Recovery::new(disk, state, progress, &snapshots);
     let logs = files(disk, &dirs.log, log_zxid)?;
     recovery.load_newest(&snapshots)?;
     recovery.replay_all(&logs, !snapshots.is_empty())?;
     recovery.refuse_lost_history()?;
     Ok((recovery, logs))
+}
+
+/// Loads one snapshot into `state`, which is fresh, and returns what its seals say.
+pub fn load_snapshot(
+    disk: &dyn Disk,
+    zxid: Zxid,
+    path: &Path,
+    state: &mut dyn Restore,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<SnapshotSeal, StorageError> {
+    let mut reader = SnapshotReader::open(disk, path)?;
+    let total = reader.file_len();
+    let mut told = 0;
+    while !state.is_fed() {
+        let mut failed = None;
+        reader.with(&mut |window| match state.feed(window) {
+            Ok(0) if !state.is_fed() => None,
+            Ok(taken) => Some(taken),
+            Err(what) => {
+                failed = Some(what);
+                Some(0)
+            }
+        })?;
+        if let Some(what) = failed {
+            return Err(reader.damaged(reader.consumed(), what));
+        }
+        if reader.consumed() - told > 16 << 20 || told == 0 {
+            told = reader.consumed();
+            progress(Progress { file: path, done: told, total, txns: 0 });
+        }
+    }
+    let seal = reader.finish()?;
+    state.loaded(zxid, &seal);
+    progress(Progress { file: path, done: total, total, txns: 0 });
+    Ok(seal)
 }
 
 struct Recovery<'a> {
@@ -218,14 +283,38 @@ struct Recovery<'a> {
     proven: Option<(Zxid, PathBuf)>,
     /// The last zxid read from a log.
     previous: Option<Zxid>,
+    /// Transactions after this one are not read.
+    upto: Zxid,
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    fn new(
+        disk: &'a dyn Disk,
+        state: &'a mut dyn Restore,
+        progress: &'a mut dyn FnMut(Progress<'_>),
+        snapshots: &[(Zxid, PathBuf)],
+    ) -> Self {
+        Self {
+            disk,
+            state,
+            progress,
+            found: Recovered::default(),
+            tail: None,
+            unread: Vec::new(),
+            padded: Vec::new(),
+            doubt: None,
+            shown: Shown::new(snapshots),
+            proven: None,
+            previous: None,
+            upto: Upto::END.zxid,
+        }
+    }
+
     fn load_newest(&mut self, snapshots: &[(Zxid, PathBuf)]) -> Result<(), StorageError> {
         for (zxid, path) in snapshots.iter().rev() {
             self.state.reset();
-            match self.load(*zxid, path) {
-                Ok(()) => {
+            match load_snapshot(self.disk, *zxid, path, self.state, self.progress) {
+                Ok(_) => {
                     self.found.snapshot = Some(path.clone());
                     self.found.snapshot_zxid = *zxid;
                     self.found.last_zxid = *zxid;
@@ -242,47 +331,24 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn load(&mut self, zxid: Zxid, path: &Path) -> Result<(), StorageError> {
-        let mut reader = SnapshotReader::open(self.disk, path)?;
-        let total = reader.file_len();
-        let mut told = 0;
-        while !self.state.is_fed() {
-            let mut failed = None;
-            let state = &mut *self.state;
-            reader.with(&mut |window| match state.feed(window) {
-                Ok(0) if !state.is_fed() => None,
-                Ok(taken) => Some(taken),
-                Err(what) => {
-                    failed = Some(what);
-                    Some(0)
-                }
-            })?;
-            if let Some(what) = failed {
-                return Err(reader.damaged(reader.consumed(), what));
-            }
-            if reader.consumed() - told > 16 << 20 || told == 0 {
-                told = reader.consumed();
-                (self.progress)(Progress { file: path, done: told, total, txns: 0 });
-            }
-        }
-        let seal = reader.finish()?;
-        self.state.loaded(zxid, &seal);
-        (self.progress)(Progress { file: path, done: total, total, txns: 0 });
-        Ok(())
-    }
-
     fn replay_all(&mut self, logs: &[(Zxid, PathBuf)], had_snapshots: bool) -> Result<(), StorageError> {
         let next = Zxid(self.found.last_zxid.0.saturating_add(1));
         let first = logs.iter().rposition(|(zxid, _)| *zxid <= next).unwrap_or(0);
         self.unread = logs[..first].iter().map(|(_, path)| path.clone()).collect();
         for (at, (_, path)) in logs.iter().enumerate().skip(first) {
+            if self.found.last_zxid == self.upto {
+                break;
+            }
             let newest = at + 1 == logs.len();
-            self.replay_file(path, newest, had_snapshots)?;
+            if !self.replay_file(path, newest, had_snapshots)? {
+                break;
+            }
         }
         Ok(())
     }
 
-    fn replay_file(&mut self, path: &Path, newest: bool, had_snapshots: bool) -> Result<(), StorageError> {
+    /// Whether the next file may have more that counts.
+    fn replay_file(&mut self, path: &Path, newest: bool, had_snapshots: bool) -> Result<bool, StorageError> {
         let mut log = LogReader::open(self.disk, path)?;
         let total = log.len();
         let before = self.found.txns;
@@ -297,18 +363,32 @@ impl Recovery<'_> {
             if record.zxid <= self.found.last_zxid {
                 continue;
             }
+            // Also where it goes too far: what lies between must not be missing.
             self.check_order(path, &record, had_snapshots)?;
+            if record.zxid > self.upto {
+                return Ok(false);
+            }
             let offset = record.offset;
             self.found.bytes += record.body.len() as u64 + RECORD_FRAME;
             self.state.replay(record.body).map_err(|what| StorageError::damaged(path, offset, what))?;
             self.found.last_zxid = record.zxid;
             self.found.txns += 1;
+            if record.zxid == self.upto {
+                return Ok(false);
+            }
             if self.found.txns.is_multiple_of(100_000) {
                 (self.progress)(Progress { file: path, done: log.position(), total, txns: self.found.txns });
             }
         }
         (self.progress)(Progress { file: path, done: total, total, txns: self.found.txns });
         self.found.logs += u64::from(self.found.txns > before);
+        self.replayed(&log, newest)?;
+        Ok(true)
+    }
+
+    /// What the end of a log means.
+    fn replayed(&mut self, log: &LogReader, newest: bool) -> Result<(), StorageError> {
+        let (path, total) = (log.path(), log.len());
         let end = log.end().expect("next() came to the end").clone();
         if let LogEnd::Clean { offset } = end
             && finished_len(offset) < total

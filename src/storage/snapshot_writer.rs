@@ -16,7 +16,8 @@ const SYNC_EVERY: u64 = 8 << 20;
 
 /// Writes one snapshot file. It is removed if it is dropped before [`Self::finish`].
 pub struct SnapshotWriter {
-    disk: Arc<dyn Disk>,
+    /// None: it goes to a stream, which has no name.
+    disk: Option<Arc<dyn Disk>>,
     file: Option<Box<dyn WriteFile>>,
     temporary: PathBuf,
     path: PathBuf,
@@ -39,6 +40,20 @@ impl SnapshotWriter {
 
     fn start(disk: Arc<dyn Disk>, temporary: PathBuf, path: PathBuf) -> Result<Self, StorageError> {
         let file = disk.create(&temporary).map_err(StorageError::io("create", &temporary))?;
+        Self::begin(Some(disk), file, temporary, path)
+    }
+
+    /// Into a stream, which errors call `name`.
+    pub fn to_stream(stream: Box<dyn WriteFile>, name: &str) -> Result<Self, StorageError> {
+        Self::begin(None, stream, name.into(), name.into())
+    }
+
+    fn begin(
+        disk: Option<Arc<dyn Disk>>,
+        file: Box<dyn WriteFile>,
+        temporary: PathBuf,
+        path: PathBuf,
+    ) -> Result<Self, StorageError> {
         let adler = simd_adler32::Adler32::new();
         let mut writer = Self { disk, file: Some(file), temporary, path, adler, len: 0, unsynced: 0 };
         let mut header = [0xff; HEADER_BYTES];
@@ -75,13 +90,14 @@ impl SnapshotWriter {
         let mut file = self.file.take().expect("open until finish()");
         file.sync().map_err(StorageError::io("sync", &self.temporary))?;
         drop(file);
-        if self.temporary != self.path {
-            self.disk
-                .rename(&self.temporary, &self.path)
-                .map_err(StorageError::io("rename", &self.temporary))?;
+        if let Some(disk) = &self.disk {
+            if self.temporary != self.path {
+                disk.rename(&self.temporary, &self.path)
+                    .map_err(StorageError::io("rename", &self.temporary))?;
+            }
+            let dir = dir_of(&self.path);
+            disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
         }
-        let dir = dir_of(&self.path);
-        self.disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
         Ok((self.path.clone(), self.len))
     }
 
@@ -94,9 +110,9 @@ impl SnapshotWriter {
 
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if let (Some(_), Some(disk)) = (self.file.take(), &self.disk) {
             // Given up half-way. The next start removes what is left.
-            let _ = self.disk.remove(&self.temporary);
+            let _ = disk.remove(&self.temporary);
         }
     }
 }

@@ -102,6 +102,25 @@ fn read_all(path: &std::path::Path) -> (Vec<i64>, LogEnd) {
     (zxids, log.end().unwrap().clone())
 }
 
+/// The tools read logs that a server is writing.
+#[test]
+fn a_record_that_was_being_written_is_read_once_it_is_there() {
+    let dir = Dir::new();
+    let log = dir.write_log(Arc::new(RealDisk), 1..=5);
+    let whole = fs::read(&log).unwrap();
+    let third = 16 + 2 * (12 + body(1, 20).len() + 1);
+    let mut early = whole.clone();
+    early[third..third + 8].fill(0);
+    fs::write(&log, &early).unwrap();
+    let mut reader = LogReader::open(&RealDisk, &log).unwrap();
+    let mut zxids = vec![reader.next().unwrap().unwrap().zxid.0];
+    fs::write(&log, &whole).unwrap();
+    while let Some(record) = reader.next().unwrap() {
+        zxids.push(record.zxid.0);
+    }
+    assert_eq!(zxids, [1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn the_bytes_are_those_of_a_java_server() {
     let dir = Dir::new();

@@ -20,7 +20,7 @@ pub use database::{Applied, Database};
 pub use digest::{content_crc, is_counted, node_digest};
 pub use node::{AclId, NodeId};
 pub use quota::Limits;
-pub use snapshot::{LoadError, Loader, Misplaced, SnapshotSlice};
+pub use snapshot::{LoadError, Loader, Misplaced, SnapshotBody, SnapshotEntry, SnapshotSlice};
 pub use versions::{ListVersion, Mark};
 pub use watches::{Departed, WatchEvent, WatchKind, WatchMode, Watches};
 

@@ -10,7 +10,7 @@ use super::{Tree, index};
 use crate::jute::records::{Acl, AclMapEntry, NodeEntry, SessionEntry, StatPersisted};
 use crate::jute::{DecodeError, Reader, Source, put_len};
 use crate::model::owner::OwnerRules;
-use crate::model::{SessionId, perms};
+use crate::model::{SessionId, Zxid, perms};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -183,51 +183,53 @@ pub enum Misplaced {
     Twice,
 }
 
+#[derive(Debug)]
 enum Stage {
     SessionCount,
     Sessions(i32),
     AclCount,
     Acls(i32),
-    Nodes,
+    Znodes,
     Done,
 }
 
-/// Builds a tree from the body of a snapshot that arrives in windows: our own, Java's, or a SNAP stream.
-pub struct Loader {
-    tree: Tree,
-    sessions: BTreeMap<SessionId, i32>,
-    acl_ids: HashMap<i64, AclId>,
-    stage: Stage,
-    /// Znodes are only looked at, not kept: to find out whether a snapshot can be read.
-    dry: bool,
+/// One record of a snapshot's body.
+#[derive(Debug)]
+pub enum SnapshotEntry<'a> {
+    Session(SessionEntry),
+    Acl(AclMapEntry<&'a [u8]>),
+    /// The root's path is the empty one.
+    Znode(NodeEntry<&'a [u8]>),
 }
 
-impl Loader {
-    pub fn new(rules: OwnerRules) -> Self {
-        Self {
-            tree: Tree::rootless(rules),
-            sessions: BTreeMap::new(),
-            acl_ids: HashMap::new(),
-            stage: Stage::SessionCount,
-            dry: false,
-        }
-    }
+/// Takes the body of a snapshot apart: our own, Java's, or a SNAP stream. It arrives in windows.
+#[derive(Debug)]
+pub struct SnapshotBody {
+    stage: Stage,
+}
 
-    /// Reads everything and keeps no znode.
-    pub fn dry(rules: OwnerRules) -> Self {
-        Self { dry: true, ..Self::new(rules) }
+impl Default for SnapshotBody {
+    fn default() -> Self {
+        Self { stage: Stage::SessionCount }
     }
+}
 
+impl SnapshotBody {
+    /// The end marker was taken.
     pub fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done)
     }
 
-    /// Takes as many whole records as `window` holds and returns how many bytes they were. 0 asks for more bytes.
-    pub fn feed(&mut self, window: &[u8]) -> Result<usize, LoadError> {
+    /// Hands over as many whole records as `window` holds and returns how many bytes they were. 0 asks for more bytes.
+    pub fn feed<'a>(
+        &mut self,
+        window: &'a [u8],
+        take: &mut impl FnMut(SnapshotEntry<'a>) -> Result<(), LoadError>,
+    ) -> Result<usize, LoadError> {
         let mut reader = Reader::new(window);
         let mut taken = 0;
         while !self.is_done() {
-            match self.step(&mut reader) {
+            match self.step(&mut reader, take) {
                 Ok(()) => taken = window.len() - reader.remaining(),
                 Err(LoadError::Decode(DecodeError::Truncated { .. })) => break,
                 Err(other) => return Err(other),
@@ -236,47 +238,128 @@ impl Loader {
         Ok(taken)
     }
 
-    fn step(&mut self, from: &mut Reader<'_>) -> Result<(), LoadError> {
+    fn step<'a>(
+        &mut self,
+        from: &mut Reader<'a>,
+        take: &mut impl FnMut(SnapshotEntry<'a>) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
         self.stage = match self.stage {
             Stage::SessionCount => Stage::Sessions(count(from.int()?, "sessions")?),
             Stage::Sessions(0) => Stage::AclCount,
             Stage::Sessions(left) => {
-                let entry = SessionEntry::decode(from)?;
-                self.sessions.insert(SessionId(entry.session_id), entry.timeout);
+                take(SnapshotEntry::Session(SessionEntry::decode(from)?))?;
                 Stage::Sessions(left - 1)
             }
             Stage::AclCount => Stage::Acls(count(from.int()?, "ACL lists")?),
-            Stage::Acls(0) => Stage::Nodes,
+            Stage::Acls(0) => Stage::Znodes,
             Stage::Acls(left) => {
-                let entry = AclMapEntry::decode(from)?;
-                let list: Vec<Acl<Bytes>> = entry.acl.iter().map(owned).collect();
-                let id = self.tree.acls.acquire(&list);
-                self.acl_ids.insert(entry.id, id);
+                take(SnapshotEntry::Acl(AclMapEntry::decode(from)?))?;
                 Stage::Acls(left - 1)
             }
-            Stage::Nodes => self.node(from)?,
+            Stage::Znodes => match from.ustring()? {
+                b"/" => Stage::Done,
+                path => {
+                    let (data, acl_id) = (from.buffer()?, from.long()?);
+                    let stat = StatPersisted::decode(from)?;
+                    take(SnapshotEntry::Znode(NodeEntry { path, data, acl_id, stat }))?;
+                    Stage::Znodes
+                }
+            },
             Stage::Done => Stage::Done,
         };
         Ok(())
     }
+}
 
-    fn node(&mut self, from: &mut Reader<'_>) -> Result<Stage, LoadError> {
-        let path = from.ustring()?;
-        if path == b"/" {
-            let is_empty = !self.dry && self.tree.slab.end() == 0;
-            return if is_empty { Err(LoadError::NoRoot) } else { Ok(Stage::Done) };
+/// Builds a tree from the body of a snapshot.
+pub struct Loader {
+    body: SnapshotBody,
+    loaded: Loaded,
+}
+
+/// What was taken from the body so far.
+struct Loaded {
+    tree: Tree,
+    sessions: BTreeMap<SessionId, i32>,
+    acl_ids: HashMap<i64, AclId>,
+    /// The newest transaction that a znode shows.
+    newest: i64,
+    /// Znodes are only looked at, not kept: to find out whether a snapshot can be read.
+    dry: bool,
+}
+
+impl Loader {
+    pub fn new(rules: OwnerRules) -> Self {
+        let loaded = Loaded {
+            tree: Tree::rootless(rules),
+            sessions: BTreeMap::new(),
+            acl_ids: HashMap::new(),
+            newest: 0,
+            dry: false,
+        };
+        Self { body: SnapshotBody::default(), loaded }
+    }
+
+    /// Reads everything and keeps no znode.
+    pub fn dry(rules: OwnerRules) -> Self {
+        let mut loader = Self::new(rules);
+        loader.loaded.dry = true;
+        loader
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// The newest transaction that a znode shows: a Java server goes on while it writes a snapshot.
+    pub fn newest(&self) -> Zxid {
+        Zxid(self.loaded.newest)
+    }
+
+    /// Takes as many whole records as `window` holds and returns how many bytes they were. 0 asks for more bytes.
+    pub fn feed(&mut self, window: &[u8]) -> Result<usize, LoadError> {
+        let loaded = &mut self.loaded;
+        let taken = self.body.feed(window, &mut |entry| loaded.take(entry))?;
+        if self.body.is_done() && !loaded.dry && loaded.tree.slab.end() == 0 {
+            return Err(LoadError::NoRoot);
         }
-        let data = from.buffer()?;
-        let acl_id = from.long()?;
-        let stat = StatPersisted::decode(from)?;
-        if self.dry {
-            return Ok(Stage::Nodes);
+        Ok(taken)
+    }
+
+    /// The tree and the sessions.
+    #[expect(clippy::disallowed_methods, reason = "the number of references counts, not their order")]
+    pub fn finish(self) -> (Tree, BTreeMap<SessionId, i32>) {
+        assert!(self.is_done(), "feed() reached the end marker");
+        let Loaded { mut tree, sessions, acl_ids, .. } = self.loaded;
+        for id in acl_ids.into_values() {
+            tree.acls.release(id);
         }
-        let acl = self.acl(acl_id);
-        self.tree
-            .insert_loaded(path, data, &stat, acl)
-            .map_err(|what| LoadError::Znode { path: path.to_vec(), what })?;
-        Ok(Stage::Nodes)
+        tree.rebuild_quotas();
+        (tree, sessions)
+    }
+}
+
+impl Loaded {
+    fn take(&mut self, entry: SnapshotEntry<'_>) -> Result<(), LoadError> {
+        match entry {
+            SnapshotEntry::Session(entry) => {
+                self.sessions.insert(SessionId(entry.session_id), entry.timeout);
+            }
+            SnapshotEntry::Acl(entry) => {
+                let list: Vec<Acl<Bytes>> = entry.acl.iter().map(owned).collect();
+                let id = self.tree.acls.acquire(&list);
+                self.acl_ids.insert(entry.id, id);
+            }
+            SnapshotEntry::Znode(_) if self.dry => {}
+            SnapshotEntry::Znode(NodeEntry { path, data, acl_id, stat }) => {
+                let acl = self.acl(acl_id);
+                self.newest = self.newest.max(stat.czxid).max(stat.mzxid).max(stat.pzxid);
+                self.tree
+                    .insert_loaded(path, data, &stat, acl)
+                    .map_err(|what| LoadError::Znode { path: path.to_vec(), what })?;
+            }
+        }
+        Ok(())
     }
 
     /// An id without an entry (a Java server's fuzzy snapshot may hold one) fails closed: nobody but super may pass.
@@ -290,17 +373,6 @@ impl Loader {
         }
         let nobody = Acl { perms: 0, ..super::acl_entry(perms::ALL, b"world", b"anyone") };
         self.tree.acls.acquire(&[nobody])
-    }
-
-    /// The tree and the sessions.
-    #[expect(clippy::disallowed_methods, reason = "the number of references counts, not their order")]
-    pub fn finish(mut self) -> (Tree, BTreeMap<SessionId, i32>) {
-        assert!(self.is_done(), "feed() reached the end marker");
-        for id in std::mem::take(&mut self.acl_ids).into_values() {
-            self.tree.acls.release(id);
-        }
-        self.tree.rebuild_quotas();
-        (self.tree, self.sessions)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Zabra is a ZooKeeper server: stock clients, a stock `zoo.cfg`, Java's data directories and Java's ensembles work with it.
 //!
-//! The crate is the program `zabra` (`serve`, `log`, `bench`) as a library, so that the simulator, the benches and the fuzz
+//! The crate is the program `zabra` (`serve`, `bench`, `log`, `snapshot`, `backup`, `restore`) as a library, so that the simulator, the benches and the fuzz
 //! targets can reach its parts. It promises no stable interface.
 //!
 //! # Where to begin
@@ -17,7 +17,7 @@
 //! A room looks down, never up:
 //!
 //! ```text
-//! cli                                      serve, log, bench
+//! cli                                      serve, bench, and the commands for files
 //! server                                   puts a server together
 //! client_port  peer  core  figures         drivers: sockets, threads, clocks
 //! replica                                  one server as a value

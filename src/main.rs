@@ -8,11 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match zabra::cli::run(zabra::cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("zabra: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    zabra::cli::run(zabra::cli::Cli::parse())
 }

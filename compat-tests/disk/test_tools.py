@@ -1,12 +1,15 @@
 """The commands for files, on logs and snapshots of a real Java server and of ours."""
 import json
+import random
+import re
 import shutil
+import struct
 import subprocess
 import threading
 
 import pytest
-from harness.server import BINARY, IS_JAVA, Server
-from harness.wire import CREATE, CREATE2, SET, Session, create, set_data
+from harness.server import BINARY, IS_JAVA, JAVA_CLASSPATH, Server
+from harness.wire import CREATE, CREATE2, DELETE, SET, Session, create, set_data, ustring
 from kazoo.client import KazooClient
 
 pytestmark = pytest.mark.skipif(IS_JAVA, reason="it starts both servers itself")
@@ -211,3 +214,84 @@ def test_a_server_goes_on_from_what_is_restored(written, tmp_path, starts_java):
     run(*words, "--into", tmp_path / "data")
     assert value(tmp_path, starts_java) == (then["change"]["data"], sets.index(then) + 1)
     run("snapshot", "compare", server.dir / "data", tmp_path / "data", code=1)
+
+
+def java_tool(name, *words):
+    """What Java's tool prints, once it ended well."""
+    command = ["java", "-Xmx1g", "-cp", JAVA_CLASSPATH, f"org.apache.zookeeper.server.{name}", *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0 and "Exception" not in said and "CRC" not in said, f"{command}: {ended.returncode}\n{said}"
+    return said
+
+
+def test_javas_tools_read_what_zabra_writes(tmp_path):
+    """Logs and snapshots of the server, and what each command makes of them."""
+    with Server(SETTINGS, data=tmp_path) as server:
+        fill(server)
+        run("backup", tmp_path / "data", "--to", tmp_path / "snapshot.backup")
+    logs = sorted(server.files.glob("log.*"), key=lambda path: int(path.name[4:], 16))
+    snapshots = sorted(server.files.glob("snapshot.*"), key=lambda path: int(path.name[9:], 16))
+    txns = [row for row in rows("log", logs[0], "--json") if "change" in row]
+    run("log", "chop", logs[0], "--after", txns[len(txns) // 2]["zxid"], "--to", tmp_path / "log.chopped")
+    run("log", "mend", logs[0], "--to", tmp_path / "log.mended")
+    for log in [logs[0], tmp_path / "log.chopped", tmp_path / "log.mended"]:
+        zxids = [int(row["zxid"], 16) for row in rows("log", log, "--json") if "change" in row]
+        said = java_tool("persistence.TxnLogToolkit", log)
+        assert [int(zxid, 16) for zxid in re.findall(r" zxid (0x[0-9a-f]+) ", said)] == zxids
+    backup = tmp_path / f"snapshot.{rows('snapshot', tmp_path / 'snapshot.backup', '--json')[-1]['zxid'][2:]}"
+    (tmp_path / "snapshot.backup").rename(backup)
+    early = snapshots[1]
+    run("restore", tmp_path / "data", "--to-zxid", f"0x{early.name[9:]}", "--into", tmp_path / "then")
+    restored = tmp_path / "then" / "version-2" / early.name
+    for snapshot in [early, restored, backup]:
+        paths = {row["path"] for row in rows("snapshot", snapshot, "--json") if "path" in row}
+        assert set(re.findall(r"^(/.*)\n  cZxid", java_tool("SnapshotFormatter", snapshot), re.M)) == paths
+    compared = java_tool("SnapshotComparer", "--left", early, "--right", restored, "--bytes", 0, "--nodes", 0)
+    assert "All layers compared" in compared and "found only in" not in compared
+    run("snapshot", "compare", early, restored)
+    compared = java_tool("SnapshotComparer", "--left", restored, "--right", backup, "--bytes", 0, "--nodes", 0)
+    new = re.findall(r"^Node (/.*) found only in right tree", compared, re.M)
+    assert new and set(new) == set(re.findall(r"^\+ (/.*)$", run("snapshot", "compare", restored, backup, code=1), re.M))
+
+
+class History:
+    """What clients did, and the tree that they saw after each transaction."""
+
+    def __init__(self, random):
+        self.random, self.tree, self.points = random, {}, {}
+
+    def write(self, session, count):
+        for _ in range(count):
+            kind, body, after = self.choose()
+            zxid, error = session.call(kind, body)[:2]
+            assert error == 0
+            self.tree = after
+            self.points[zxid] = after
+
+    def choose(self):
+        """A request, and the tree after it."""
+        path = f"/n{self.random.randrange(30)}"
+        data = str(self.random.random()).encode()
+        if path not in self.tree:
+            return CREATE, create(path, data), {**self.tree, path: data.decode()}
+        if self.random.random() < 0.3:
+            return DELETE, ustring(path) + struct.pack(">i", -1), {at: was for at, was in self.tree.items() if at != path}
+        return SET, set_data(path, data), {**self.tree, path: data.decode()}
+
+
+@pytest.mark.parametrize("java", [True, False], ids=["java", "zabra"])
+def test_each_of_50_random_points_is_the_tree_that_clients_had(tmp_path, java):
+    """A snapshot now and then; new sessions and a restart are transactions, too."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    history = History(random.Random(seed))
+    server = Server(SETTINGS, data=tmp_path, java=java)
+    for _ in range(2):
+        with server, Session(server.port) as session:
+            history.write(session, 150)
+    for zxid in history.random.sample(sorted(history.points), 50):
+        into = tmp_path / f"at{zxid}"
+        run("restore", tmp_path / "data", "--to-zxid", hex(zxid), "--into", into)
+        found = {path: row["data"] for path, row in tree(into).items() if path.startswith("/n")}
+        assert found == history.points[zxid], hex(zxid)

@@ -22,6 +22,8 @@ pub struct Tuning {
     pub finalize_ms: u64,
     /// Target size of what is read of a file for a learner at once, in bytes.
     pub feed_piece: usize,
+    /// Transactions of one epoch: then the next one begins.
+    pub epoch_len: u32,
 }
 
 impl Default for Tuning {
@@ -37,6 +39,7 @@ impl Default for Tuning {
             unread_bytes: 1 << 30,
             finalize_ms: 200,
             feed_piece: 256 << 10,
+            epoch_len: u32::MAX,
         }
     }
 }

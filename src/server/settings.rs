@@ -109,6 +109,7 @@ fn zab(config: &Config, me: ServerId, tuning: &Tuning) -> zab::Settings {
         history_most: tuning.history_most,
         window_bytes: tuning.window_bytes as u64,
         max_unlogged_bytes: tuning.max_unlogged_bytes,
+        epoch_len: tuning.epoch_len,
     }
 }
 

@@ -53,12 +53,18 @@ const DELETE: i32 = 2;
 const EXISTS: i32 = 3;
 const GET_DATA: i32 = 4;
 const SET_DATA: i32 = 5;
+const SET_ACL: i32 = 7;
 const SYNC: i32 = 9;
 const PING: i32 = 11;
 const GET_CHILDREN2: i32 = 12;
 const MULTI: i32 = 14;
 const RECONFIG: i32 = 16;
 const DELETE_CONTAINER: i32 = 20;
+const CREATE_CONTAINER: i32 = 19;
+const CREATE_TTL: i32 = 21;
+const MULTI_READ: i32 = 22;
+const AUTH: i32 = 100;
+const ADD_WATCH: i32 = 106;
 const CLOSE: i32 = -11;
 
 impl Client {
@@ -102,6 +108,11 @@ impl Client {
     /// Whether it asked for its end itself.
     pub fn has_closed(&self, session: i64) -> bool {
         self.closed.contains(&session)
+    }
+
+    /// It has asked for something in its life.
+    pub fn has_asked(&self) -> bool {
+        self.cxid > 1
     }
 
     pub fn outstanding(&self) -> usize {
@@ -209,6 +220,16 @@ impl Client {
         request(cxid, DELETE_CONTAINER, &[])
     }
 
+    /// Says who it is, and once more with each call: what a connection has of that is not much.
+    pub fn authenticate(&mut self, now: u64) -> Bytes {
+        self.last_sent = now;
+        let mut body = BytesMut::new();
+        body.put_i32(0);
+        put(&mut body, b"digest");
+        put(&mut body, format!("user{}:secret", self.index).as_bytes());
+        request(-4, AUTH, &body)
+    }
+
     /// Bytes of the server. An error is a violation: nothing of the kind was asked for.
     pub fn receive(&mut self, now: u64, bytes: &[u8], history: &mut History) -> Result<(), String> {
         self.last_heard = now;
@@ -266,6 +287,8 @@ impl Client {
         }
         match xid {
             -2 => return Ok(()),
+            -4 if err == 0 => return Ok(()),
+            -4 => return Err(format!("it cannot say who it is: {err}")),
             -1 => {
                 let (kind, _) = (frame.get_i32(), frame.get_i32());
                 let path = text(&mut frame)?;
@@ -346,10 +369,29 @@ fn encode(asked: &Asked) -> (i32, Bytes) {
         put(out, path.as_bytes());
         out.put_u8(u8::from(watch));
     };
+    let header = |out: &mut BytesMut, op: i32, done: bool| {
+        out.put_i32(op);
+        out.put_u8(u8::from(done));
+        out.put_i32(-1);
+    };
     let op = match asked {
         Asked::Create { path, data, sequential, ephemeral } => {
             create(&mut out, path, data, i32::from(*ephemeral) + 2 * i32::from(*sequential));
             CREATE
+        }
+        Asked::Container { path } => {
+            create(&mut out, path, b"", 4);
+            CREATE_CONTAINER
+        }
+        Asked::Ttl { path, ms } => {
+            create(&mut out, path, b"", 5);
+            out.put_i64(*ms);
+            CREATE_TTL
+        }
+        Asked::AddWatch { path, recursive } => {
+            put(&mut out, path.as_bytes());
+            out.put_i32(i32::from(*recursive));
+            ADD_WATCH
         }
         Asked::Delete { path, version } => {
             put(&mut out, path.as_bytes());
@@ -361,17 +403,39 @@ fn encode(asked: &Asked) -> (i32, Bytes) {
             SET_DATA
         }
         Asked::Multi { path, other } => {
-            let header = |out: &mut BytesMut, op: i32, done: bool| {
-                out.put_i32(op);
-                out.put_u8(u8::from(done));
-                out.put_i32(-1);
-            };
             header(&mut out, 1, false);
             create(&mut out, path, b"multi", 0);
             header(&mut out, 5, false);
             set(&mut out, other, b"multi", -1);
             header(&mut out, -1, true);
             MULTI
+        }
+        Asked::Wide { path, parts } => {
+            for _ in 0..*parts {
+                header(&mut out, SET_DATA, false);
+                set(&mut out, path, b"wide", -1);
+            }
+            header(&mut out, -1, true);
+            MULTI
+        }
+        Asked::ReadMany { path, parts } => {
+            for _ in 0..*parts {
+                header(&mut out, GET_DATA, false);
+                watched(&mut out, path, false);
+            }
+            header(&mut out, -1, true);
+            MULTI_READ
+        }
+        Asked::SetAcl { path, entries } => {
+            put(&mut out, path.as_bytes());
+            out.put_i32(*entries as i32);
+            for entry in 0..*entries {
+                out.put_i32(PERMISSIONS);
+                put(&mut out, b"digest");
+                put(&mut out, format!("user{entry}:of{entries}").as_bytes());
+            }
+            out.put_i32(-1);
+            SET_ACL
         }
         Asked::Get { path, watch } => {
             watched(&mut out, path, *watch);
@@ -424,8 +488,11 @@ fn decode(asked: &Asked, mut frame: Bytes, answer: &mut Answer) -> Result<(), St
         return Ok(());
     }
     match asked {
-        Asked::Create { .. } => answer.path = Some(text(&mut frame)?),
+        Asked::Create { .. } | Asked::Container { .. } | Asked::Ttl { .. } => {
+            answer.path = Some(text(&mut frame)?);
+        }
         Asked::Set { .. } => answer.version = Some(stat(&mut frame)?.0),
+        Asked::SetAcl { .. } => drop(stat(&mut frame)?),
         Asked::Exists { .. } => answer.version = Some(stat(&mut frame)?.0),
         Asked::Get { .. } => {
             let data = text(&mut frame)?.into_bytes();
@@ -438,7 +505,7 @@ fn decode(asked: &Asked, mut frame: Bytes, answer: &mut Answer) -> Result<(), St
             answer.children = Some(names?);
             stat(&mut frame)?;
         }
-        Asked::Multi { .. } => loop {
+        Asked::Multi { .. } | Asked::Wide { .. } | Asked::ReadMany { .. } => loop {
             if frame.len() < 9 {
                 return Err("a multi that ends too early".into());
             }
@@ -455,6 +522,15 @@ fn decode(asked: &Asked, mut frame: Bytes, answer: &mut Answer) -> Result<(), St
                     text(&mut frame)?;
                     answer.parts.push(0);
                 }
+                4 => {
+                    let data = text(&mut frame)?.into_bytes();
+                    let (version, mzxid) = stat(&mut frame)?;
+                    let node = (data, version, mzxid);
+                    if answer.node.get_or_insert_with(|| node.clone()) != &node {
+                        return Err("parts of one read that differ".into());
+                    }
+                    answer.parts.push(0);
+                }
                 5 => {
                     stat(&mut frame)?;
                     answer.parts.push(0);
@@ -462,7 +538,11 @@ fn decode(asked: &Asked, mut frame: Bytes, answer: &mut Answer) -> Result<(), St
                 other => return Err(format!("a part of type {other} in a multi's answer")),
             }
         },
-        Asked::Delete { .. } | Asked::Sync | Asked::Close | Asked::Reconfig { .. } => {}
+        Asked::Delete { .. }
+        | Asked::AddWatch { .. }
+        | Asked::Sync
+        | Asked::Close
+        | Asked::Reconfig { .. } => {}
     }
     Ok(())
 }

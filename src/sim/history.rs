@@ -2,7 +2,11 @@
 //! ensemble committed.
 
 use super::model::{Change, Happened, Model, Txn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A read whose answer would be larger than any may be.
+const TOO_LARGE: i32 = -8;
+const CONFIG: &str = "/zookeeper/config";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
@@ -11,6 +15,14 @@ pub enum Asked {
         data: Vec<u8>,
         sequential: bool,
         ephemeral: bool,
+    },
+    Container {
+        path: String,
+    },
+    /// A znode that goes when nothing happened to it for `ms` milliseconds.
+    Ttl {
+        path: String,
+        ms: i64,
     },
     Delete {
         path: String,
@@ -26,9 +38,23 @@ pub enum Asked {
         path: String,
         other: String,
     },
+    /// Many sets of the same znode.
+    Wide {
+        path: String,
+        parts: usize,
+    },
+    SetAcl {
+        path: String,
+        entries: usize,
+    },
     Get {
         path: String,
         watch: bool,
+    },
+    /// Many reads of the same znode.
+    ReadMany {
+        path: String,
+        parts: usize,
     },
     Exists {
         path: String,
@@ -37,6 +63,11 @@ pub enum Asked {
     Children {
         path: String,
         watch: bool,
+    },
+    /// A watch that stays; of all that is below the path, if it is recursive.
+    AddWatch {
+        path: String,
+        recursive: bool,
     },
     Sync,
     Close,
@@ -49,7 +80,18 @@ pub enum Asked {
 
 impl Asked {
     pub fn is_write(&self) -> bool {
-        !matches!(self, Self::Get { .. } | Self::Exists { .. } | Self::Children { .. } | Self::Sync)
+        !matches!(self, Self::Sync | Self::AddWatch { .. }) && self.reads().is_none()
+    }
+
+    /// The znode that is read, if it is.
+    fn reads(&self) -> Option<&String> {
+        match self {
+            Self::Get { path, .. }
+            | Self::Exists { path, .. }
+            | Self::Children { path, .. }
+            | Self::ReadMany { path, .. } => Some(path),
+            _ => None,
+        }
     }
 }
 
@@ -115,7 +157,7 @@ fn replay(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<Model, String>
     let mut reads: BTreeMap<i64, Vec<&Request>> = BTreeMap::new();
     for request in &history.requests {
         if let Some((_, answer)) = &request.ended
-            && matches!(request.asked, Asked::Get { .. } | Asked::Exists { .. } | Asked::Children { .. })
+            && request.asked.reads().is_some()
         {
             reads.entry(answer.zxid).or_default().push(request);
         }
@@ -142,12 +184,16 @@ fn check_read(model: &Model, request: &Request) -> Result<(), String> {
             request.asked, model.nodes
         ))
     };
-    let (Asked::Get { path, .. } | Asked::Exists { path, .. } | Asked::Children { path, .. }) =
-        &request.asked
-    else {
+    let Some(path) = request.asked.reads() else { return Ok(()) };
+    if matches!(request.asked, Asked::ReadMany { .. }) && answer.err == TOO_LARGE {
         return Ok(());
-    };
-    match (model.nodes.get(path), answer.err) {
+    }
+    let are = |err: i32| answer.parts.iter().all(|part| *part == err);
+    let err = if answer.parts.is_empty() || are(0) { answer.err } else { answer.parts[0] };
+    if !answer.parts.is_empty() && !are(err) {
+        return wrong("parts of one read that differ");
+    }
+    match (model.nodes.get(path), err) {
         (None, -101) => Ok(()),
         (Some(node), 0) => {
             if let Some((data, version, mzxid)) = &answer.node
@@ -201,6 +247,8 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
                     return lost("a create came out otherwise");
                 }
             }
+            (Asked::Container { path } | Asked::Ttl { path, .. }, Change::Create { path: made, .. })
+                if path == made && answer.err == 0 => {}
             (Asked::Delete { path, .. }, Change::Delete { path: gone })
                 if path == gone && answer.err == 0 => {}
             (Asked::Set { path, version, .. }, Change::SetData { path: set, version: new, .. }) => {
@@ -208,12 +256,13 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
                     return lost("a set came out otherwise");
                 }
             }
-            (Asked::Multi { .. }, Change::Multi(parts)) => {
+            (Asked::Multi { .. } | Asked::Wide { .. }, Change::Multi(parts)) => {
                 let failed = parts.iter().any(|part| matches!(part, Change::Error { .. }));
                 if failed != answer.parts.iter().any(|err| *err != 0) {
                     return lost("a multi came out otherwise");
                 }
             }
+            (Asked::SetAcl { path, .. }, Change::SetAcl { path: set }) if path == set && answer.err == 0 => {}
             (Asked::Close, Change::CloseSession { .. }) if answer.err == 0 => {}
             (Asked::Reconfig { .. }, Change::Reconfig) if answer.err == 0 => {}
             _ => return lost("a write came out otherwise"),
@@ -296,6 +345,7 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
     for (conn, came) in &history.came {
         // By table (data or children) and path: the zxid at which it was set.
         let mut set: BTreeMap<(bool, String), i64> = BTreeMap::new();
+        let mut lasting = Lasting::new(model);
         let fires = |children: bool, path: &str, since: i64| {
             let events = model.events.get(path)?;
             let is_it = |happened: Happened| match happened {
@@ -324,6 +374,7 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
                             matched = true;
                         }
                     }
+                    matched |= lasting.on_event(path, *zxid, expected);
                     if !matched {
                         return Err(format!(
                             "connection {conn}: event {kind} of {path} at {zxid:#x}, for which no watch was set: {set:?}"
@@ -343,6 +394,12 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
                             ));
                         }
                     }
+                    lasting.on_reply(answer.zxid).map_err(|what| format!("connection {conn}: {what}"))?;
+                    if let Asked::AddWatch { path, recursive } = &request.asked
+                        && answer.err == 0
+                    {
+                        lasting.add(path, *recursive, answer.zxid);
+                    }
                     let watch = match &request.asked {
                         Asked::Get { path, watch: true } if answer.err == 0 => Some((false, path)),
                         Asked::Exists { path, watch: true } => Some((false, path)),
@@ -357,4 +414,73 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Watches of one connection that stay: each change comes once, before anything newer.
+struct Lasting<'a> {
+    model: &'a Model,
+    /// Path, whether what is below counts as well, and the zxid at which it was set.
+    watches: Vec<(String, bool, i64)>,
+    told: BTreeSet<(i64, String, Happened)>,
+    /// All before was told.
+    upto: i64,
+}
+
+impl<'a> Lasting<'a> {
+    fn new(model: &'a Model) -> Self {
+        Self { model, watches: Vec::new(), told: BTreeSet::new(), upto: 0 }
+    }
+
+    fn add(&mut self, path: &str, recursive: bool, zxid: i64) {
+        let is_new = !self.watches.iter().any(|(known, kind, _)| known == path && *kind == recursive);
+        if is_new {
+            self.watches.push((path.into(), recursive, zxid));
+        }
+    }
+
+    fn covers(&self, path: &str, zxid: i64, happened: Happened) -> bool {
+        self.watches.iter().any(|(root, recursive, since)| {
+            let rest = path.strip_prefix(if root == "/" { "" } else { root });
+            let is_below = || rest.is_some_and(|rest| rest.starts_with('/'));
+            let sees = if *recursive {
+                happened != Happened::Children && (path == root || is_below())
+            } else {
+                path == root
+            };
+            sees && zxid > *since
+        })
+    }
+
+    /// Whether it was to be told this.
+    fn on_event(&mut self, path: &str, zxid: i64, happened: Happened) -> bool {
+        if !self.covers(path, zxid, happened) {
+            return false;
+        }
+        if path == CONFIG {
+            // The model has none.
+            return true;
+        }
+        let events = self.model.events.get(path);
+        let has_happened = events.is_some_and(|events| events.contains(&(zxid, happened)));
+        self.told.insert((zxid, path.into(), happened));
+        has_happened
+    }
+
+    fn on_reply(&mut self, zxid: i64) -> Result<(), String> {
+        if self.watches.is_empty() {
+            return Ok(());
+        }
+        for (path, events) in &self.model.events {
+            let from = events.partition_point(|(at, _)| *at <= self.upto);
+            for (at, happened) in events[from..].iter().take_while(|(at, _)| *at <= zxid) {
+                if self.covers(path, *at, *happened) && !self.told.contains(&(*at, path.clone(), *happened)) {
+                    return Err(format!(
+                        "the reply at {zxid:#x} came before {happened:?} of {path} at {at:#x}"
+                    ));
+                }
+            }
+        }
+        self.upto = self.upto.max(zxid);
+        Ok(())
+    }
 }

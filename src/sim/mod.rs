@@ -3,8 +3,12 @@
 //! one in which everything is mended and the ensemble has to serve. What clients were told is checked against a model
 //! that shares no code with the server.
 
+mod amounts;
 mod client;
+mod crowd;
 mod disk;
+mod edges;
+mod extremes;
 mod faults;
 mod history;
 mod model;

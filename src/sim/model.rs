@@ -1,6 +1,7 @@
 //! ZooKeeper's state as a simple model, and its transactions read by a reader of its own: nothing here shares code with
 //! the server, so that what is wrong there can't be wrong here in the same way.
 
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A transaction, as far as the model needs it.
@@ -14,13 +15,41 @@ pub struct Txn {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Create { path: String, data: Vec<u8>, ephemeral: bool, parent_cversion: i32 },
-    Delete { path: String },
-    SetData { path: String, data: Vec<u8>, version: i32 },
-    Check { path: String },
-    CreateSession { timeout: i32 },
-    CloseSession { paths: Vec<String> },
-    Error { code: i32 },
+    /// `owner`: of a container or a znode with a time to live, as the stat has it.
+    Create {
+        path: String,
+        data: Vec<u8>,
+        ephemeral: bool,
+        owner: i64,
+        parent_cversion: i32,
+    },
+    Delete {
+        path: String,
+    },
+    /// A container that is empty, or a znode whose time has come.
+    Remove {
+        path: String,
+    },
+    SetData {
+        path: String,
+        data: Vec<u8>,
+        version: i32,
+    },
+    SetAcl {
+        path: String,
+    },
+    Check {
+        path: String,
+    },
+    CreateSession {
+        timeout: i32,
+    },
+    CloseSession {
+        paths: Vec<String>,
+    },
+    Error {
+        code: i32,
+    },
     Multi(Vec<Change>),
     Reconfig,
 }
@@ -33,13 +62,18 @@ impl Change {
             Self::Multi(parts) => parts.iter().all(Self::is_success),
             Self::Create { .. }
             | Self::Delete { .. }
+            | Self::Remove { .. }
             | Self::SetData { .. }
+            | Self::SetAcl { .. }
             | Self::Check { .. }
             | Self::CreateSession { .. }
             | Self::CloseSession { .. } => true,
         }
     }
 }
+
+/// In place of an owner's id, with the time to live behind it.
+const TTL: i64 = 0xff << 56;
 
 struct Cursor<'a>(&'a [u8]);
 
@@ -85,10 +119,24 @@ impl Cursor<'_> {
                 let (path, data) = (self.text()?, self.bytes()?);
                 self.acl()?;
                 let ephemeral = self.take(1)?[0] != 0;
-                Change::Create { path, data, ephemeral, parent_cversion: self.int()? }
+                Change::Create { path, data, ephemeral, owner: 0, parent_cversion: self.int()? }
             }
+            19 | 21 => {
+                let (path, data) = (self.text()?, self.bytes()?);
+                self.acl()?;
+                let parent_cversion = self.int()?;
+                let owner = if kind == 19 { i64::MIN } else { self.long()? | TTL };
+                Change::Create { path, data, ephemeral: false, owner, parent_cversion }
+            }
+            20 => Change::Remove { path: self.text()? },
             2 => Change::Delete { path: self.text()? },
             5 => Change::SetData { path: self.text()?, data: self.bytes()?, version: self.int()? },
+            7 => {
+                let path = self.text()?;
+                self.acl()?;
+                self.int()?;
+                Change::SetAcl { path }
+            }
             13 => {
                 let path = self.text()?;
                 self.int()?;
@@ -138,6 +186,8 @@ impl Txn {
 pub struct Node {
     pub data: Vec<u8>,
     pub version: i32,
+    /// How often its ACL list was set.
+    pub lists: i32,
     /// Creates of children so far.
     pub created: i32,
     pub owner: i64,
@@ -148,7 +198,7 @@ pub struct Node {
 }
 
 /// What happened to which znode: for watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Happened {
     Created,
     Deleted,
@@ -203,9 +253,14 @@ impl Model {
 
     fn change(&mut self, txn: &Txn, change: &Change) -> Result<(), String> {
         match change {
-            Change::Create { path, data, ephemeral, parent_cversion } => {
-                self.create(txn, path, data, *ephemeral, *parent_cversion)
+            Change::Create { path, data, ephemeral, owner, parent_cversion } => {
+                let owner = if *ephemeral { txn.session } else { *owner };
+                self.create(txn, path, data, owner, *parent_cversion)
             }
+            Change::Remove { path } => match self.nodes.get(path) {
+                Some(node) if node.owner < 0 => self.delete(txn.zxid, path),
+                other => Err(format!("removes {path}, which is {other:?}")),
+            },
             Change::Delete { path } => self.delete(txn.zxid, path),
             Change::SetData { path, data, version } => {
                 let node = self.nodes.get_mut(path).ok_or(format!("sets {path}, which is not there"))?;
@@ -216,6 +271,12 @@ impl Model {
                 node.version = *version;
                 node.mzxid = txn.zxid;
                 self.event(txn.zxid, path, Happened::Changed);
+                Ok(())
+            }
+            Change::SetAcl { path } => {
+                let node =
+                    self.nodes.get_mut(path).ok_or(format!("sets the list of {path}, which is not there"))?;
+                node.lists += 1;
                 Ok(())
             }
             Change::Check { path } if self.nodes.contains_key(path) => Ok(()),
@@ -240,21 +301,22 @@ impl Model {
         txn: &Txn,
         path: &str,
         data: &[u8],
-        ephemeral: bool,
+        owner: i64,
         parent_cversion: i32,
     ) -> Result<(), String> {
         let parent_path = parent_of(path).ok_or("a path without /")?.to_string();
         if self.nodes.contains_key(path) {
             return Err(format!("creates {path}, which is there"));
         }
-        if ephemeral && !self.sessions.contains_key(&txn.session) {
+        if owner > 0 && !self.sessions.contains_key(&txn.session) {
             return Err(format!("creates {path} for session {:#x}, which is not alive", txn.session));
         }
         let parent = self.nodes.get_mut(&parent_path).ok_or(format!("creates {path} without a parent"))?;
-        if parent.owner != 0 {
+        if parent.owner > 0 {
             return Err(format!("creates {path} below an ephemeral"));
         }
-        if parent_cversion != parent.created + 1 {
+        // What was there before the first client may have counted otherwise.
+        if parent.created.checked_add(1) != Some(parent_cversion) && txn.session != 0 {
             return Err(format!("creates {path} with counter {parent_cversion} behind {}", parent.created));
         }
         parent.created = parent_cversion;
@@ -269,7 +331,7 @@ impl Model {
         parent.children.insert(name);
         let node = Node {
             data: data.to_vec(),
-            owner: if ephemeral { txn.session } else { 0 },
+            owner,
             czxid: txn.zxid,
             mzxid: txn.zxid,
             pzxid: txn.zxid,
@@ -363,6 +425,18 @@ impl LogFile {
             rest = &rest[12 + len + 1..];
         }
         Self { records, is_damaged }
+    }
+
+    /// A file of these bodies.
+    pub fn write(bodies: &[Bytes]) -> Vec<u8> {
+        let mut file = b"ZKLG\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00".to_vec();
+        for body in bodies {
+            file.extend(adler32(body).to_be_bytes());
+            file.extend((body.len() as i32).to_be_bytes());
+            file.extend_from_slice(body);
+            file.push(b'B');
+        }
+        file
     }
 }
 

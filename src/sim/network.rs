@@ -16,6 +16,8 @@ pub enum Port {
 pub enum Host {
     Server(usize),
     Client(usize),
+    /// One of many clients that do next to nothing.
+    Crowd(usize),
     /// None of the ensemble, and none of its clients.
     Stranger(usize),
 }
@@ -107,12 +109,14 @@ pub struct Network {
     pub spike: u64,
     /// So many in a thousand of what a server is sent by another arrives in two pieces, or with what was sent before it.
     pub cuts: u64,
+    /// Nanoseconds that a byte takes on a way, after those before it.
+    pub byte_ns: u64,
 }
 
 impl Network {
     pub fn new(servers: usize, latency: (u64, u64), spike: u64, cuts: u64) -> Self {
         let blocked = vec![vec![false; servers]; servers];
-        Self { conns: BTreeMap::new(), next: 1, blocked, latency, spike, cuts }
+        Self { conns: BTreeMap::new(), next: 1, blocked, latency, spike, cuts, byte_ns: 0 }
     }
 
     pub fn delay(&self, random: &mut Random) -> u64 {
@@ -163,7 +167,7 @@ impl Network {
 
     pub fn send(&mut self, now: u64, key: u64, from: Host, chunk: Chunk, random: &mut Random) -> Vec<Due> {
         let Some(side) = self.side(key, from) else { return Vec::new() };
-        let (delay, pause, cuts) = (self.delay(random), self.latency.1, self.cuts);
+        let (delay, pause, cuts, byte_ns) = (self.delay(random), self.latency.1, self.cuts, self.byte_ns);
         let Some(conn) = self.conns.get_mut(&key).filter(|conn| conn.open[side] && !conn.broken) else {
             return Vec::new();
         };
@@ -179,7 +183,8 @@ impl Network {
             chunk => vec![(chunk, delay)],
         };
         let due = pieces.into_iter().map(|(chunk, after)| {
-            way.last_due = way.last_due.max(now + after);
+            let moves = chunk.len() as u64 * byte_ns / 1000;
+            way.last_due = (way.last_due + moves).max(now + after + moves);
             way.push(way.last_due, chunk);
             (way.last_due, key, side)
         });

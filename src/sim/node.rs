@@ -1,7 +1,9 @@
 //! A server in the simulation: the production core, journal, feeder, receiver and snapshot job on a simulated disk. The
 //! drivers alone are other ones: what tokio, mio and threads do, the world's queue does here.
 
+use super::amounts::Work;
 use super::disk::SimDisk;
+use super::extremes::Extremes;
 use super::network::Port;
 use super::options::Options;
 use super::random::Random;
@@ -16,7 +18,7 @@ use crate::link::{Link, Step};
 use crate::model::{Budget, ConnId, LinkId, ServerId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, Input, LeaderMisbehaved, LinkAction, Listen, LostWhy, Mode,
-    Outputs, QuorumInput, Told,
+    Outputs, QuorumInput, Replica, Told,
 };
 use crate::request::Rules;
 use crate::server::{Assembled, Surroundings, Tuning, assemble};
@@ -24,7 +26,7 @@ use crate::storage::StorageError;
 use crate::tree::Database;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -38,6 +40,15 @@ pub const DATA_DIR: &str = "/zabra/data";
 const MAX_PACKET: usize = 1 << 20;
 /// Bytes that may wait for a client.
 const CLIENT_ROOM: usize = 64 << 20;
+
+/// Milliseconds between two looks at which containers are empty, and which znodes' time has come.
+const CONTAINER_CHECK_MS: u64 = 150;
+/// Packets that a server hears at its end.
+const EXTREMES: u64 = 15;
+/// Bytes of requests that one connection may hand in at once, before what it has is looked at again.
+const AT_ONCE: usize = 256 * Budget::HOLD + 2 * MAX_PACKET;
+/// Steps of one hold of the database, with what can't be divided.
+const MOST_STEPS: usize = 5 * Budget::HOLD;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +85,15 @@ pub enum Incoming {
     Tick,
 }
 
+impl Incoming {
+    fn is_of_client(&self) -> bool {
+        matches!(
+            self,
+            Self::Accepted(Port::Client, _) | Self::Bytes(Port::Client, ..) | Self::Closed(Port::Client, _)
+        )
+    }
+}
+
 /// What a server does to the world.
 #[derive(Debug)]
 pub enum Effect {
@@ -84,9 +104,10 @@ pub enum Effect {
         port: Port,
         to: ServerId,
     },
-    /// Work of the disk, with its latency; otherwise that of a thread.
+    /// Work of the disk, with its latency and the time that these bytes take; otherwise that of a thread.
     Later {
         disk: bool,
+        bytes: usize,
         incoming: Incoming,
     },
 }
@@ -170,9 +191,17 @@ pub struct Process {
     /// Since when the log has had something to write, in milliseconds of this server's clock.
     pub writes_since: Option<u64>,
     inbox: VecDeque<Incoming>,
+    /// Where work takes time: what clients said. The core's own inputs do not wait until all of it is read.
+    sockets: Option<VecDeque<Incoming>>,
+    /// Whose turn it is then.
+    hears_clients: bool,
     pub listens_for_learners: bool,
     pipes: BTreeMap<u64, Pipe>,
     clients: BTreeMap<u64, ClientConn>,
+    /// Those of them that may have something to do without having been heard.
+    unfinished: BTreeSet<u64>,
+    /// Bytes of clients' requests that the core has.
+    handed_in: usize,
     snapshot: Option<Job>,
     next_period: u64,
     period: u64,
@@ -194,6 +223,12 @@ pub struct Process {
     slice: usize,
     /// Bytes that are read off a socket at once.
     piece: usize,
+    /// What it did since this was last taken.
+    pub work: Work,
+    /// Ticks since this was last taken.
+    pub ticks: usize,
+    /// Of the transaction that it logged last.
+    last_body: Bytes,
 }
 
 struct Job {
@@ -239,6 +274,10 @@ impl Process {
         let machine = Machine { read: &read, resolve: &|_| Vec::new() };
         let mut config = Config::from_file(Path::new(CONFIG_FILE), &machine)?;
         config.quorum.read_only_mode = true;
+        if options.amounts.often > 0 {
+            config.znodes.extended_types = true;
+            config.znodes.container_check_ms = CONTAINER_CHECK_MS;
+        }
         let mut spread = random.fork();
         let refused = Arc::<Mutex<Option<String>>>::default();
         let around = Surroundings {
@@ -261,6 +300,7 @@ impl Process {
                 unread_bytes: usize::MAX,
                 finalize_ms: options.pace.0,
                 feed_piece: options.feed_piece,
+                epoch_len: options.amounts.epoch_len.unwrap_or(u32::MAX),
             },
         };
         let assembled = assemble(&config, around, &mut |_| {})?;
@@ -286,9 +326,13 @@ impl Process {
             disk_busy: false,
             writes_since: None,
             inbox: VecDeque::new(),
+            hears_clients: false,
+            sockets: (!options.amounts.cost.is_none()).then(VecDeque::new),
             listens_for_learners: false,
             pipes: BTreeMap::new(),
             clients: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            handed_in: 0,
             snapshot: None,
             period,
             mail: Mail::default(),
@@ -301,6 +345,9 @@ impl Process {
             refused,
             slice: options.slice,
             piece: options.feed_piece,
+            work: Work::default(),
+            ticks: 0,
+            last_body: Bytes::new(),
         })
     }
 
@@ -314,7 +361,21 @@ impl Process {
     }
 
     pub fn push(&mut self, incoming: Incoming) {
-        self.inbox.push_back(incoming);
+        match &mut self.sockets {
+            Some(sockets) if incoming.is_of_client() => sockets.push_back(incoming),
+            _ => self.inbox.push_back(incoming),
+        }
+    }
+
+    /// The next of what came: of the core's and of the clients' in turn, where they wait apart.
+    fn next(&mut self) -> Option<Incoming> {
+        self.hears_clients = !self.hears_clients;
+        let sockets = self.sockets.as_mut().filter(|_| self.hears_clients || self.inbox.is_empty());
+        sockets.and_then(VecDeque::pop_front).or_else(|| self.inbox.pop_front())
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Incoming> {
+        self.inbox.iter().chain(self.sockets.iter().flatten())
     }
 
     /// Whether something is on its way to the disk.
@@ -324,31 +385,52 @@ impl Process {
 
     /// Whether this connection brought something that was not read yet.
     pub fn has_unread(&self, key: u64) -> bool {
-        self.inbox.iter().any(|incoming| matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key))
+        self.waiting().any(|incoming| matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key))
             || self.clients.get(&key).is_some_and(|client| !client.socket.is_empty())
     }
 
     /// A reset took what this connection had brought, and was not read yet.
     pub fn forget_unread(&mut self, key: u64) {
-        self.inbox.retain(|incoming| !matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key));
+        for queue in [Some(&mut self.inbox), self.sockets.as_mut()].into_iter().flatten() {
+            queue.retain(|incoming| !matches!(incoming, Incoming::Bytes(_, conn, _) if *conn == key));
+        }
         if let Some(client) = self.clients.get_mut(&key) {
             client.socket.clear();
         }
     }
 
     pub fn has_work(&self) -> bool {
-        !self.inbox.is_empty() && self.failed.is_none()
+        self.waiting().next().is_some() && self.failed.is_none()
     }
 
     /// Takes up to so much of what came in, as one batch.
     pub fn run(&mut self, batch: usize, out: &mut Vec<Effect>) {
         let mut inputs = Vec::new();
         for _ in 0..batch {
-            let Some(incoming) = self.inbox.pop_front() else { break };
+            let Some(incoming) = self.next() else { break };
+            self.work.inputs += 1;
+            if let Incoming::Bytes(_, _, bytes) = &incoming {
+                self.work.bytes += bytes.len();
+            }
             self.take(incoming, &mut inputs, out);
         }
         self.core.submit(&mut inputs, None);
         self.settle(out);
+        let sent = out.iter().map(|effect| if let Effect::Send(_, bytes) = effect { bytes.len() } else { 0 });
+        self.work.bytes += sent.sum::<usize>();
+        let (has, may) = (self.handed_in, self.limits.admitted_bytes + AT_ONCE);
+        if has > may {
+            self.wrong = Some(format!("account: it has {has} bytes of clients' requests, {may} may be"));
+        }
+    }
+
+    /// What it did since this was last asked, when it had applied all up to `before`.
+    pub fn take_work(&mut self, before: i64) -> Work {
+        let mut work = std::mem::take(&mut self.work);
+        let applied = self.core.db.read().last_zxid.0 - before;
+        // Not where an epoch began, or a snapshot came.
+        work.inputs += self.appended.len() + if applied < 1 << 20 { applied.max(0) as usize } else { 0 };
+        work
     }
 
     fn take(&mut self, incoming: Incoming, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
@@ -419,6 +501,7 @@ impl Process {
                 }
             }
             Incoming::Tick => {
+                self.ticks += 1;
                 let now = self.core.now().mono_ms;
                 if now >= self.next_period {
                     self.next_period = now + self.period;
@@ -427,6 +510,39 @@ impl Process {
                 inputs.push(Input::Tick);
             }
         }
+    }
+
+    // Its end.
+
+    /// Hears what no server says, over links that nobody vouched for and then over those that it has. True: of what
+    /// lasts, the former moved something. To be called when it ends, for it is of no use any more.
+    pub fn hear_extremes(&mut self, random: &mut Random) -> bool {
+        let (last, sessions) = {
+            let db = self.core.db.read();
+            (db.last_zxid, db.sessions.keys().take(3).copied().collect())
+        };
+        let body = self.last_body.clone();
+        let serves = self.mode().has_leader();
+        let links: Vec<LinkId> = self.pipes.keys().map(|key| LinkId(*key)).collect();
+        let mut extremes = Extremes { random, last, sessions, body };
+        self.core.log.take_now();
+        let strange = |number: u64| LinkId(u64::MAX - number);
+        for number in 0..EXTREMES {
+            // Over each too little to become a member by chance.
+            let (link, accepted) = (strange(number), QuorumInput::Accepted(strange(number)));
+            let inputs = [Input::Quorum(accepted), extremes.input(link), extremes.input(link)];
+            self.core.submit(&mut inputs.into(), None);
+        }
+        // Who looks for a leader follows whoever claims to be one.
+        let has_moved = serves && !self.core.log.take_now().is_empty();
+        for _ in 0..EXTREMES {
+            let link = if links.is_empty() { strange(0) } else { *extremes.random.pick(&links) };
+            self.core.submit(&mut vec![extremes.input(link)], None);
+            if extremes.random.permille(100) {
+                self.core.submit(&mut vec![Input::Tick], None);
+            }
+        }
+        has_moved
     }
 
     // The quorum port.
@@ -448,7 +564,7 @@ impl Process {
                     Ok(None) => return,
                     Ok(Some(db)) => {
                         let incoming = Incoming::Received { conn, db };
-                        return out.push(Effect::Later { disk: true, incoming });
+                        return out.push(Effect::Later { disk: true, bytes: 0, incoming });
                     }
                     Err(error @ ReceiveError::Storage(_)) => break (error.to_string(), true),
                     Err(error) => break (error.to_string(), false),
@@ -471,13 +587,14 @@ impl Process {
         let mut piece = BytesMut::new();
         let fed = feeder.next(&mut piece);
         tracing::debug!("link {conn} is fed {} bytes: {fed:?}", piece.len());
+        let bytes = piece.len();
         if !piece.is_empty() {
             out.push(Effect::Send(conn, piece.freeze()));
         }
         match fed {
             // Pieces are small here: reading them must not take so long that writes come in faster.
             Ok(Fed::More) => {
-                out.push(Effect::Later { disk: false, incoming: Incoming::Feed(conn) });
+                out.push(Effect::Later { disk: false, bytes, incoming: Incoming::Feed(conn) });
                 return;
             }
             Ok(Fed::Upto(upto)) => inputs.push(Input::Quorum(QuorumInput::Fed { link: id, upto })),
@@ -496,9 +613,22 @@ impl Process {
         self.pipes.get(&conn).is_some_and(|pipe| pipe.feeder.is_none())
     }
 
-    /// Bytes of clients' requests that the core has.
-    fn handed_in(&self) -> usize {
-        self.clients.values().map(|client| client.talk.handed_in()).sum()
+    /// As leader: the sessions that are not about to end.
+    pub fn living(&self) -> Option<usize> {
+        if self.mode() != Mode::Leader {
+            return None;
+        }
+        let count = |replica: &Replica| Some(replica.sessions()?.buckets().map(|(_, ids)| ids.len()).sum());
+        self.core.look(count).flatten()
+    }
+
+    /// What this client asked for last waits at the door, and its pings after that.
+    pub fn keeps_out(&self, conn: u64) -> bool {
+        self.unfinished.contains(&conn)
+    }
+
+    pub fn has_client(&self, conn: u64) -> bool {
+        self.clients.contains_key(&conn)
     }
 
     // The client port.
@@ -513,9 +643,10 @@ impl Process {
 
     /// Reads the socket, works, and sends, as long as there is something to do.
     fn converse(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
-        let handed_in = self.handed_in();
+        let handed_in = self.handed_in;
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let ClientConn { talk, socket, ended } = client;
+        let before = talk.handed_in();
         let db = self.core.db.read();
         let bounds = bounds(&self.core, &self.limits, handed_in);
         loop {
@@ -530,6 +661,10 @@ impl Process {
             }
             let mut tally = Tally::default();
             talk.advance(&world, inputs, &mut tally);
+            self.work.steps += work.spent();
+            if work.spent() > MOST_STEPS {
+                self.wrong = Some(format!("hold: {} steps under one lock", work.spent()));
+            }
             if tally.touched {
                 self.core.mailboxes[0].touch(talk.session());
             }
@@ -551,6 +686,14 @@ impl Process {
             out.push(Effect::Send(conn, bytes));
         }
         talk.flushed();
+        self.handed_in = self.handed_in - before + talk.handed_in();
+        let is_free =
+            Bounds { outstanding: 0, admitted_bytes: 0, unlogged_bytes: 0, may_read: true, ..bounds };
+        if talk.has_work(is_free) || !socket.is_empty() {
+            self.unfinished.insert(conn);
+        } else {
+            self.unfinished.remove(&conn);
+        }
         if let Some(why) = talk.over(bounds) {
             tracing::debug!("client {conn} ends: {why}");
             let (id, session, is_known) = (talk.id(), talk.session(), talk.is_known());
@@ -563,6 +706,8 @@ impl Process {
                 inputs.push(Input::Disconnected { conn: id, session });
             }
             drop(db);
+            self.handed_in -= talk.handed_in();
+            self.unfinished.remove(&conn);
             self.clients.remove(&conn);
             out.push(Effect::Close(conn));
         }
@@ -577,7 +722,7 @@ impl Process {
             self.core.mailboxes[0].take(&mut mail);
             any = !mail.messages.is_empty();
             let work = Budget::default();
-            let world = world(&self.core, &db, &work, &self.rules, &self.limits, self.handed_in());
+            let world = world(&self.core, &db, &work, &self.rules, &self.limits, self.handed_in);
             for message in mail.messages.drain(..) {
                 let bytes = mail.bytes.split_to(message.len);
                 let conn = message.conn.0;
@@ -588,7 +733,9 @@ impl Process {
                     }
                     continue;
                 };
+                let before = client.talk.handed_in();
                 client.talk.on_mail(message.message, &bytes, &world, &mut Tally::default());
+                self.handed_in = self.handed_in - before + client.talk.handed_in();
                 if heard.last() != Some(&conn) {
                     heard.push(conn);
                 }
@@ -631,7 +778,7 @@ impl Process {
                 self.core.db.write().tree.abandon_snapshot();
             }
         } else {
-            out.push(Effect::Later { disk: true, incoming: Incoming::Snapshot });
+            out.push(Effect::Later { disk: true, bytes: 0, incoming: Incoming::Snapshot });
         }
     }
 
@@ -652,11 +799,12 @@ impl Process {
             }
         }
         // Reads may have waited for a lease, and bytes for room.
-        let bounds = bounds(&self.core, &self.limits, self.handed_in());
+        let bounds = bounds(&self.core, &self.limits, self.handed_in);
         let has_work = |client: &ClientConn| {
             client.talk.has_work(bounds) || (!client.socket.is_empty() && client.talk.has_space(bounds))
         };
-        let waiting = self.clients.iter().filter(|(_, client)| has_work(client));
+        let may_have = self.unfinished.iter().filter_map(|conn| Some((conn, self.clients.get(conn)?)));
+        let waiting = may_have.filter(|(_, client)| has_work(client));
         for conn in waiting.map(|(conn, _)| *conn).collect::<Vec<_>>() {
             self.converse(conn, &mut inputs, out);
         }
@@ -670,7 +818,7 @@ impl Process {
             let begun = SnapshotJob::begin(&mut self.core.db.write(), disk, dirs);
             if let Ok(job) = begun {
                 self.snapshot = Some(Job { job, written: false });
-                out.push(Effect::Later { disk: true, incoming: Incoming::Snapshot });
+                out.push(Effect::Later { disk: true, bytes: 0, incoming: Incoming::Snapshot });
             }
         }
     }
@@ -684,9 +832,11 @@ impl Process {
             return;
         }
         let appends = ops.iter().any(|op| matches!(op, DiskOp::Append(_)));
-        let (mut logged, mut staged) = (Vec::new(), self.staged.take());
+        let (mut logged, mut staged, mut bytes) = (Vec::new(), self.staged.take(), 0);
         for op in &ops {
             if let DiskOp::Append(entry) = op {
+                bytes += entry.body.len();
+                self.last_body = entry.body.clone();
                 self.appended.push((entry.zxid.0, entry.body.clone()));
                 staged.as_mut().unwrap_or(&mut logged).push(entry.zxid.0);
             } else if let DiskOp::Stage { .. } = op {
@@ -703,7 +853,7 @@ impl Process {
                 self.staged = staged;
                 self.disk_busy = true;
                 self.writes_since = Some(self.core.now().mono_ms).filter(|_| appends);
-                out.push(Effect::Later { disk: true, incoming: Incoming::DiskDone(performed) });
+                out.push(Effect::Later { disk: true, bytes, incoming: Incoming::DiskDone(performed) });
             }
             Err(error) => self.failed = Some(error.to_string()),
         }
@@ -739,7 +889,7 @@ impl Process {
             Carry::Link(conn, LinkAction::Feed(feed)) => {
                 if let Some(pipe) = self.pipes.get_mut(&conn) {
                     pipe.feeder = Some(Feeder::new(self.files.clone(), feed));
-                    out.push(Effect::Later { disk: true, incoming: Incoming::Feed(conn) });
+                    out.push(Effect::Later { disk: true, bytes: 0, incoming: Incoming::Feed(conn) });
                 }
             }
             Carry::Accused(why) => self.wrong = Some(why),

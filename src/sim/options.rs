@@ -1,6 +1,7 @@
 //! What a seed draws before anything happens: the ensemble, its settings, and which faults come how often. Each seed has
 //! a mixture of its own, so that rare ones meet.
 
+use super::amounts::Amounts;
 use super::random::Random;
 
 /// Of a thousand runs, how many have large values.
@@ -8,6 +9,8 @@ const LARGE: u64 = 40;
 /// Of a thousand runs, how many begin with nothing broken, and how many have strangers.
 const CALM: u64 = 250;
 const STRANGERS: u64 = 100;
+/// Sessions whose ends go through any window in time.
+const SMALL_CROWD: usize = 50;
 
 /// Faults in the whole ensemble, in thousandths of a second's chance each.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +51,15 @@ pub enum Before {
     Alone,
 }
 
+impl Before {
+    fn loses(self) -> bool {
+        match self {
+            Self::Nothing | Self::Whole => false,
+            Self::Wiped | Self::Restored | Self::Alone => true,
+        }
+    }
+}
+
 /// A run that begins with nothing broken: all servers are started together, and have to serve.
 #[derive(Debug, Clone)]
 pub struct Opening {
@@ -73,7 +85,7 @@ impl Opening {
             5..8 => Before::Restored,
             _ => Before::Alone,
         };
-        let loses = !matches!(before, Before::Nothing | Before::Whole);
+        let loses = before.loses();
         Self {
             before,
             spread_us: *random.pick(&[0, 0, 1000, 40_000]),
@@ -150,12 +162,14 @@ pub struct Options {
     pub hasty: u64,
     /// At the end, clients do nothing but ping for some time: no session ends.
     pub lingers: bool,
+    pub amounts: Amounts,
 }
 
 impl Options {
     pub fn draw(random: &mut Random) -> Self {
         // Of its own, so that what is drawn here changes no other seed.
         let mut more = random.clone().fork();
+        let amounts = Amounts::draw(random.clone().draw());
         let mut options = Self::draw_usual(random);
         options.empty_wait_ms = *more.pick(&[100, 500, 1000, 3000]);
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
@@ -176,14 +190,29 @@ impl Options {
         if more.permille(LARGE) {
             (options.window, options.admitted, options.padding) = (100_000, 50_000, 20_000);
         }
+        // Strangers' claims use up epochs, and nobody may lose a leader to one that is used up. Who has lost everything begins
+        // with epoch 1: it takes too many elections to come to that of a server that has not.
+        let loses = options.opening.as_ref().is_some_and(|opening| opening.before.loses());
+        options.amounts = Amounts {
+            edge: amounts.edge.filter(|_| options.strangers == 0 && !loses),
+            epoch_len: amounts.epoch_len.filter(|_| options.opening.is_none()),
+            ..amounts
+        };
+        if options.amounts.crowd > SMALL_CROWD {
+            // Through a narrow way their ends take as long as that is narrow.
+            (options.window, options.max_unlogged) = (1 << 20, 1 << 20);
+        }
         options
     }
 
     /// Bytes that a link never has under way, however slow its other end is, unless it is fed. A window is looked at before a
     /// transaction is sent; all that is not committed may come at once; a snapshot's last piece is as large as its file.
     pub fn most_under_way(&self) -> usize {
-        let requests = self.clients * self.pipeline * (self.padding + 500) + self.servers() * self.admitted;
-        3 * self.window + requests + (1 << 20)
+        let size = self.padding + 500 + self.amounts.largest();
+        let asked = self.clients * self.pipeline.max(self.amounts.flood) * size;
+        // Ends and beginnings of many sessions at once.
+        let crowd = 2000 * self.amounts.crowd;
+        3 * self.window + asked + self.servers() * self.admitted + crowd + (1 << 20)
     }
 
     /// The machines are as good as most, and settings as they come: a start is to be quick on these.
@@ -268,6 +297,7 @@ impl Options {
             cuts: 0,
             hasty: 0,
             lingers: false,
+            amounts: Amounts::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Stories of the protocol as text: which servers there are, then what happens, line by line. A seed draws the delays, so
 //! one story is many runs. `compat-tests/sim/scenarios/README.md` lists the words.
 
+use super::amounts::Amounts;
 use super::history::{Answer, Asked};
 use super::options::{Options, Rates};
 use super::world::{Tells, World};
@@ -104,6 +105,7 @@ fn calm() -> Options {
         cuts: 0,
         hasty: 0,
         lingers: false,
+        amounts: Amounts::default(),
     }
 }
 

@@ -40,6 +40,7 @@ fn name(host: Host) -> String {
     match host {
         Host::Server(index) => format!("server {}", index + 1),
         Host::Client(index) => format!("client {index}"),
+        Host::Crowd(index) => format!("one of many {index}"),
         Host::Stranger(index) => format!("stranger {index}"),
     }
 }

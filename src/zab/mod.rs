@@ -143,6 +143,8 @@ pub struct Settings {
     pub window_bytes: u64,
     /// Bytes on their way to the log beyond which a learner stops reading from its leader, and a leader from its learners.
     pub max_unlogged_bytes: usize,
+    /// Transactions after which an epoch is used up. There are never more than its counter can count.
+    pub epoch_len: u32,
 }
 
 impl Settings {
@@ -739,7 +741,8 @@ impl Zab {
         if !leader.proposes() {
             return None;
         }
-        match leader.next_zxid() {
+        let epoch_len = self.server.settings.epoch_len;
+        match leader.next_zxid().filter(|zxid| zxid.counter() <= epoch_len) {
             None if leader.is_alone() => {
                 leader.open_next_epoch_alone();
                 leader.next_zxid()

@@ -23,6 +23,7 @@ pub(crate) fn settings(me: ServerId) -> Settings {
         history_most: usize::MAX,
         window_bytes: 1 << 20,
         max_unlogged_bytes: 1 << 20,
+        epoch_len: u32::MAX,
     }
 }
 

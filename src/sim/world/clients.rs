@@ -48,8 +48,11 @@ impl World {
             }
         } else if self.clients[index].is_open()
             && !self.clients[index].is_quiet
-            && self.clients[index].outstanding() < self.options.pipeline
+            && self.clients[index].outstanding() < self.options.pipeline.max(self.flood())
         {
+            if self.flood() > 0 {
+                delay = self.client_floods(index);
+            }
             if self.options.hasty > 0 && self.random.permille(self.options.hasty) {
                 self.client_hurries(index);
             } else {
@@ -59,9 +62,17 @@ impl World {
         self.after(delay + 50, Event::Client(index));
     }
 
-    fn client_chooses(&mut self, index: usize) {
+    pub(super) fn client_chooses(&mut self, index: usize) {
         let reconfig = self.faults.wanted_reconfig.take();
         let asked = self.clients[index].choose(reconfig, &mut self.random);
+        let asked = self.enlarge(asked);
+        if self.amounts_are_on
+            && self.chance.permille(self.options.amounts.often / 4)
+            && self.clients[index].is_open()
+        {
+            let who = self.clients[index].authenticate(self.now);
+            self.client_sends(index, who);
+        }
         if let Some(bytes) = self.clients[index].ask(self.now, asked, &mut self.history) {
             self.client_sends(index, bytes);
         }

@@ -26,6 +26,8 @@ impl World {
     pub(super) fn mend(&mut self) {
         self.say(|| "everything is mended".into());
         self.faults.are_on = false;
+        self.amounts_are_on = false;
+        self.crowd_falls_silent();
         self.end_strangers();
         self.heal();
         self.network.spike = 0;
@@ -223,8 +225,10 @@ fn compare(model: &Model, process: &Process) -> Result<(), String> {
         let node = model.nodes.get(&path).ok_or(format!("{path} is there, and not in the model"))?;
         let stat = db.tree.stat(id);
         let data = db.tree.data(id).unwrap_or_default();
-        let is = (data, stat.version, stat.mzxid, stat.czxid, stat.pzxid, stat.ephemeral_owner);
-        let should = (&node.data[..], node.version, node.mzxid, node.czxid, node.pzxid, node.owner);
+        let is =
+            (data, stat.version, stat.aversion, stat.mzxid, stat.czxid, stat.pzxid, stat.ephemeral_owner);
+        let should =
+            (&node.data[..], node.version, node.lists, node.mzxid, node.czxid, node.pzxid, node.owner.max(0));
         if is != should && path != "/" {
             return Err(format!("{path} is {is:?}, where the model has {should:?}"));
         }

@@ -1,14 +1,17 @@
 //! One run: servers, clients and the network between them, worked off in the order of a queue of events.
 
 mod clients;
+mod crowds;
 mod ending;
 mod opening;
+mod pressure;
 mod servers;
 mod strangers;
 
 use self::servers::own_line;
 use self::strangers::StrangerConn;
 use super::client::Client;
+use super::crowd::Crowd;
 use super::faults::{Faults, Partition};
 use super::history::{Asked, History};
 use super::network::{Due, Host, Network, Port};
@@ -28,6 +31,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const FAULT_STEP: u64 = 20_000;
 /// Between two looks at whether a disk that hangs still does so.
 const HANG_STEP: u64 = 2000;
+/// Requests of a flood, at the most: more are of no more use.
+const FLOOD: usize = 500;
 /// A run takes some tens of thousands.
 const MAX_EVENTS: u64 = 3_000_000;
 
@@ -58,6 +63,7 @@ enum Event {
     Client(usize),
     ClientTick(usize),
     Stranger(usize),
+    Crowd,
 }
 
 struct Queued {
@@ -113,6 +119,9 @@ pub(super) struct Node {
     pub held: BTreeSet<i64>,
     /// When something came last over each client's connection, whether it was read or not.
     heard: BTreeMap<u64, u64>,
+    /// What it does now takes until then, and when it had last done all that there was to do.
+    busy_until: u64,
+    idle_at: u64,
 }
 
 impl Node {
@@ -188,13 +197,22 @@ pub struct World {
     is_calm: bool,
     /// When a server last went on that had stood still.
     last_resume: u64,
+    /// What amounts draw, so that nobody else's draws depend on it.
+    pub(super) chance: Random,
+    amounts_are_on: bool,
+    /// A violation that was found where none could be returned.
+    found: Option<String>,
+    /// Requests that clients may still ask beyond what they wait for.
+    flood_left: usize,
+    crowd: Crowd,
     /// How each server was synchronized last.
     pub(super) ways: BTreeMap<usize, &'static str>,
 }
 
 impl World {
     pub fn new(seed: u64, options: Options, mut random: Random, figures: Arc<Figures>, tells: Tells) -> Self {
-        let network = Network::new(options.servers(), options.latency, options.spike, options.cuts);
+        let mut network = Network::new(options.servers(), options.latency, options.spike, options.cuts);
+        network.byte_ns = options.amounts.wire_ns;
         let servers_text = options.servers_text();
         let mut nodes = Vec::new();
         for index in 0..options.servers() {
@@ -204,6 +222,9 @@ impl World {
                 text.push_str(&own_line(index));
             }
             lay_out(&disk, index as i64 + 1, &text, &options);
+            if let Some(edge) = options.amounts.edge.filter(|_| index < options.voters + options.observers) {
+                edge.lay_out(&disk);
+            }
             let drift = options.drift;
             nodes.push(Node {
                 disk,
@@ -222,11 +243,18 @@ impl World {
                 disk_hangs_until: 0,
                 held: BTreeSet::new(),
                 heard: BTreeMap::new(),
+                busy_until: 0,
+                idle_at: 0,
             });
         }
         let clients = (0..options.clients)
             .map(|index| Client::new(index, options.session_ms, options.counts_anew, options.padding))
             .collect();
+        let mut observed = Observed::default();
+        for (zxid, body) in options.amounts.edge.iter().flat_map(|edge| edge.txns()) {
+            observed.appended(0, zxid, body).expect("each is another one");
+        }
+        let crowd = Crowd::new(options.amounts.crowd, options.session_ms);
         Self {
             options,
             random,
@@ -238,7 +266,7 @@ impl World {
             network,
             clients,
             history: History::default(),
-            observed: Observed::default(),
+            observed,
             faults: Faults::default(),
             figures,
             seed,
@@ -249,6 +277,11 @@ impl World {
             strangers_are_on: false,
             is_calm: false,
             last_resume: 0,
+            chance: Random::new(!seed),
+            amounts_are_on: false,
+            found: None,
+            flood_left: FLOOD,
+            crowd,
             ways: BTreeMap::new(),
         }
     }
@@ -297,6 +330,7 @@ impl World {
                     self.spoil()?;
                 }
                 self.attack()?;
+                self.press()?;
                 self.begin_strangers();
                 self.after(FAULT_STEP, Event::Fault);
             }
@@ -305,6 +339,8 @@ impl World {
                 self.begin_strangers();
             }
         }
+        self.amounts_are_on = true;
+        self.begin_crowd();
         let end = self.now + self.options.unsafe_ms * 1000;
         while self.now < end {
             self.step()?;
@@ -333,11 +369,16 @@ impl World {
     pub(super) fn finish(&mut self) -> Result<(), String> {
         self.mend();
         self.await_service()?;
+        self.await_expiry(0)?;
         self.await_silence()?;
-        if self.options.lingers {
+        // Where epochs are short, it would end with one of them.
+        let is_steady = self.options.amounts.epoch_len.is_none();
+        if self.options.lingers && is_steady {
             self.linger()?;
         }
-        self.say_goodbye()?;
+        if is_steady {
+            self.say_goodbye()?;
+        }
         self.await_silence()?;
         self.verify()
     }
@@ -346,6 +387,9 @@ impl World {
         let Some(Reverse(Queued { at, event, .. })) = self.queue.pop() else {
             return Err("nothing is left to happen".into());
         };
+        if let Some(found) = self.found.take() {
+            return Err(found);
+        }
         self.now = at;
         self.clock.store(at, Ordering::Relaxed);
         self.events += 1;
@@ -416,6 +460,10 @@ impl World {
             }
             Event::ClientTick(index) => {
                 self.client_ticks(index);
+                Ok(())
+            }
+            Event::Crowd => {
+                self.crowd_acts();
                 Ok(())
             }
         }

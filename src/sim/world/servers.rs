@@ -1,6 +1,6 @@
 //! Servers: their starts and ends, their steps, and what comes of those.
 
-use super::{Event, Tells, World};
+use super::{Event, Node, Tells, World};
 use crate::config::ConfigError;
 use crate::core::Clock;
 use crate::ensemble::Ensemble;
@@ -10,13 +10,17 @@ use crate::sim::model::{Change, LogFile, Txn};
 use crate::sim::network::{Arrival, Chunk, Host, Port};
 use crate::sim::node::{BootError, DATA_DIR, Effect, Incoming, Process, lay_out};
 use crate::sim::observed::Files;
-use crate::sim::trace;
+use crate::sim::{Options, trace};
 use crate::storage::{Disk, StorageError};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// Microseconds until a dial that gets no answer is given up.
 const DIAL_TIMEOUT_US: u64 = 300_000;
+/// Of a thousand servers that end, how many hear before what no server says.
+const OFTEN_EXTREME: u64 = 300;
+/// Sessions that a leader ends of its own accord in one tick: a share, and a few that were left.
+const MOST_ENDS: usize = 1100;
 
 impl World {
     pub(in crate::sim) fn boot_after(&mut self, index: usize, delay: u64) {
@@ -46,6 +50,7 @@ impl World {
                 node.opens_at = now + refuses_us;
                 node.process = Some(process);
                 node.booted_at = now;
+                (node.busy_until, node.idle_at) = (now, now);
                 node.running = false;
                 node.tick_at = u64::MAX;
                 node.boots += 1;
@@ -113,13 +118,17 @@ impl World {
     /// The process ends; `power`: so does the machine.
     pub(in crate::sim) fn end(&mut self, index: usize, power: bool) {
         let node = &mut self.nodes[index];
-        if node.process.take().is_none() {
+        let Some(mut process) = node.process.take() else {
             // It was about to start.
             if power {
                 node.disk.power_failure(&mut self.random);
             }
             return;
+        };
+        if self.chance.permille(OFTEN_EXTREME) && process.hear_extremes(&mut self.chance) {
+            self.found = Some(format!("strangers: server {} was moved by one", index + 1));
         }
+        drop(process);
         node.life += 1;
         node.paused = false;
         node.heard.clear();
@@ -148,7 +157,8 @@ impl World {
             return;
         }
         node.running = true;
-        let (life, delay) = (node.life, 5 + self.random.below(20));
+        let (life, busy) = (node.life, node.busy_until.saturating_sub(self.now));
+        let delay = (5 + self.random.below(20)).max(busy);
         self.after(delay, Event::Run(index, life));
     }
 
@@ -174,28 +184,30 @@ impl World {
             trace::enter(index, self.now);
         }
         let mode = process.mode();
+        let waiting = if self.crowd.is_empty() { None } else { process.living() };
+        let before = process.core.db.read().last_zxid.0;
         process.run(self.options.batch, &mut effects);
+        let busy = self.options.amounts.cost.micros(process.take_work(before));
+        node.busy_until = self.now + busy;
+        if busy > self.options.tick_ms * 500 {
+            // To others it stood still.
+            self.last_resume = node.busy_until;
+        }
+        let ticks = std::mem::take(&mut process.ticks);
+        let living = waiting.and_then(|_| process.living());
+        let ends = living.map_or(0, |living| waiting.unwrap_or(0).saturating_sub(living));
+        if ends > MOST_ENDS * ticks.max(1) {
+            return Err(format!("hold: server {} ends {ends} sessions at once", index + 1));
+        }
+        let mut ended = Vec::new();
         let reads = std::mem::take(&mut process.reads);
         for (zxid, body) in std::mem::take(&mut process.appended) {
-            if mode == Mode::Leader
-                && let Some(session) = expired(&body)
-                && let Some(client) = self.clients.iter().find(|client| client.session == session)
-                && let Some(heard) = client.conn.and_then(|conn| node.heard.get(&conn))
-                && !client.has_closed(session)
-                && client.seen() <= process.core.db.read().last_zxid.0
-            {
-                // What came last may not have been looked at yet.
-                let (silent, tick) = ((self.now - heard) / 1000, self.options.tick_ms);
-                let timeout = self.options.session_ms as u64 * 1000 / node.rate;
-                if (2 * tick..timeout.saturating_sub(2)).contains(&silent) {
-                    return Err(format!(
-                        "sessions: server {} ends session {session:#x}, of which it heard {silent} ms ago",
-                        index + 1
-                    ));
-                }
-            }
+            ended.extend(expired(&body).filter(|_| mode == Mode::Leader));
             self.observed.appended(index, zxid, body)?;
         }
+        ended.into_iter().try_for_each(|session| self.check_expiry(index, session))?;
+        let node = &mut self.nodes[index];
+        let Some(process) = &mut node.process else { return Ok(()) };
         node.held.extend(process.logged.drain(..));
         let stopped = node.disk.has_stopped().then(|| "the step of its disk".to_string());
         let failed = process.failed.take().or(stopped);
@@ -207,18 +219,20 @@ impl World {
         }
         if process.has_work() {
             self.wake(index);
+        } else {
+            node.idle_at = self.now;
         }
         reads.into_iter().try_for_each(|(mode, zxid)| self.check_fresh(index, mode, zxid))?;
         self.observe(index, mode.has_leader())?;
         if self.is_calm && mode.has_leader() && !self.mode_of(index).has_leader() {
-            return Err(format!("strangers: server {} lost its leader", index + 1));
+            return Err(format!("calm: server {} lost its leader", index + 1));
         }
         if mode == Mode::Leader {
             self.check_log(index)?;
             self.maybe_crash_removed(index);
         }
         for effect in effects {
-            self.carry_out(index, life, effect);
+            self.carry_out(index, life, busy, effect);
         }
         if let Some(why) = failed {
             self.say(|| format!("server {} ends itself: {why}", index + 1));
@@ -230,6 +244,51 @@ impl World {
         }
         self.set_tick(index);
         Ok(())
+    }
+
+    /// A leader ends no session that was heard within its timeout: by itself, or by a server that follows it and has told it since.
+    fn check_expiry(&self, leader: usize, session: i64) -> Result<(), String> {
+        let mut clients = self.clients.iter().chain(self.crowd.of(session));
+        let client = clients.find(|client| client.session == session && !client.has_closed(session));
+        let Some((client, conn)) = client.and_then(|client| Some((client, client.conn?))) else {
+            return Ok(());
+        };
+        let heard = |(index, node): (usize, &Node)| Some((index, *node.heard.get(&conn)?));
+        let Some((home, heard)) = self.nodes.iter().enumerate().find_map(heard) else { return Ok(()) };
+        let (Some(process), Some(there)) = (&self.nodes[leader].process, &self.nodes[home].process) else {
+            return Ok(());
+        };
+        let Options { tick_ms, sync_limit, latency, amounts, .. } = &self.options;
+        let is_quick = amounts.cost.is_none();
+        // What waits is not heard yet.
+        let is_behind = !is_quick && self.nodes[home].idle_at < heard + 2000 * tick_ms;
+        if is_behind || there.keeps_out(conn) || client.seen() > process.core.db.read().last_zxid.0 {
+            return Ok(());
+        }
+        let timeout = self.options.session_ms as u64 * 1000 / self.nodes[leader].rate;
+        // What came last may not have been looked at yet; nor told, by a server whose word comes in time to be followed.
+        let mut unknown = 2 * tick_ms;
+        if home != leader {
+            let id = ServerId(leader as i64 + 1);
+            let follows = there.mode().has_leader() && there.core.with_status(|it| it.leader == Some(id));
+            let had_paused = self.last_resume + 2000 * timeout > self.now;
+            if !follows || !there.has_client(conn) || !client.is_open() || had_paused {
+                return Ok(());
+            }
+            if !is_quick || amounts.wire_ns > 0 {
+                return Ok(());
+            }
+            unknown += (sync_limit + 2) * tick_ms + 3 * (latency.1 + self.options.spike) / 1000;
+        }
+        let silent = (self.now - heard) / 1000;
+        if !(unknown..timeout.saturating_sub(2)).contains(&silent) {
+            return Ok(());
+        }
+        Err(format!(
+            "sessions: server {} ends session {session:#x}, of which server {} heard {silent} ms ago",
+            leader + 1,
+            home + 1
+        ))
     }
 
     /// No read is older than the lease allows: a leader answers from what was committed up to `syncLimit` ago. A learner does not
@@ -334,8 +393,9 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, index: usize, life: u64, effect: Effect) {
-        let host = Host::Server(index);
+    /// Does what a server wants done that has been at it for `busy` microseconds.
+    fn carry_out(&mut self, index: usize, life: u64, busy: u64, effect: Effect) {
+        let (host, now) = (Host::Server(index), self.now + busy);
         match effect {
             Effect::Send(key, bytes) => {
                 let queued = self.network.queued(key, host) + bytes.len();
@@ -346,7 +406,7 @@ impl World {
                     process.wrong =
                         Some(format!("window: {queued} bytes are under way on link {key}, {most} may be"));
                 }
-                let due = self.network.send(self.now, key, host, Chunk::Bytes(bytes), &mut self.random);
+                let due = self.network.send(now, key, host, Chunk::Bytes(bytes), &mut self.random);
                 self.due(due);
             }
             Effect::Close(key) => {
@@ -357,24 +417,25 @@ impl World {
                     && (self.network.is_sent_to(key, host)
                         || process.is_some_and(|process| process.has_unread(key)));
                 let due = if is_unread && self.random.permille(resets) {
-                    self.network.reset(self.now, key, host, &mut self.random)
+                    self.network.reset(now, key, host, &mut self.random)
                 } else {
-                    self.network.send(self.now, key, host, Chunk::End, &mut self.random)
+                    self.network.send(now, key, host, Chunk::End, &mut self.random)
                 };
                 self.due(due);
             }
             Effect::Dial { port, to } => {
-                let delay = self.network.delay(&mut self.random);
+                let delay = busy + self.network.delay(&mut self.random);
                 self.after(delay, Event::Dial { from: index, life, port, to });
             }
-            Effect::Later { disk, incoming } => {
+            Effect::Later { disk, bytes, incoming } => {
                 let (low, high) = if disk { self.options.disk_latency } else { (1, 20) };
                 let spike = if disk && self.options.spike > 0 && self.random.permille(5) {
                     self.random.below(self.options.spike)
                 } else {
                     0
                 };
-                let delay = self.random.between(low, high) + spike;
+                let moves = bytes as u64 * self.options.amounts.disk_ns / 1000;
+                let delay = busy + self.random.between(low, high) + spike + moves;
                 self.after(delay, Event::Incoming(index, life, incoming));
             }
         }
@@ -435,6 +496,7 @@ impl World {
                 Ok(())
             }
             Host::Client(index) => self.client_hears(index, key, chunk),
+            Host::Crowd(index) => self.crowd_hears(index, key, chunk),
             // They knew already what they are sent.
             Host::Stranger(_) => Ok(()),
         }

@@ -157,6 +157,7 @@ impl Server {
                 history_most: usize::MAX,
                 window_bytes: 1 << 20,
                 max_unlogged_bytes: 1 << 20,
+                epoch_len: u32::MAX,
             },
             pace: Pace { min_interval_ms: 200, max_interval_ms: 1000, finalize_ms: 200, empty_wait_ms: 1000 },
             election_addresses: vec![("localhost".into(), 1)],

@@ -16,14 +16,26 @@ use std::time::{Duration, Instant};
 
 /// Bytes taken from one socket before the others have their turn.
 const READ_SHARE: usize = 256 << 10;
-/// Bytes that may wait for a client and are not counted with those of all connections.
-const FEW: usize = 64 << 10;
+/// Bytes that may wait for a client, or be read of it, and are not counted with those of all connections; and bytes that its watches
+/// always may take.
+pub(super) const FEW: usize = 64 << 10;
 
 fn recount(all: &AtomicUsize, counted: &mut usize, now: usize) {
     if now != *counted {
         all.fetch_add(now.wrapping_sub(*counted), Ordering::Relaxed);
         *counted = now;
     }
+}
+
+/// Counts `now` if all connections together may have it. One always may as long as nobody else has any.
+fn reserve(all: &AtomicUsize, counted: &mut usize, now: usize, limit: usize) -> bool {
+    let more = now.saturating_sub(*counted);
+    let fits = |all: usize| (all == *counted || all + more <= limit).then_some(all + more);
+    let is_reserved = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+    if is_reserved {
+        *counted += more;
+    }
+    is_reserved
 }
 
 pub(super) struct Connection {
@@ -41,8 +53,12 @@ pub(super) struct Connection {
     more_to_read: bool,
     /// Bytes that wait for the client, as the port has counted them.
     counted: usize,
-    /// Bytes of its requests that are read and not worked off, as the account has counted them.
+    /// Bytes of its requests that are read and not worked off, or for which there is room, as the account has counted them.
     read: usize,
+    /// Since when its request has been coming, if there is room for that.
+    begun: Instant,
+    /// There was no room for more of its requests.
+    pub hungry: bool,
     /// Bytes of its requests in the core, as its reactor has counted them.
     handed_in: usize,
     /// It is among those whose writes wait until less is under way.
@@ -70,6 +86,8 @@ impl Connection {
             more_to_read: false,
             counted: 0,
             read: 0,
+            begun: now,
+            hungry: false,
             handed_in: 0,
             waits: false,
         }
@@ -85,9 +103,15 @@ impl Connection {
             return;
         }
         self.more_to_read = true;
+        self.hungry = false;
         let mut share = READ_SHARE;
         while share > 0 && self.talk.has_space(bounds) {
-            match self.stream.read(scratch) {
+            let room = self.room(scratch.len(), port, now);
+            if room == 0 {
+                self.hungry = true;
+                return;
+            }
+            match self.stream.read(&mut scratch[..room]) {
                 Ok(Filled { count: 0, .. }) => return self.end_of_input(End::ClientClosed),
                 Ok(Filled { count, drained }) => {
                     if self.talk.is_fresh() && !self.take_certificate(&port.rules) {
@@ -117,6 +141,33 @@ impl Connection {
                 Err(error) => return self.end_of_input(End::ReadFailed(error.kind())),
             }
         }
+    }
+
+    /// How many bytes may be read now, `most` at the most: few always, more as far as there is room for all of the request that
+    /// has begun.
+    fn room(&mut self, most: usize, port: &ClientPort, now: Instant) -> usize {
+        let unworked = self.talk.unworked();
+        if unworked < FEW {
+            return most.min(FEW - unworked);
+        }
+        if self.read == 0 {
+            self.begun = now;
+        }
+        let wanted = self.talk.expected(&port.limits).max(unworked + most);
+        let all = &port.core.account.read;
+        if reserve(all, &mut self.read, wanted, port.port_limits.unread) { most } else { 0 }
+    }
+
+    /// A request of it was whole.
+    pub fn on_request(&mut self, now: Instant) {
+        self.begun = now;
+    }
+
+    /// How long a large request has been coming, or its client takes no answers to those before it: others might have its room.
+    pub fn unfinished(&self, bounds: Bounds<'_>, now: Instant) -> Option<Duration> {
+        let is_in_core = self.waits || self.talk.handed_in() > 0;
+        let awaits_more = self.read > 0 && !self.hungry && !is_in_core && !self.talk.has_work(bounds);
+        awaits_more.then(|| now.saturating_duration_since(self.begun))
     }
 
     /// Nothing more comes. The end is handled after what came before.
@@ -212,10 +263,11 @@ impl Connection {
     }
 
     /// Counts the bytes that wait for this client, and those of it, with those of all others.
-    pub fn count_in(&mut self, account: &Account) {
+    pub fn count_in(&mut self, account: &Account, limits: &Limits) {
         let waiting = self.talk.waiting();
         recount(&account.unread, &mut self.counted, if waiting > FEW { waiting } else { 0 });
-        recount(&account.read, &mut self.read, self.talk.unworked());
+        let is_much = self.talk.unworked() > FEW;
+        recount(&account.read, &mut self.read, if is_much { self.talk.expected(limits) } else { 0 });
     }
 
     /// It is gone, with all of these.
@@ -278,6 +330,27 @@ impl Connection {
     /// Whether there is something to do without a new event.
     pub fn has_work(&self, bounds: Bounds<'_>) -> bool {
         let reads_on = self.talk.takes_requests(bounds) && !self.talk.waits_for_others(bounds);
-        self.talk.has_work(bounds) || self.more_to_read && reads_on
+        self.talk.has_work(bounds) || self.more_to_read && reads_on && !self.hungry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_connections_keep_has_a_bound_and_one_alone_may_have_its_request() {
+        let all = AtomicUsize::new(0);
+        let (mut one, mut other) = (0, 0);
+        assert!(reserve(&all, &mut one, 60, 100));
+        assert!(!reserve(&all, &mut other, 50, 100));
+        assert!(reserve(&all, &mut other, 40, 100));
+        assert!(reserve(&all, &mut one, 30, 100), "it has more than that");
+        assert!(!reserve(&all, &mut one, 61, 100));
+        recount(&all, &mut other, 0);
+        assert!(reserve(&all, &mut one, 1000, 100), "nobody else has any");
+        assert!(!reserve(&all, &mut other, 1, 100));
+        recount(&all, &mut one, 0);
+        assert_eq!((one, other, all.into_inner()), (0, 0, 0));
     }
 }

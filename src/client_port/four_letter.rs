@@ -275,6 +275,7 @@ fn monitor(port: &ClientPort, db: &Database, out: &mut Text) {
     let mut lines = String::new();
     figures.lines(&mut lines);
     port.core.account.lines(&mut lines);
+    let _ = writeln!(lines, "zk_zabra_watches_bytes\t{}", db.watches.lock().bytes());
     out.push_str(&lines);
 }
 

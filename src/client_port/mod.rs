@@ -32,8 +32,11 @@ pub struct PortLimits {
     pub connections: usize,
     /// How long a connection may take to open its session.
     pub sessionless: Duration,
-    /// Bytes that may wait, over all connections, for clients that take none (`maxUnreadBytes`).
+    /// Bytes that may wait, over all connections, for clients that take none, and as many that are read of them and not worked off
+    /// (`maxUnreadBytes`).
     pub unread: usize,
+    /// Bytes that all watches may take (`maxWatchBytes`).
+    pub watched: usize,
 }
 
 /// What all reactors share.

@@ -1,6 +1,6 @@
 //! One reactor: a thread with its own poll and its own connections.
 
-use super::connection::Connection;
+use super::connection::{Connection, FEW};
 use super::refusals::Kind;
 use super::stream::Stream;
 use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
@@ -16,6 +16,7 @@ use rustix::rand::GetRandomFlags;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ const MAX_LISTENERS: usize = 2;
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// A client that takes none of the bytes that wait for it for so long may be cut off to make room.
 const IDLE: Duration = Duration::from_secs(1);
+/// Bytes of answers that are made before the sockets get them.
+const ANSWERS_AT_ONCE: usize = 16 << 20;
 /// How long accepting rests when the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Watches that are forgotten under one hold of the lock.
@@ -65,6 +68,12 @@ struct Reactor {
     waiting: VecDeque<usize>,
     /// The one of them that may write now.
     next: Option<usize>,
+    /// Slots of which nothing more is read until there is room for their large requests.
+    hungry: Vec<usize>,
+    /// What all had when there was none. Less of that may mean that there is some.
+    full_at: usize,
+    /// Bytes of answers that were made and have not been offered to the sockets.
+    made: usize,
     /// Reads wait until this server has heard of its leader, or its quorum, again.
     waits_for_lease: bool,
 }
@@ -108,6 +117,9 @@ pub fn run(
         handed_in: 0,
         waiting: VecDeque::new(),
         next: None,
+        hungry: Vec::new(),
+        full_at: 0,
+        made: 0,
         waits_for_lease: false,
     };
     reactor.run()
@@ -184,7 +196,9 @@ impl Reactor {
         }
         // A wake-up alone brings mail.
         self.work(&ready, now);
+        // What came to be ready meanwhile has its turn next.
         ready.clear();
+        ready.append(&mut self.ready);
         self.ready = ready;
         self.work_waiting(now);
         if self.waits_for_lease {
@@ -256,6 +270,9 @@ impl Reactor {
         // A wake-up is answered by taking the mail, also where it is there no more.
         let mut take = true;
         loop {
+            if self.made > ANSWERS_AT_ONCE {
+                self.flush(now);
+            }
             // The lock is let go of between connections, and when a share of work is done: the core never waits for long.
             let (db, work) = (port.db(), Budget::default());
             if take || port.core.mailboxes[self.index].has_mail() {
@@ -275,10 +292,31 @@ impl Reactor {
             {
                 let bounds = self.bounds(&port, *slot);
                 self.advance(*slot, &port, &world(&port, bounds, &db, &work, now), now);
+                if work.is_spent() {
+                    self.bound_watches(*slot..slot + 1, &db);
+                }
             }
             if self.touched.is_empty() && slots.len() == 0 {
                 return;
             }
+        }
+    }
+
+    /// Where all watches take more memory than they may, that one of these connections goes that has most of them, unless it has few.
+    /// Who sets many at once is looked at after each share of them, and all are from time to time.
+    fn bound_watches(&mut self, slots: Range<usize>, db: &Database) {
+        let limit = self.port.port_limits.watched;
+        let watches = db.watches.lock();
+        if watches.bytes() <= limit {
+            return;
+        }
+        let of = |slot: usize| Some((watches.bytes_of(self.slots.get(slot)?.as_ref()?.talk.id()), slot));
+        let Some((bytes, slot)) = slots.filter_map(of).max() else { return };
+        if bytes > FEW
+            && let Some(connection) = &mut self.slots[slot]
+        {
+            connection.talk.cut(End::TooManyWatches { bytes, limit });
+            self.dirty.push(slot);
         }
     }
 
@@ -316,6 +354,7 @@ impl Reactor {
     fn advance(&mut self, slot: usize, port: &ClientPort, world: &World<'_>, now: Instant) {
         let Some(Some(connection)) = self.slots.get_mut(slot) else { return };
         let mut tally = Tally::default();
+        let waited = connection.talk.output().len();
         match connection.talk.advance(world, &mut self.inputs, &mut tally) {
             Step::Wait => {}
             Step::Word(word) => {
@@ -323,6 +362,10 @@ impl Reactor {
                     connection.talk.answer_word(&text);
                 }
             }
+        }
+        self.made += connection.talk.output().len().saturating_sub(waited);
+        if tally.received > 0 {
+            connection.on_request(now);
         }
         connection.count_handed_in(&mut self.handed_in);
         count(port, connection, &tally, self.index, now);
@@ -335,11 +378,12 @@ impl Reactor {
         dirty.sort_unstable();
         dirty.dedup();
         let port = self.port.clone();
+        self.made = 0;
         for slot in dirty.drain(..) {
             let bounds = self.bounds(&port, slot);
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.flush(now);
-            connection.count_in(&port.core.account);
+            connection.count_in(&port.core.account, &port.limits);
             if let Some(why) = connection.talk.over(bounds).cloned() {
                 self.remove(slot, &why, now);
             } else if connection.has_work(bounds) {
@@ -347,10 +391,44 @@ impl Reactor {
             } else if !connection.waits && connection.talk.waits_for_others(bounds) {
                 connection.waits = true;
                 self.waiting.push_back(slot);
+            } else if connection.hungry {
+                self.hungry.push(slot);
             }
         }
         self.dirty = dirty;
         self.relieve(now);
+        self.feed_hungry();
+    }
+
+    /// Reads on where there was no room for a large request, once all connections together have less.
+    fn feed_hungry(&mut self) {
+        let read = self.port.core.account.read.load(Ordering::Relaxed);
+        if read < self.full_at {
+            self.ready.append(&mut self.hungry);
+        }
+        self.full_at = if self.hungry.is_empty() { 0 } else { read };
+    }
+
+    /// Where there is no room for large requests, those that have been coming for long make some.
+    fn end_unfinished(&mut self, now: Instant) {
+        // Without a lease whole requests wait too.
+        if self.hungry.is_empty() || !self.port.core.may_read() {
+            return;
+        }
+        self.hungry.sort_unstable();
+        self.hungry.dedup();
+        let port = self.port.clone();
+        let mut unfinished = Vec::new();
+        for (slot, found) in self.slots.iter().enumerate() {
+            let Some(connection) = found else { continue };
+            let since = connection.unfinished(self.bounds(&port, slot), now);
+            unfinished.extend(since.filter(|since| *since >= IDLE).map(|since| (since, slot)));
+        }
+        unfinished.sort_unstable();
+        for (since, slot) in unfinished.into_iter().rev().take(self.hungry.len()) {
+            self.remove(slot, &End::Unfinished(since.as_millis()), now);
+        }
+        self.ready.append(&mut self.hungry);
     }
 
     /// Keeps the bytes that wait over all connections within their limit: the client that has taken none for longest goes.
@@ -497,8 +575,8 @@ impl Reactor {
     }
 
     fn end_overdue(&mut self, now: Instant) {
-        // Who waits with a write is not silent: what it says next is not read meanwhile.
-        for slot in &self.waiting {
+        // Who waits with a write, or for room, is not silent: what it says next is not read meanwhile.
+        for slot in self.waiting.iter().chain(&self.hungry) {
             if let Some(Some(connection)) = self.slots.get_mut(*slot) {
                 connection.heard(now);
                 self.port.core.mailboxes[self.index].touch(connection.talk.session());
@@ -515,6 +593,8 @@ impl Reactor {
                 self.remove(slot, &why, now);
             }
         }
+        self.bound_watches(0..self.slots.len(), &self.port.clone().db());
+        self.end_unfinished(now);
         self.widen(now);
         self.relieve(now);
         self.port.refusals.summarize(now);

@@ -212,6 +212,7 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     ("learners.allow", Property, Works),
     ("emptyServerWaitMs", Property, Works),
     ("maxUnreadBytes", Property, Works),
+    ("maxWatchBytes", Property, Works),
     ("peers.checkAddress", Property, Works),
     // Tests.
     ("testingonly.initialZxid", Property, Adds(Always, TEST_ONLY)),

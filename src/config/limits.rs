@@ -10,13 +10,16 @@ pub struct Limits {
     max_buffer_extra: Option<usize>,
     /// Requests that wait, in Java's count.
     pub outstanding: usize,
-    /// Bytes that may wait for clients that take none, over all connections (`maxUnreadBytes`; ours). `None`: as many as memory allows.
+    /// Bytes that may wait for clients that take none, and bytes of requests that are read and not worked off, over all connections
+    /// (`maxUnreadBytes`; ours). `None`: as many as memory allows.
     pub unread: Option<usize>,
+    /// Bytes that all watches may take (`maxWatchBytes`; ours). `None`: the same.
+    pub watched: Option<usize>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_buffer: 0xf_ffff, max_buffer_extra: None, outstanding: 1000, unread: None }
+        Self { max_buffer: 0xf_ffff, max_buffer_extra: None, outstanding: 1000, unread: None, watched: None }
     }
 }
 
@@ -29,6 +32,7 @@ impl Limits {
             // As in Java one request is always taken.
             "globalOutstandingLimit" => self.outstanding = at.number_or_zero::<usize>(INT)?.max(1),
             "maxUnreadBytes" => self.unread = Some(at.number(1..=1 << 40)?),
+            "maxWatchBytes" => self.watched = Some(at.number(1..=1 << 40)?),
             _ => return Ok(false),
         }
         Ok(true)

@@ -34,6 +34,22 @@ pub enum End {
         /// Milliseconds since it took some.
         idle_ms: u128,
     },
+    /// A large request does not become whole, and others need the memory that is kept for it.
+    #[error(
+        "a large request has not come as a whole within {0} ms, and others need the memory that is kept for it \
+         (maxUnreadBytes)"
+    )]
+    Unfinished(u128),
+    /// All watches together take more than they may, and this client has many.
+    #[error(
+        "it has many watches, which take {bytes} bytes of memory, and all clients' take more than {limit} (maxWatchBytes)"
+    )]
+    TooManyWatches {
+        /// What its own take.
+        bytes: usize,
+        /// What all may take.
+        limit: usize,
+    },
     /// No session was opened in time.
     #[error("no session was opened within {0} ms")]
     NoSession(u128),
@@ -150,6 +166,8 @@ impl End {
             | Self::WriteFailed(_)
             | Self::Tls(_)
             | Self::TooSlow { .. }
+            | Self::Unfinished(_)
+            | Self::TooManyWatches { .. }
             | Self::NoSession(_)
             | Self::Silent(_)
             | Self::ServerStops
@@ -195,6 +213,8 @@ impl End {
             | Self::SessionEnded { .. } => Weight::Notable,
             Self::Tls(_)
             | Self::TooSlow { .. }
+            | Self::Unfinished(_)
+            | Self::TooManyWatches { .. }
             | Self::BadFrame { .. }
             | Self::BadConnect
             | Self::BadRequest

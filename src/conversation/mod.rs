@@ -297,9 +297,17 @@ impl Conversation {
         self.in_flight.len() + self.pending.len()
     }
 
-    /// Bytes of requests that were read and are neither answered nor handed in, and of parts of requests.
+    /// Bytes of requests that were read, and are neither answered nor handed in.
     pub fn unworked(&self) -> usize {
         self.input.len() - self.input_at + self.held - self.handed_in
+    }
+
+    /// How many these will be once the request that has begun to come is whole.
+    pub fn expected(&self, limits: &Limits) -> usize {
+        let rest = &self.input[self.input_at..];
+        let announced = rest.first_chunk().and_then(|head| usize::try_from(i32::from_be_bytes(*head)).ok());
+        let begun = announced.filter(|len| *len <= limits.max_frame).map_or(0, |len| 4 + len);
+        self.unworked() + begun.saturating_sub(rest.len())
     }
 
     /// Bytes of the requests that the core has. All of them are answered, whatever the client takes.

@@ -177,6 +177,26 @@ fn a_read_waits_for_the_writes_of_its_session_and_all_after_it_wait_too() {
 }
 
 #[test]
+fn what_a_client_has_begun_to_say_is_expected_as_a_whole() {
+    let mut talk = Talk::open();
+    let large = frame(&[0; 900]);
+    talk.it.take(&large[..3]);
+    assert_eq!((talk.it.unworked(), talk.it.expected(&talk.limits)), (3, 3), "its length is not there");
+    talk.it.take(&large[3..10]);
+    assert_eq!((talk.it.unworked(), talk.it.expected(&talk.limits)), (10, 904));
+    let mut talk = Talk::open();
+    talk.it.take(&1001_i32.to_be_bytes());
+    assert_eq!(talk.it.expected(&talk.limits), 4, "nobody waits for that");
+    // Requests that wait for one in the core count; that one does not.
+    let mut talk = Talk::open();
+    talk.says(&[request(1, CREATE), request(2, GET), request(3, CREATE)].concat());
+    let waiting = request(2, GET).len() - 4 + request(3, CREATE).len() - 4;
+    assert_eq!((talk.it.unworked(), talk.it.expected(&talk.limits)), (waiting, waiting));
+    talk.core_answers(1);
+    assert_eq!(talk.it.unworked(), 0);
+}
+
+#[test]
 fn a_read_waits_until_reads_may_be_answered() {
     let mut talk = Talk::open();
     talk.may_read = false;

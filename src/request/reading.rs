@@ -22,7 +22,8 @@ pub struct Reading {
 impl Reading {
     /// Bytes that are kept for it.
     pub fn kept(&self) -> usize {
-        self.answer.len()
+        let asked = if let Progress::Watches(watching) = &self.progress { watching.bytes } else { 0 };
+        self.answer.len() + asked
     }
 }
 
@@ -157,6 +158,8 @@ pub(super) enum WatchList {
 pub(super) struct Watching {
     pub since: i64,
     lists: VecDeque<(WatchList, Option<std::vec::IntoIter<Option<Bytes>>>)>,
+    /// What the lists take: a short path takes many times its length.
+    bytes: usize,
 }
 
 impl Watching {
@@ -168,8 +171,11 @@ impl Watching {
             (WatchList::Persistent, asked.persistent),
             (WatchList::Recursive, asked.persistent_recursive),
         ];
+        let paths = lists.iter().filter_map(|(_, paths)| paths.as_ref()).flatten();
+        let len = |path: &Option<Bytes>| size_of_val(path) + path.as_ref().map_or(0, Bytes::len);
+        let bytes = paths.map(len).sum();
         let lists = lists.into_iter().map(|(list, paths)| (list, paths.map(Vec::into_iter))).collect();
-        Self { since: asked.relative_zxid, lists }
+        Self { since: asked.relative_zxid, lists, bytes }
     }
 
     /// The next path. An error: a list is null, over which Java stumbles only when it comes to it.

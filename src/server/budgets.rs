@@ -18,6 +18,8 @@ pub struct Tuning {
     pub client_room: usize,
     /// The same for all clients together, where `maxUnreadBytes` does not say it.
     pub unread_bytes: usize,
+    /// Bytes that all watches may take, where `maxWatchBytes` does not say it.
+    pub watch_bytes: usize,
     /// A quorum waits so long for a better vote of a server that is silent.
     pub finalize_ms: u64,
     /// Target size of what is read of a file for a learner at once, in bytes.
@@ -37,6 +39,7 @@ impl Default for Tuning {
             max_unlogged_bytes: 32 << 20,
             client_room: 64 << 20,
             unread_bytes: 1 << 30,
+            watch_bytes: usize::MAX,
             finalize_ms: 200,
             feed_piece: 256 << 10,
             epoch_len: u32::MAX,
@@ -62,6 +65,7 @@ impl Tuning {
             max_unlogged_bytes: part(32, full.max_unlogged_bytes),
             client_room: part(16, full.client_room),
             unread_bytes: part(8, full.unread_bytes),
+            watch_bytes: part(8, full.watch_bytes),
             ..full
         }
     }
@@ -102,7 +106,8 @@ mod tests {
             prop_assert!(all <= bytes.max(LEAST_MEMORY) / 3);
             if bytes >= 8 << 30 {
                 let full = Tuning::default();
-                prop_assert_eq!(Tuning { history_most: full.history_most, ..tuning }, full);
+                let Tuning { history_most, watch_bytes, .. } = full;
+                prop_assert_eq!(Tuning { history_most, watch_bytes, ..tuning }, full);
             }
         }
     }

@@ -131,6 +131,7 @@ pub(super) fn port_limits(config: &Config, tuning: &Tuning) -> PortLimits {
         connections: config.ports.connections,
         sessionless: Duration::from_millis(config.ports.sessionless_timeout_ms),
         unread: config.limits.unread.unwrap_or(tuning.unread_bytes),
+        watched: config.limits.watched.unwrap_or(tuning.watch_bytes),
     }
 }
 

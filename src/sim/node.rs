@@ -298,6 +298,7 @@ impl Process {
                 window_bytes: options.window,
                 client_room: CLIENT_ROOM,
                 unread_bytes: usize::MAX,
+                watch_bytes: usize::MAX,
                 finalize_ms: options.pace.0,
                 feed_piece: options.feed_piece,
                 epoch_len: options.amounts.epoch_len.unwrap_or(u32::MAX),

@@ -247,6 +247,7 @@ fn watches_fire_as_in_javas_table() {
         assert_eq!(watches.forget(&mut departed, 10), 1);
     }
     assert!(watches.is_empty() && watches.total() == 0);
+    assert_eq!(watches.bytes(), 0);
 }
 
 /// Of a million watches, nobody waits for more than a share.
@@ -261,6 +262,8 @@ fn what_a_connection_watched_is_forgotten_a_share_at_a_time() {
         for at in 0..count {
             watches.add_persistent(gone, &auth, format!("/n{at}").as_bytes(), at % 2 == 0);
         }
+        let of_gone = watches.bytes_of(gone);
+        assert!(of_gone == watches.bytes() && of_gone > 300 * count);
         watches.add(stays, &auth, b"/n0", WatchKind::Data, WatchMode::Standard);
         let mut departed = watches.depart(gone).unwrap();
         let mut left = count;
@@ -280,6 +283,13 @@ fn what_a_connection_watched_is_forgotten_a_share_at_a_time() {
             }
         }
         assert_eq!((watches.total(), watches.connections()), (1, 1));
+        assert_eq!(watches.bytes(), watches.bytes_of(stays));
+        // Its other watch on the path takes no more, and both have to go before the path is forgotten.
+        let alone = watches.bytes();
+        watches.add(stays, &auth, b"/n0", WatchKind::Child, WatchMode::Standard);
+        assert_eq!(watches.bytes(), alone);
+        assert!(watches.remove(stays, b"/n0", WatchKind::Data, u8::MAX) && watches.bytes() == alone);
+        assert!(watches.remove(stays, b"/n0", WatchKind::Child, u8::MAX) && watches.bytes() == 0);
     }
 }
 

@@ -106,6 +106,13 @@ struct Watcher {
     auth: Arc<[Id<Bytes>]>,
     /// Every path on which it has a watch in either table.
     paths: HashSet<Box<[u8]>>,
+    /// The memory that these take, about.
+    bytes: usize,
+}
+
+/// The memory that a connection's watches on a path take, about: the path here and there, and the tables' entries.
+fn weight(path: &[u8]) -> usize {
+    2 * path.len() + 320
 }
 
 /// A connection that is gone, and the paths that it has watched: some are still to be forgotten.
@@ -120,6 +127,8 @@ pub struct Watches {
     data: Table,
     child: Table,
     watchers: HashMap<ConnId, Watcher>,
+    /// The memory that all take, about.
+    bytes: usize,
     /// How many (connection, path) pairs are recursive: none means no walk up the path.
     recursive: usize,
 }
@@ -141,6 +150,8 @@ impl Watches {
         entry.auth = auth.clone();
         if !entry.paths.contains(path) {
             entry.paths.insert(path.into());
+            entry.bytes += weight(path);
+            self.bytes += weight(path);
         }
         if self.table(kind).add(path, watcher, mode) && mode == WatchMode::Recursive {
             self.recursive += 1;
@@ -203,6 +214,7 @@ impl Watches {
     pub fn forget(&mut self, departed: &mut Departed, most: usize) -> usize {
         let (watcher, before) = (departed.watcher, departed.paths.len());
         for path in departed.paths.by_ref().take(most) {
+            self.bytes -= weight(&path);
             for table in [&mut self.data, &mut self.child] {
                 if table.take(&path, watcher, u8::MAX) & WatchMode::Recursive as u8 != 0 {
                     self.recursive -= 1;
@@ -299,12 +311,25 @@ impl Watches {
                 continue;
             }
             if let Some(entry) = self.watchers.get_mut(watcher) {
-                entry.paths.remove(path);
+                if entry.paths.remove(path) {
+                    entry.bytes -= weight(path);
+                    self.bytes -= weight(path);
+                }
                 if entry.paths.is_empty() {
                     self.watchers.remove(watcher);
                 }
             }
         }
+    }
+
+    /// The memory that all watches take, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The same of one connection's.
+    pub fn bytes_of(&self, watcher: ConnId) -> usize {
+        self.watchers.get(&watcher).map_or(0, |entry| entry.bytes)
     }
 
     // Figures and dumps. Like Java's, they look at the data table.

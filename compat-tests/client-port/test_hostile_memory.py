@@ -140,7 +140,7 @@ def bound(at_rest, found):
 
 
 def test_whatever_clients_do_the_memory_of_the_server_is_bounded():
-    wanted = 2 * COUNT + 1000
+    wanted = COUNT + 1000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))

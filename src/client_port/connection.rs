@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes taken from one socket before the others have their turn.
-const READ_SHARE: usize = 256 << 10;
 /// Bytes that may wait for a client, or be read of it, and are not counted with those of all connections; and bytes that its watches
 /// always may take.
 pub(super) const FEW: usize = 64 << 10;
@@ -51,6 +49,8 @@ pub(super) struct Connection {
     last_drained: Instant,
     /// The socket may hold more bytes than were read.
     more_to_read: bool,
+    /// The socket may take more of what is left to be written.
+    more_to_write: bool,
     /// Bytes that wait for the client, as the port has counted them.
     counted: usize,
     /// Bytes of its requests that are read and not worked off, or for which there is room, as the account has counted them.
@@ -84,6 +84,7 @@ impl Connection {
             last_heard: now,
             last_drained: now,
             more_to_read: false,
+            more_to_write: false,
             counted: 0,
             read: 0,
             begun: now,
@@ -97,14 +98,20 @@ impl Connection {
         self.stream.socket()
     }
 
-    /// Reads what the socket holds, up to its share.
-    pub fn fill(&mut self, scratch: &mut [u8], port: &ClientPort, bounds: Bounds<'_>, now: Instant) {
+    /// Reads what the socket holds, up to a share.
+    pub fn fill(
+        &mut self,
+        scratch: &mut [u8],
+        mut share: usize,
+        port: &ClientPort,
+        bounds: Bounds<'_>,
+        now: Instant,
+    ) {
         if self.talk.has_ended() {
             return;
         }
         self.more_to_read = true;
         self.hungry = false;
-        let mut share = READ_SHARE;
         while share > 0 && self.talk.has_space(bounds) {
             let room = self.room(scratch.len(), port, now);
             if room == 0 {
@@ -200,13 +207,14 @@ impl Connection {
         }
     }
 
-    /// Writes what is there. True when nothing is left.
-    pub fn flush(&mut self, now: Instant) -> bool {
+    /// Writes what is there, up to about a share. True when nothing is left.
+    pub fn flush(&mut self, share: usize, now: Instant) -> bool {
         let output = self.talk.output();
+        let part = &output[..output.len().min(share)];
         let mut written = 0;
         let mut failed = None;
-        while written < output.len() {
-            match self.stream.write(&output[written..]) {
+        while written < part.len() {
+            match self.stream.write(&part[written..]) {
                 Ok(count) if count > 0 => {
                     written += count;
                     self.last_drained = now;
@@ -224,6 +232,7 @@ impl Connection {
             }
         }
         let wrote_all = written == output.len();
+        self.more_to_write = written == part.len() && !wrote_all;
         let sent = match failed {
             Some(kind) => Err(kind),
             None => self.stream.flush().map_err(|error| error.kind()),
@@ -325,6 +334,19 @@ impl Connection {
         let is_open = !talk.is_opening() && !talk.is_ending();
         (is_open && is_over(self.last_heard, timeout * 2, now))
             .then(|| End::Silent((now - self.last_heard).as_millis()))
+    }
+
+    pub fn has_more_to_read(&self) -> bool {
+        self.more_to_read
+    }
+
+    pub fn has_more_to_write(&self) -> bool {
+        self.more_to_write
+    }
+
+    /// There is nothing to do before a new event, but maybe something to write.
+    pub fn is_quiet(&self) -> bool {
+        !self.more_to_read && self.talk.is_quiet()
     }
 
     /// Whether there is something to do without a new event.

@@ -7,11 +7,12 @@ use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
 use crate::conversation::{Bounds, End, Step, Tally, Weight, World};
 use crate::core::Mail;
 use crate::model::{Budget, ConnId, SessionId};
-use crate::replica::{ClientMessage, Input};
+use crate::replica::{ClientMessage, ClientOutput, Input};
 use crate::tree::{Database, Departed};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use parking_lot::RwLockReadGuard;
 use rustix::rand::GetRandomFlags;
 use std::collections::VecDeque;
 use std::io;
@@ -36,6 +37,19 @@ const ANSWERS_AT_ONCE: usize = 16 << 20;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Watches that are forgotten under one hold of the lock.
 const WATCHES_AT_ONCE: usize = 1024;
+/// Work, and then writing to sockets, ends after so long: what has come meanwhile is looked at, and pings in it are answered,
+/// before the rest has its turn.
+const SHARE: Duration = Duration::from_millis(3);
+/// The database is waited for no longer than this: one transaction may take long, and pings need none of it.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// Steps that it takes to give a connection a message.
+const STEPS_OF_MESSAGE: usize = 3;
+/// Bytes that are read of a connection before it is known what they are.
+const FIRST_LOOK: usize = 64 << 10;
+/// Bytes taken from one socket before the others have their turn.
+const READ_SHARE: usize = 256 << 10;
+/// Bytes written to one socket before the others have their turn.
+const WRITE_SHARE: usize = 256 << 10;
 /// How long connections get to take their last bytes when the server stops.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -50,14 +64,21 @@ struct Reactor {
     free: Vec<usize>,
     generation: u32,
     inputs: Vec<Input>,
+    /// What was taken out of the mailbox and not given to its connections yet.
     mail: Mail,
+    /// All events and replies up to this zxid were given to their connections.
+    seen: i64,
+    /// Slots with bytes to read that were not looked at yet.
+    arrived: Line,
     /// Slots with bytes to read or to work on.
-    ready: Vec<usize>,
+    ready: Line,
     /// Slots that got mail and have not worked since.
-    touched: Vec<usize>,
+    touched: Line,
     /// Slots with bytes to write.
-    dirty: Vec<usize>,
+    dirty: Line,
     scratch: Vec<u8>,
+    /// Connections that are gone, and what they watched is not looked up yet.
+    leaving: Vec<ConnId>,
     /// Connections that are gone, and left more watches than are forgotten at once.
     departed: VecDeque<Departed>,
     /// When there may be connections that were left waiting.
@@ -76,6 +97,8 @@ struct Reactor {
     made: usize,
     /// Reads wait until this server has heard of its leader, or its quorum, again.
     waits_for_lease: bool,
+    /// The database was not to be had in this turn: it is not waited for again.
+    is_locked_out: bool,
 }
 
 /// Runs reactor `index` until the core stops. The first one also accepts.
@@ -108,10 +131,13 @@ pub fn run(
         generation: 0,
         inputs: Vec::new(),
         mail: Mail::default(),
-        ready: Vec::new(),
-        touched: Vec::new(),
-        dirty: Vec::new(),
-        scratch: vec![0; 64 << 10],
+        seen: 0,
+        arrived: Line::default(),
+        ready: Line::default(),
+        touched: Line::default(),
+        dirty: Line::default(),
+        scratch: vec![0; FIRST_LOOK],
+        leaving: Vec::new(),
         departed: VecDeque::new(),
         accept_at: None,
         handed_in: 0,
@@ -121,6 +147,7 @@ pub fn run(
         full_at: 0,
         made: 0,
         waits_for_lease: false,
+        is_locked_out: false,
     };
     reactor.run()
 }
@@ -130,8 +157,7 @@ impl Reactor {
         let mut events = Events::with_capacity(1024);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
         while !self.port.core.is_stopping() {
-            let has_work = !self.ready.is_empty() || !self.departed.is_empty() || self.may_go_on();
-            let timeout = if has_work || self.port.core.mailboxes[self.index].has_mail() {
+            let timeout = if self.has_work() || self.port.core.mailboxes[self.index].has_mail() {
                 Duration::ZERO
             } else {
                 let next = self.accept_at.map_or(housekeeping, |at| at.min(housekeeping));
@@ -154,7 +180,7 @@ impl Reactor {
                             connection.talk.hang_up();
                         }
                         if hung_up || event.is_readable() {
-                            self.ready.push(slot);
+                            self.arrived.push(slot);
                         }
                         if event.is_writable() {
                             self.dirty.push(slot);
@@ -180,51 +206,103 @@ impl Reactor {
         Ok(())
     }
 
-    /// Reads, answers, hands in, writes: each socket at most once.
+    /// Whether there is something to do without a new event.
+    fn has_work(&self) -> bool {
+        let lines = [&self.arrived, &self.ready, &self.touched, &self.dirty];
+        lines.into_iter().any(|line| !line.is_empty())
+            || !self.mail.is_empty()
+            || !self.inputs.is_empty()
+            || !self.leaving.is_empty()
+            || !self.departed.is_empty()
+            || self.may_go_on()
+    }
+
+    /// Answers pings, reads, answers, hands in, writes: a share of each.
     fn turn(&mut self, now: Instant) {
-        if self.waits_for_lease && self.port.core.may_read() {
-            self.waits_for_lease = false;
-            self.ready.extend(0..self.slots.len());
-        }
-        let mut ready = std::mem::take(&mut self.ready);
         let port = self.port.clone();
-        for slot in &ready {
-            let bounds = self.bounds(&port, *slot);
-            if let Some(Some(connection)) = self.slots.get_mut(*slot) {
-                connection.fill(&mut self.scratch, &port, bounds, now);
-            }
+        if self.waits_for_lease && port.core.may_read() {
+            self.waits_for_lease = false;
+            (0..self.slots.len()).for_each(|slot| self.ready.push(slot));
         }
-        // A wake-up alone brings mail.
-        self.work(&ready, now);
-        // What came to be ready meanwhile has its turn next.
-        ready.clear();
-        ready.append(&mut self.ready);
-        self.ready = ready;
-        self.work_waiting(now);
+        self.look_at_arrived(now);
+        self.is_locked_out = false;
+        let until = Instant::now() + SHARE;
+        self.work_ready(now, until);
+        self.work_waiting(now, until);
         if self.waits_for_lease {
             // Time may have passed unnoticed: the core finds out what that means.
             self.inputs.push(Input::Tick);
         }
-        while !self.inputs.is_empty() {
-            port.core.submit(&mut self.inputs, Some(self.index));
-            if port.core.mailboxes[self.index].has_mail() {
-                self.work(&[], now);
-            }
-            self.work_waiting(now);
+        port.core.submit(&mut self.inputs, Some(self.index));
+        if port.core.mailboxes[self.index].has_mail() {
+            self.work(None, false, now, until);
         }
-        self.flush(now);
+        self.work_waiting(now, until);
+        self.flush(now, Some(Instant::now() + SHARE));
         self.forget_watches();
-        self.port.core.mailboxes[self.index].wait_for_room(!self.waiting.is_empty());
+        port.core.mailboxes[self.index].wait_for_room(!self.waiting.is_empty());
+    }
+
+    /// Takes a first look at what has come. Pings are answered here: they wait for nobody's work, and for no lock.
+    fn look_at_arrived(&mut self, now: Instant) {
+        let port = self.port.clone();
+        let round = port.core.touches.round();
+        let until = Instant::now() + SHARE;
+        while let Some(slot) = self.arrived.pop() {
+            let bounds = self.bounds(&port, slot);
+            let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
+            connection.fill(&mut self.scratch, FIRST_LOOK, &port, bounds, now);
+            let mut tally = Tally::default();
+            let pinged = connection.talk.answer_pings(self.seen, bounds, round, &mut tally);
+            if pinged {
+                connection.on_request(now);
+                count(&port, connection, &tally, self.index, now);
+                if !connection.flush(WRITE_SHARE, now) {
+                    self.dirty.push(slot);
+                }
+            }
+            if !pinged || !connection.is_quiet() {
+                self.ready.push(slot);
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    fn work_ready(&mut self, now: Instant, until: Instant) {
+        let port = self.port.clone();
+        // A wake-up is answered by taking the mail, also where it is there no more.
+        let mut take = true;
+        loop {
+            let slot = self.ready.pop();
+            if let Some(slot) = slot {
+                let bounds = self.bounds(&port, slot);
+                if let Some(Some(connection)) = self.slots.get_mut(slot)
+                    && connection.has_more_to_read()
+                {
+                    connection.fill(&mut self.scratch, READ_SHARE, &port, bounds, now);
+                }
+            }
+            if !self.work(slot, take, now, until) {
+                slot.into_iter().for_each(|slot| self.ready.push(slot));
+            }
+            take = false;
+            if self.ready.is_empty() || Instant::now() >= until {
+                return;
+            }
+        }
     }
 
     /// Forgets a share of what connections watched that are gone: one may have left a million.
     fn forget_watches(&mut self) {
-        if self.departed.is_empty() {
+        if self.leaving.is_empty() && self.departed.is_empty() {
             return;
         }
         let port = self.port.clone();
-        let db = port.db();
+        let Some(db) = self.database(&port) else { return };
         let mut watches = db.watches.lock();
+        self.departed.extend(self.leaving.drain(..).filter_map(|id| watches.depart(id)));
         let mut room = WATCHES_AT_ONCE;
         while let Some(departed) = self.departed.front_mut() {
             room -= watches.forget(departed, room);
@@ -247,59 +325,74 @@ impl Reactor {
     }
 
     /// Takes writes that have waited, as long as there is room for them.
-    fn work_waiting(&mut self, now: Instant) {
+    fn work_waiting(&mut self, now: Instant, until: Instant) {
         for _ in 0..self.waiting.len() {
             if !self.may_go_on() {
-                break;
+                return;
             }
-            let Some(slot) = self.waiting.pop_front() else { break };
-            if let Some(Some(connection)) = self.slots.get_mut(slot) {
-                connection.waits = false;
-                self.next = Some(slot);
-                self.work(&[slot], now);
-                self.next = None;
+            let Some(slot) = self.waiting.pop_front() else { return };
+            let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
+            connection.waits = false;
+            self.next = Some(slot);
+            let has_worked = self.work(Some(slot), false, now, until);
+            self.next = None;
+            if !has_worked {
+                self.wait(slot, true);
+            }
+            if Instant::now() >= until {
+                return;
             }
         }
     }
 
-    /// Empties the mailbox, then works off the input of `slots`; each time under the read lock, in this order, so
-    /// that no read overtakes an event (see `core`).
-    fn work(&mut self, slots: &[usize], now: Instant) {
+    /// The slot's writes wait until less is under way, `before` those of others or after them.
+    fn wait(&mut self, slot: usize, before: bool) {
+        let Some(Some(connection)) = self.slots.get_mut(slot) else { return };
+        connection.waits = true;
+        if before {
+            self.waiting.push_front(slot);
+        } else {
+            self.waiting.push_back(slot);
+        }
+    }
+
+    /// Empties the mailbox, then works off the input of those that got mail, and of `slot`; each time under the read lock, in this
+    /// order, so that no read overtakes an event (see `core`). False: `slot` had no turn.
+    fn work(&mut self, mut slot: Option<usize>, mut take: bool, now: Instant, until: Instant) -> bool {
         let port = self.port.clone();
-        let mut slots = slots.iter();
-        // A wake-up is answered by taking the mail, also where it is there no more.
-        let mut take = true;
+        let mut is_late = false;
         loop {
             if self.made > ANSWERS_AT_ONCE {
-                self.flush(now);
+                self.flush(now, None);
             }
             // The lock is let go of between connections, and when a share of work is done: the core never waits for long.
-            let (db, work) = (port.db(), Budget::default());
-            if take || port.core.mailboxes[self.index].has_mail() {
-                let bounds = port.bounds(self.handed_in);
-                self.take_mail(&port, &world(&port, bounds, &db, &work, now), now);
-            }
-            take = false;
-            while !work.is_spent()
-                && let Some(slot) = self.touched.pop()
+            let Some(db) = self.database(&port) else { return slot.is_none() };
+            let work = Budget::default();
+            let has_all = self.take_mail(&port, &mut take, &db, &work, now);
+            while has_all
+                && !work.is_spent()
+                && let Some(slot) = self.next_of(&mut slot, is_late)
             {
                 let bounds = self.bounds(&port, slot);
                 self.advance(slot, &port, &world(&port, bounds, &db, &work, now), now);
-            }
-            if self.touched.is_empty()
-                && !work.is_spent()
-                && let Some(slot) = slots.next()
-            {
-                let bounds = self.bounds(&port, *slot);
-                self.advance(*slot, &port, &world(&port, bounds, &db, &work, now), now);
                 if work.is_spent() {
-                    self.bound_watches(*slot..slot + 1, &db);
+                    self.bound_watches(slot..slot + 1, &db);
                 }
             }
-            if self.touched.is_empty() && slots.len() == 0 {
-                return;
+            drop(db);
+            if is_late || has_all && self.touched.is_empty() && slot.is_none() {
+                return slot.is_none();
             }
+            is_late = Instant::now() >= until;
         }
+    }
+
+    /// Those with mail come before `slot`. However many they are, in the last hold they come after it.
+    fn next_of(&mut self, slot: &mut Option<usize>, is_late: bool) -> Option<usize> {
+        if is_late && let Some(slot) = slot.take() {
+            return Some(slot);
+        }
+        self.touched.pop().or_else(|| slot.take())
     }
 
     /// Where all watches take more memory than they may, that one of these connections goes that has most of them, unless it has few.
@@ -320,35 +413,65 @@ impl Reactor {
         }
     }
 
-    /// Gives the connections their mail. Those that got some are in `touched`, to go on with what they have.
-    fn take_mail(&mut self, port: &ClientPort, world: &World<'_>, now: Instant) {
-        let mut mail = std::mem::take(&mut self.mail);
-        port.core.mailboxes[self.index].take(&mut mail);
-        let mut offset = 0;
-        for message in mail.messages.drain(..) {
-            let bytes = &mail.bytes[offset..offset + message.len];
-            offset += message.len;
-            let slot = slot_of(message.conn);
-            let Some(Some(connection)) = self.slots.get_mut(slot).filter(|found| is_at(found, message.conn))
-            else {
-                // It is gone. A session that was opened for it stays without a connection.
-                if let ClientMessage::Established { session, .. } = message.message {
-                    self.inputs.push(Input::Disconnected { conn: message.conn, session });
-                }
-                continue;
-            };
-            let mut tally = Tally::default();
-            connection.talk.on_mail(message.message, bytes, world, &mut tally);
-            connection.on_message(&message.message, now);
-            count(port, connection, &tally, self.index, now);
-            if self.touched.last() != Some(&slot) {
-                self.touched.push(slot);
+    fn database<'a>(&mut self, port: &'a ClientPort) -> Option<RwLockReadGuard<'a, Database>> {
+        if self.is_locked_out {
+            return None;
+        }
+        let db = port.core.db.try_read_for(PATIENCE);
+        self.is_locked_out = db.is_none();
+        db
+    }
+
+    /// Gives the connections their mail, as far as there is room for that under this hold of the lock. Those that got some are in
+    /// `touched`, to go on with what they have. False: there is more, and nobody may read meanwhile.
+    fn take_mail(
+        &mut self,
+        port: &ClientPort,
+        take: &mut bool,
+        db: &Database,
+        work: &Budget,
+        now: Instant,
+    ) -> bool {
+        let mailbox = &port.core.mailboxes[self.index];
+        loop {
+            if self.mail.is_empty() && (std::mem::take(take) || mailbox.has_mail()) {
+                mailbox.take(&mut self.mail);
+            }
+            if self.mail.is_empty() {
+                self.seen = db.last_zxid.0;
+                return true;
+            }
+            let world = world(port, port.bounds(self.handed_in), db, work, now);
+            let mut mail = std::mem::take(&mut self.mail);
+            while !work.is_spent()
+                && let Some((message, bytes)) = mail.pop()
+            {
+                work.spend(STEPS_OF_MESSAGE);
+                work.copied(bytes.len());
+                self.give(message, bytes, &world, now);
+            }
+            self.mail = mail;
+            if work.is_spent() {
+                return false;
             }
         }
-        mail.bytes.clear();
-        self.mail = mail;
-        self.touched.sort_unstable();
-        self.touched.dedup();
+    }
+
+    fn give(&mut self, message: ClientOutput, bytes: &[u8], world: &World<'_>, now: Instant) {
+        let ClientOutput { conn, message, .. } = message;
+        let slot = slot_of(conn);
+        let Some(Some(connection)) = self.slots.get_mut(slot).filter(|found| is_at(found, conn)) else {
+            // It is gone. A session that was opened for it stays without a connection.
+            if let ClientMessage::Established { session, .. } = message {
+                self.inputs.push(Input::Disconnected { conn, session });
+            }
+            return;
+        };
+        let mut tally = Tally::default();
+        connection.talk.on_mail(message, bytes, world, &mut tally);
+        connection.on_message(&message, now);
+        count(&self.port, connection, &tally, self.index, now);
+        self.touched.push(slot);
     }
 
     fn advance(&mut self, slot: usize, port: &ClientPort, world: &World<'_>, now: Instant) {
@@ -373,29 +496,31 @@ impl Reactor {
         self.dirty.push(slot);
     }
 
-    fn flush(&mut self, now: Instant) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.sort_unstable();
-        dirty.dedup();
+    /// Offers the sockets what there is for them: all, or a share that ends at `until`.
+    fn flush(&mut self, now: Instant, until: Option<Instant>) {
         let port = self.port.clone();
         self.made = 0;
-        for slot in dirty.drain(..) {
+        while let Some(slot) = self.dirty.pop() {
             let bounds = self.bounds(&port, slot);
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
-            connection.flush(now);
+            connection.flush(WRITE_SHARE, now);
             connection.count_in(&port.core.account, &port.limits);
+            if connection.has_more_to_write() {
+                self.dirty.push(slot);
+            }
             if let Some(why) = connection.talk.over(bounds).cloned() {
                 self.remove(slot, &why, now);
             } else if connection.has_work(bounds) {
                 self.ready.push(slot);
             } else if !connection.waits && connection.talk.waits_for_others(bounds) {
-                connection.waits = true;
-                self.waiting.push_back(slot);
+                self.wait(slot, false);
             } else if connection.hungry {
                 self.hungry.push(slot);
             }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
         }
-        self.dirty = dirty;
         self.relieve(now);
         self.feed_hungry();
     }
@@ -404,7 +529,7 @@ impl Reactor {
     fn feed_hungry(&mut self) {
         let read = self.port.core.account.read.load(Ordering::Relaxed);
         if read < self.full_at {
-            self.ready.append(&mut self.hungry);
+            self.hungry.drain(..).for_each(|slot| self.ready.push(slot));
         }
         self.full_at = if self.hungry.is_empty() { 0 } else { read };
     }
@@ -428,7 +553,7 @@ impl Reactor {
         for (since, slot) in unfinished.into_iter().rev().take(self.hungry.len()) {
             self.remove(slot, &End::Unfinished(since.as_millis()), now);
         }
-        self.ready.append(&mut self.hungry);
+        self.hungry.drain(..).for_each(|slot| self.ready.push(slot));
     }
 
     /// Keeps the bytes that wait over all connections within their limit: the client that has taken none for longest goes.
@@ -537,7 +662,7 @@ impl Reactor {
         self.port.register(id, info.clone());
         self.slots[slot] = Some(Connection::new(id, listener, stream, info, descriptor, now));
         // The socket may hold bytes already.
-        self.ready.push(slot);
+        self.arrived.push(slot);
         Ok(())
     }
 
@@ -551,7 +676,7 @@ impl Reactor {
         let talk = &connection.talk;
         self.port.unregister(talk.id());
         self.port.dismiss(connection.listener, connection.info.peer.ip());
-        self.departed.extend(self.port.db().watches.lock().depart(talk.id()));
+        self.leaving.push(talk.id());
         if talk.is_known() {
             self.inputs.push(Input::Disconnected { conn: talk.id(), session: talk.session() });
         }
@@ -579,7 +704,7 @@ impl Reactor {
         for slot in self.waiting.iter().chain(&self.hungry) {
             if let Some(Some(connection)) = self.slots.get_mut(*slot) {
                 connection.heard(now);
-                self.port.core.mailboxes[self.index].touch(connection.talk.session());
+                self.port.core.touches.add(self.index, connection.talk.session());
             }
         }
         for slot in 0..self.slots.len() {
@@ -593,12 +718,14 @@ impl Reactor {
                 self.remove(slot, &why, now);
             }
         }
-        self.bound_watches(0..self.slots.len(), &self.port.clone().db());
+        let port = self.port.clone();
+        if let Some(db) = self.database(&port) {
+            self.bound_watches(0..self.slots.len(), &db);
+        }
         self.end_unfinished(now);
         self.widen(now);
         self.relieve(now);
-        self.port.refusals.summarize(now);
-        let port = self.port.clone();
+        port.refusals.summarize(now);
         port.core.submit(&mut self.inputs, Some(self.index));
     }
 
@@ -629,7 +756,7 @@ impl Reactor {
             let now = Instant::now();
             let mut left = false;
             for connection in self.slots.iter_mut().flatten() {
-                left |= !connection.flush(now) && connection.talk.over(bounds).is_none();
+                left |= !connection.flush(usize::MAX, now) && connection.talk.over(bounds).is_none();
             }
             if !left || now >= deadline || self.poll.poll(&mut events, Some(deadline - now)).is_err() {
                 return;
@@ -638,9 +765,31 @@ impl Reactor {
     }
 }
 
-impl ClientPort {
-    fn db(&self) -> parking_lot::RwLockReadGuard<'_, crate::tree::Database> {
-        self.core.db.read()
+/// Slots in the order in which they came, each of them once.
+#[derive(Default)]
+struct Line {
+    slots: VecDeque<usize>,
+    is_in: Vec<bool>,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn push(&mut self, slot: usize) {
+        if slot >= self.is_in.len() {
+            self.is_in.resize(slot + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_in[slot], true) {
+            self.slots.push_back(slot);
+        }
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        let slot = self.slots.pop_front()?;
+        self.is_in[slot] = false;
+        Some(slot)
     }
 }
 
@@ -658,7 +807,7 @@ fn world<'a>(
         rules: &port.rules,
         logins: port.logins.as_ref(),
         now: now.duration_since(port.opened),
-        touch_round: port.core.touch_round.load(Ordering::Relaxed),
+        touch_round: port.core.touches.round(),
         nonce,
     }
 }
@@ -668,7 +817,7 @@ fn count(port: &ClientPort, connection: &mut Connection, tally: &Tally, reactor:
     let figures = &port.core.figures;
     let (talk, info) = (&connection.talk, &connection.info);
     if tally.touched {
-        port.core.mailboxes[reactor].touch(talk.session());
+        port.core.touches.add(reactor, talk.session());
     }
     if tally.received > 0 {
         figures.packets_received.increment(tally.received as u64);

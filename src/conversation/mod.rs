@@ -45,6 +45,8 @@ pub const HIGH_WATER: usize = 1 << 20;
 const MAX_IN_FLIGHT: usize = 4096;
 /// Bytes of such requests.
 pub const MAX_HELD: usize = 8 << 20;
+/// The xid of a ping's answer.
+const PING_XID: i32 = -2;
 /// Bytes beyond one whole frame that may lie in the input.
 const READ_AHEAD: usize = 256 << 10;
 
@@ -180,7 +182,7 @@ struct InFlight {
 /// - **What the client says**: [`Self::take`] for bytes, as long as [`Self::has_space`]; [`Self::hang_up`] once the end is
 ///   seen from afar; [`Self::end_of_input`] when it is reached.
 /// - **What the core says**: [`Self::on_mail`] for each message of the mailbox, in its order.
-/// - **Work**: [`Self::advance`] after any of those, and once reads may be answered again. All mail that is there comes first,
+/// - **Work**: [`Self::answer_pings`] after the client has said something, without any lock; [`Self::advance`] after any of those, and once reads may be answered again. All mail that is there comes first,
 ///   under one lock of the database: no read may overtake an event.
 /// - **What goes out**: [`Self::output`] is to be sent, [`Self::sent`] says how much of it was, [`Self::flushed`] that nothing
 ///   is left on the way. Then [`Self::over`] may say that, and how, the conversation ends.
@@ -214,6 +216,8 @@ pub struct Conversation {
     /// Bytes of those in the core.
     handed_in: usize,
     touched_in: u32,
+    /// The last zxid that the client was told. What happened up to there was told before.
+    told: i64,
     /// The client has gone, or half of it. What it said before may still come, and counts; no answer is owed.
     hung_up: bool,
     /// No answer leaves any more: one was left out, or could not be sent.
@@ -248,6 +252,7 @@ impl Conversation {
             held: 0,
             handed_in: 0,
             touched_in: 0,
+            told: 0,
             hung_up: false,
             muted: false,
             ended: None,
@@ -358,6 +363,49 @@ impl Conversation {
     }
 
     // Work.
+
+    /// Answers the pings at the front of the input, where no other answer comes before theirs. That needs no database:
+    /// `seen` is a zxid up to which all mail was given to [`Self::on_mail`]. So a ping never tells that the client knows what it
+    /// was not told of yet. False: there was none.
+    pub fn answer_pings(
+        &mut self,
+        seen: i64,
+        bounds: Bounds<'_>,
+        touch_round: u32,
+        tally: &mut Tally,
+    ) -> bool {
+        let before = tally.received;
+        while bounds.may_read
+            && self.takes_pending()
+            && self.in_flight.is_empty()
+            && self.pending.is_empty()
+            && !self.muted
+            && self.may_enter(bounds.limits)
+            && let Front::Frame(len) = self.front(bounds)
+        {
+            let end = self.input_at + 4 + len;
+            if op_of(&self.input[self.input_at + 4..end]) != Some(Op::Ping) {
+                break;
+            }
+            self.input_at = end;
+            self.touch(touch_round, tally);
+            self.told = self.told.max(seen);
+            write_reply(&mut self.output, PING_XID, self.told, Ok(|_: &mut BytesMut| ()));
+            tally.received += 1;
+            tally.reads += 1;
+            tally.answered(PING_XID, Op::Ping, self.told);
+        }
+        let any = tally.received > before;
+        if any {
+            self.compact();
+        }
+        any
+    }
+
+    /// Nothing of what the client has said is left to be worked off, and it has not gone.
+    pub fn is_quiet(&self) -> bool {
+        self.input.is_empty() && self.pending.is_empty() && !self.hung_up && self.over.is_none()
+    }
 
     /// Whether requests are taken from the input now.
     pub fn takes_requests(&self, bounds: Bounds<'_>) -> bool {
@@ -507,14 +555,18 @@ impl Conversation {
     }
 
     fn on_frame(&mut self, frame: &[u8], world: &World<'_>, inputs: &mut Vec<Input>, tally: &mut Tally) {
-        if self.touched_in != world.touch_round {
-            self.touched_in = world.touch_round;
-            tally.touched = true;
-        }
+        self.touch(world.touch_round, tally);
         if !self.pending.is_empty() || !self.execute(frame, world, inputs, tally) {
             world.work.copied(frame.len());
             self.held += frame.len();
             self.pending.push_back(Bytes::copy_from_slice(frame));
+        }
+    }
+
+    fn touch(&mut self, round: u32, tally: &mut Tally) {
+        if self.touched_in != round {
+            self.touched_in = round;
+            tally.touched = true;
         }
     }
 
@@ -611,13 +663,14 @@ impl Conversation {
             return false;
         }
         // Java answers a ping with its own xid whatever the request's was.
-        let xid = if op == Op::Ping { -2 } else { xid };
+        let xid = if op == Op::Ping { PING_XID } else { xid };
         let (conn, session, auth) = (self.id, self.session, &self.auth);
         let reader = ReadContext { conn, session, auth, rules: world.rules, work: world.work };
         if !serve_read(world.db, reader, xid, op, body, &mut self.reading, &mut self.output) {
             return false;
         }
-        tally.answered(xid, op, world.db.last_zxid.0);
+        self.told = world.db.last_zxid.0;
+        tally.answered(xid, op, self.told);
         tally.reads += 1;
         true
     }
@@ -648,7 +701,9 @@ impl Conversation {
                 self.state = State::Open;
                 self.session = session;
                 self.timeout_ms = timeout_ms.max(0);
-                tally.answered(0, Op::CreateSession, world.db.last_zxid.0);
+                // It may have been told as much on another connection.
+                self.told = world.db.last_zxid.0;
+                tally.answered(0, Op::CreateSession, self.told);
             }
             ClientMessage::Reply => self.on_reply(bytes, world.now, tally),
             ClientMessage::LastReply => {
@@ -668,6 +723,7 @@ impl Conversation {
         if let Some(header) =
             bytes.get(4..).and_then(|reply| ReplyHeader::decode(&mut Reader::new(reply)).ok())
         {
+            self.told = self.told.max(header.zxid);
             tally.answered(header.xid, op, header.zxid);
         }
     }

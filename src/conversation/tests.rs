@@ -271,6 +271,85 @@ fn a_session_is_touched_once_a_round_by_whatever_its_client_says() {
     }
 }
 
+/// `seen` of the answers to the pings that are at the front of the input.
+fn pings(talk: &mut Talk, seen: i64) -> Vec<i64> {
+    let bounds = bounds(&talk.limits, talk.it.handed_in(), talk.may_read);
+    talk.it.answer_pings(seen, bounds, talk.touch_round, &mut talk.tally);
+    let answers = talk.it.output().chunks(20).map(|answer| {
+        assert_eq!(answer[4..8], (-2_i32).to_be_bytes());
+        i64::from_be_bytes(answer[8..16].try_into().unwrap())
+    });
+    let answers = answers.collect();
+    talk.it.sent(talk.it.output().len());
+    answers
+}
+
+#[test]
+fn pings_are_answered_without_the_database_and_bytes_that_come_apart_wait() {
+    let mut talk = Talk::open();
+    let ping = request(-2, PING);
+    talk.it.take(&[&ping[..], &ping, &ping[..5]].concat());
+    assert_eq!(pings(&mut talk, 4), [4, 4]);
+    assert!(talk.tally.touched);
+    assert!(!talk.it.is_quiet());
+    talk.it.take(&ping[5..]);
+    assert_eq!(pings(&mut talk, 4), [4]);
+    assert!(talk.it.is_quiet());
+}
+
+#[test]
+fn a_ping_is_not_answered_before_what_was_asked_before_it() {
+    let mut talk = Talk::open();
+    talk.says(&request(1, CREATE));
+    talk.it.take(&request(-2, PING));
+    assert_eq!(pings(&mut talk, 4), [0; 0], "a write is not answered");
+    talk.core_answers(1);
+    assert_eq!(talk.answers(), [1, -2]);
+
+    talk.it.take(&[request(2, GET), request(-2, PING)].concat());
+    assert_eq!(pings(&mut talk, 4), [0; 0], "a read comes first");
+    talk.may_read = false;
+    talk.advance();
+    assert_eq!(pings(&mut talk, 4), [0; 0], "and waits");
+    talk.may_read = true;
+    talk.advance();
+    assert_eq!(talk.answers(), [2, -2]);
+}
+
+#[test]
+fn a_ping_tells_no_later_zxid_than_was_seen_and_none_before_one_that_was_told() {
+    let mut talk = Talk::open();
+    talk.it.take(&request(-2, PING));
+    assert_eq!(pings(&mut talk, 2), [2]);
+    talk.says(&request(1, CREATE));
+    // With zxid 3.
+    talk.core_answers(1);
+    talk.answers();
+    talk.it.take(&request(-2, PING));
+    assert_eq!(pings(&mut talk, 2), [3], "the write's answer told more");
+    talk.db.last_zxid = crate::model::Zxid(7);
+    talk.says(&request(2, GET));
+    talk.answers();
+    talk.it.take(&request(-2, PING));
+    assert_eq!(pings(&mut talk, 5), [7], "and the read's");
+    talk.it.take(&request(-2, PING));
+    assert_eq!(pings(&mut talk, 9), [9]);
+}
+
+#[test]
+fn a_ping_waits_for_the_lease_and_for_a_client_that_reads() {
+    let mut talk = Talk::open();
+    talk.may_read = false;
+    talk.it.take(&request(-2, PING));
+    assert_eq!(pings(&mut talk, 1), [0; 0]);
+    talk.may_read = true;
+    assert_eq!(pings(&mut talk, 1), [1]);
+    talk.it.output.resize(HIGH_WATER, 0);
+    talk.it.take(&request(-2, PING));
+    let bounds = bounds(&talk.limits, 0, true);
+    assert!(!talk.it.answer_pings(1, bounds, 1, &mut Tally::default()), "it takes no answers");
+}
+
 #[test]
 fn the_last_answer_is_told_and_a_ping_leaves_the_last_xid_as_it_was() {
     let mut talk = Talk::open();

@@ -1,18 +1,33 @@
 //! From the core to one reactor: replies and events, in order.
 
 use super::reactor_of;
-use crate::model::SessionId;
+use super::sync::{AtomicBool, Mutex, Ordering};
 use crate::replica::{ClientOutput, Outputs};
 use bytes::BytesMut;
-use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A batch: the bytes of the messages follow each other.
+/// Messages, and their bytes one after the other.
 #[derive(Debug, Default)]
 pub struct Mail {
-    pub messages: Vec<ClientOutput>,
-    pub bytes: BytesMut,
+    messages: VecDeque<ClientOutput>,
+    bytes: BytesMut,
+    /// Where those of the first message begin.
+    at: usize,
+}
+
+impl Mail {
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes the next message with its bytes.
+    pub fn pop(&mut self) -> Option<(ClientOutput, &[u8])> {
+        let message = self.messages.pop_front()?;
+        let from = self.at;
+        self.at += message.len;
+        Some((message, &self.bytes[from..self.at]))
+    }
 }
 
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -26,8 +41,6 @@ pub struct Mailbox {
     wake: OnceLock<Wake>,
     /// Writes of the reactor's connections wait until less is under way.
     waits_for_room: AtomicBool,
-    /// Sessions that were heard from since the touches were last collected.
-    touched: Mutex<Vec<SessionId>>,
 }
 
 impl Mailbox {
@@ -41,8 +54,10 @@ impl Mailbox {
         self.has_mail.load(Ordering::Acquire)
     }
 
-    /// Exchanges the mail for `empty`. The caller holds the database's read lock.
+    /// Exchanges the mail for `empty`, all of which was popped. The caller holds the database's read lock.
     pub fn take(&self, empty: &mut Mail) {
+        empty.bytes.clear();
+        empty.at = 0;
         self.woken.store(false, Ordering::Release);
         if self.has_mail() {
             let mut mail = self.mail.lock();
@@ -71,14 +86,6 @@ impl Mailbox {
     pub fn waits_for_room(&self) -> bool {
         self.waits_for_room.load(Ordering::SeqCst)
     }
-
-    pub fn touch(&self, session: SessionId) {
-        self.touched.lock().push(session);
-    }
-
-    pub(super) fn take_touched(&self) -> Vec<SessionId> {
-        std::mem::take(&mut self.touched.lock())
-    }
 }
 
 /// Sorts the outputs into the mailboxes. Where the database was written, its write lock is still held.
@@ -94,7 +101,7 @@ pub(super) fn deliver(outputs: &mut Outputs, mailboxes: &[Mailbox]) {
             offset += output.len;
             if reactor_of(output.conn) == at {
                 let mail = mail.get_or_insert_with(|| mailbox.mail.lock());
-                mail.messages.push(*output);
+                mail.messages.push_back(*output);
                 mail.bytes.extend_from_slice(bytes);
             }
         }

@@ -3,6 +3,8 @@
 //! Whoever brings inputs (a reactor, the log thread, a peer, the timer) puts its batch into the inbox. If the lock is
 //! free it takes it, runs the replica until the inbox is empty, and carries out the outputs in order; if not, the holder
 //! finds the batch. Nobody waits for a disk or a socket under it. A thread of its own would cost a wake-up each way.
+//! Where others fill the inbox as fast as it is emptied, such a thread goes on (`inbox.rs`): all the others have clients, a
+//! disk or other servers that wait for them.
 //!
 //! Order of events and replies: the core hands both to the reactors' mailboxes *before* it lets go of the database's
 //! write lock. A reactor takes the read lock, *then* empties its mailbox into its connections, then serves reads. So a
@@ -10,22 +12,31 @@
 //! session's own write.
 
 mod account;
+mod alarm;
 mod descriptors;
 mod feeder;
+mod inbox;
 mod journal;
+mod log_queue;
 mod log_thread;
 mod mailbox;
 mod open;
 mod receiver;
 mod restore;
 mod snapshots;
+mod sync;
+#[cfg(test)]
+mod threads;
 mod timer;
+mod touches;
 
 pub use account::Account;
+pub use alarm::Alarm;
 pub use descriptors::{Descriptor, Descriptors};
 pub use feeder::{Fed, FeedError, Feeder, Files};
 pub use journal::{Journal, Performed, RollRules, Setup};
-pub use log_thread::{LogQueue, run as run_log};
+pub use log_queue::LogQueue;
+pub use log_thread::run as run_log;
 pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
@@ -33,15 +44,18 @@ pub use restore::{DigestDiffers, Digests, RestoredDatabase, is_readable};
 pub use snapshots::{
     SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of,
 };
-pub use timer::{Alarm, run as run_timer};
+pub use timer::run as run_timer;
+pub use touches::Touches;
 
 use crate::figures::Figures;
 use crate::model::{ConnId, Zxid};
 use crate::replica::{DiskDone, DiskOp, Doubt, Input, Now, Outputs, Refusal, Replica, Status, Told};
 use crate::storage::StorageError;
 use crate::tree::Database;
+use inbox::{Inbox, Worker};
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -68,8 +82,7 @@ pub trait Carrier: Send + Sync {
 }
 
 pub struct Core {
-    replica: Mutex<Shell>,
-    inbox: Mutex<Vec<Input>>,
+    inbox: Inbox<Shell, Input>,
     pub db: RwLock<Database>,
     pub mailboxes: Vec<Mailbox>,
     pub log: LogQueue,
@@ -81,8 +94,7 @@ pub struct Core {
     pub alarm: Alarm,
     /// Requests that were handed in and not answered yet.
     outstanding: AtomicUsize,
-    /// Goes up whenever the touches were collected; a connection reports its session once per round.
-    pub touch_round: AtomicU32,
+    pub touches: Touches,
     /// Reads may be answered until then, in monotonic milliseconds.
     lease: AtomicU64,
     durable: AtomicI64,
@@ -108,11 +120,61 @@ pub enum Fatal {
     Reactor { index: usize, source: std::io::Error },
 }
 
-/// The replica and the buffers that it fills, reused from batch to batch.
+/// The replica and what it fills, reused from batch to batch.
 struct Shell {
     replica: Replica,
-    batch: Vec<Input>,
     outputs: Outputs,
+}
+
+/// Milliseconds that a thread works on what others brought, beside its first turn, before it leaves that to the relief.
+const SHARE_MS: u64 = 3;
+/// Inputs that are handled in one turn; a request or proposal counts once more for each [`BYTES_OF_ONE`].
+const HANDLED_AT_ONCE: usize = 1024;
+const BYTES_OF_ONE: usize = 4096;
+
+/// Who runs the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// Whose clients wait meanwhile: it applies no long transaction. It looks into its mailbox itself and needs no wake-up.
+    Reactor(usize),
+    /// Has no share: it works off what its sync has made durable, and what comes meanwhile makes the next sync larger.
+    Log,
+    /// Another thread that has something else to do.
+    Other,
+    Relief,
+}
+
+struct Run<'a> {
+    core: &'a Core,
+    who: Who,
+    has_begun: bool,
+    until: Option<u64>,
+}
+
+impl Worker<Shell, Input> for Run<'_> {
+    fn has_more(&self, shell: &Shell) -> bool {
+        shell.replica.has_steps()
+    }
+
+    fn has_enough(&mut self, shell: &Shell) -> bool {
+        // At the end there is no relief.
+        if matches!(self.who, Who::Relief | Who::Log) || self.core.is_stopping() {
+            return false;
+        }
+        if matches!(self.who, Who::Reactor(_)) && !shell.replica.next_is_short() {
+            return true;
+        }
+        if !std::mem::replace(&mut self.has_begun, true) {
+            return false;
+        }
+        let now = self.core.now().mono_ms;
+        now >= *self.until.get_or_insert(now + SHARE_MS)
+    }
+
+    fn turn(&mut self, shell: &mut Shell, batch: &mut VecDeque<Input>) {
+        let from = if let Who::Reactor(index) = self.who { Some(index) } else { None };
+        self.core.turn(shell, batch, from);
+    }
 }
 
 impl Core {
@@ -131,10 +193,8 @@ impl Core {
         snapshots.allow(status.mode.has_leader());
         let durable = AtomicI64::new(db.last_zxid.0);
         let committed = Arc::new(AtomicI64::new(replica.committed().0));
-        let shell = Shell { replica, batch: Vec::new(), outputs: Outputs::default() };
         Self {
-            replica: Mutex::new(shell),
-            inbox: Mutex::new(Vec::new()),
+            inbox: Inbox::new(Shell { replica, outputs: Outputs::default() }),
             db: RwLock::new(db),
             mailboxes: (0..reactors).map(|_| Mailbox::default()).collect(),
             log: LogQueue::default(),
@@ -144,7 +204,7 @@ impl Core {
             carrier: OnceLock::new(),
             alarm: Alarm::default(),
             outstanding: AtomicUsize::new(0),
-            touch_round: AtomicU32::new(1),
+            touches: Touches::new(reactors),
             lease: AtomicU64::new(lease),
             durable,
             committed,
@@ -217,7 +277,7 @@ impl Core {
                 self.durable.store(zxid.0, Ordering::Release);
             }
         }
-        self.submit(&mut performed.done, None);
+        self.inbox.submit(&mut performed.done, &mut self.run(Who::Log));
         if performed.wants_snapshot {
             self.snapshots.ask();
         }
@@ -239,6 +299,7 @@ impl Core {
         self.log.stop();
         self.snapshots.stop();
         self.alarm.ring();
+        self.inbox.stop();
         for mailbox in &self.mailboxes {
             mailbox.wake();
         }
@@ -251,58 +312,57 @@ impl Core {
     /// Runs `f` with the replica, for dumps, unless the core is at work: whoever holds the database's read lock must
     /// not wait for the core, which may be waiting for the write lock.
     pub fn look<T>(&self, f: impl FnOnce(&Replica) -> T) -> Option<T> {
-        self.replica.try_lock().map(|shell| f(&shell.replica))
+        self.inbox.look(|shell| f(&shell.replica))
     }
 
     /// Which sessions the reactors have heard from since this was last asked.
     pub fn collect_touches(&self) -> Input {
-        self.touch_round.fetch_add(1, Ordering::AcqRel);
-        Input::Touched(self.mailboxes.iter().flat_map(Mailbox::take_touched).collect())
+        Input::Touched(self.touches.collect())
     }
 
-    /// Hands in a batch, and works off the inbox unless somebody else is at it. `from` is the reactor that runs this:
-    /// it looks into its mailbox itself and needs no wake-up.
+    /// Hands in a batch, and works off the inbox unless somebody else is at it. `from` is the reactor that runs this.
     pub fn submit(&self, inputs: &mut Vec<Input>, from: Option<usize>) {
-        if inputs.is_empty() {
+        self.inbox.submit(inputs, &mut self.run(from.map_or(Who::Other, Who::Reactor)));
+    }
+
+    /// The thread that goes on where others have stopped. Returns once the core stops.
+    pub fn relieve(&self) {
+        self.inbox.relieve(&mut self.run(Who::Relief));
+    }
+
+    fn run(&self, who: Who) -> Run<'_> {
+        Run { core: self, who, has_begun: false, until: None }
+    }
+
+    /// Applies a share of what is committed, or handles a share of the batch.
+    fn turn(&self, shell: &mut Shell, batch: &mut VecDeque<Input>, from: Option<usize>) {
+        let Shell { replica, outputs } = shell;
+        let now = self.now();
+        let handles = !replica.has_steps();
+        if handles {
+            let db = self.db.read();
+            let mut handled = 0;
+            while handled < HANDLED_AT_ONCE
+                && let Some(input) = batch.pop_front()
+            {
+                handled += 1 + input.bytes() / BYTES_OF_ONE;
+                replica.handle(now, &db, input, outputs);
+            }
+        } else {
+            let mut db = self.db.write();
+            replica.apply(now, &mut db, outputs);
+            mailbox::deliver(outputs, &self.mailboxes);
+        }
+        // What was applied may own the next step: closing a session proposes, and that has to reach the log too.
+        self.push_disk_work(outputs);
+        // Others continue while this server applies.
+        self.carry(outputs);
+        if handles && replica.has_steps() {
             return;
         }
-        self.inbox.lock().append(inputs);
-        while !self.inbox.lock().is_empty() {
-            // Another thread is running the core. It looks into the inbox again after releasing the lock, so this batch is not stranded.
-            let Some(mut shell) = self.replica.try_lock() else { return };
-            self.run(&mut shell, from);
-        }
-    }
-
-    fn run(&self, shell: &mut Shell, from: Option<usize>) {
-        let Shell { replica, batch, outputs } = shell;
-        loop {
-            std::mem::swap(&mut *self.inbox.lock(), batch);
-            if batch.is_empty() {
-                return;
-            }
-            let now = self.now();
-            {
-                let db = self.db.read();
-                for input in batch.drain(..) {
-                    replica.handle(now, &db, input, outputs);
-                }
-            }
-            self.push_disk_work(outputs);
-            // Others continue while this server applies.
-            self.carry(outputs);
-            while replica.has_steps() {
-                let mut db = self.db.write();
-                replica.apply(now, &mut db, outputs);
-                mailbox::deliver(outputs, &self.mailboxes);
-            }
-            mailbox::deliver(outputs, &self.mailboxes);
-            // What was applied may own the next step: closing a session proposes, and that has to reach the log too.
-            self.push_disk_work(outputs);
-            self.carry(outputs);
-            self.publish(replica, outputs, from);
-            outputs.give_back();
-        }
+        mailbox::deliver(outputs, &self.mailboxes);
+        self.publish(replica, outputs, from);
+        outputs.give_back();
     }
 
     fn carry(&self, outputs: &mut Outputs) {

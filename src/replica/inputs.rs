@@ -54,6 +54,29 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// The bytes that it brings, for who has to share out the work.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Request { request, .. } => request.body.len(),
+            Self::Quorum(QuorumInput::FromLearner { packet: FromLearner::Request(request), .. }) => {
+                request.body.len()
+            }
+            Self::Quorum(QuorumInput::FromLeader {
+                packet: FromLeader::Proposal { body, .. } | FromLeader::Inform { body, .. },
+                ..
+            }) => body.len(),
+            Self::Connect { .. }
+            | Self::Disconnected { .. }
+            | Self::Touched(_)
+            | Self::Disk(..)
+            | Self::Election(_)
+            | Self::Quorum(_)
+            | Self::Tick => 0,
+        }
+    }
+}
+
 /// What happened on the election port.
 #[derive(Debug)]
 pub enum ElectionInput {

@@ -108,6 +108,19 @@ enum Step {
     Synced,
 }
 
+impl Step {
+    /// It takes no longer than a share. What may take longer comes first under a hold of the lock, or not at all.
+    fn is_short(&self) -> bool {
+        match self {
+            Self::Deliver(entry) => entry.txn.body.steps() <= STEPS_AT_ONCE,
+            Self::Install(_) | Self::Reload(_) => false,
+            Self::Leads(_) | Self::Learns(_) | Self::Lost(..) => false,
+            // Each may answer much that waits for it.
+            Self::SyncReady | Self::Synced => false,
+        }
+    }
+}
+
 /// One server. Each input comes with the time, and the server asks for all that has effects.
 #[derive(Debug)]
 pub struct Replica {
@@ -575,13 +588,18 @@ impl Replica {
         !self.steps.is_empty()
     }
 
+    /// What [`Self::apply`] would do next takes no longer than a share, as far as that is known before.
+    pub fn next_is_short(&self) -> bool {
+        self.steps.front().is_none_or(Step::is_short)
+    }
+
     /// Applies a share of what is committed. Replies and watch events come out in the order of the transactions, the events of
     /// one before its reply: the driver hands them to the reactors before it lets go of the write lock, and comes back while
     /// there is more.
     pub fn apply(&mut self, now: Now, db: &mut Database, out: &mut Outputs) {
         let mut taken = 0;
         while taken < STEPS_AT_ONCE
-            && let Some(step) = self.steps.pop_front()
+            && let Some(step) = self.steps.pop_front_if(|step| taken == 0 || step.is_short())
         {
             taken += 1;
             match step {

@@ -302,6 +302,31 @@ fn steps_of(entries: &[LogEntry]) -> usize {
     entries.iter().map(|entry| Txn::decode(entry.body.clone()).unwrap().body.steps()).sum()
 }
 
+/// Others that have their own work to do leave it to a thread that has none.
+#[test]
+fn a_long_transaction_is_applied_under_a_hold_of_its_own() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    let count = STEPS_AT_ONCE;
+    for number in 0..count {
+        server.create(session, &format!("/e{number}"), 1);
+    }
+    server.sync();
+    server.create(session, "/x", 0);
+    server.request(session, Op::CloseSession, |_| ());
+    let last = server.log.last().unwrap().zxid;
+    let logged = Input::Disk(DiskDone::Logged(last), None);
+    server.replica.handle(server.now, &server.db, logged, &mut server.out);
+    assert!(server.replica.next_is_short());
+    server.replica.apply(server.now, &mut server.db, &mut server.out);
+    assert!(!server.replica.next_is_short());
+    assert!(server.db.tree.find(b"/x").is_some());
+    assert_eq!(server.db.tree.ephemeral_count(), count);
+    server.replica.apply(server.now, &mut server.db, &mut server.out);
+    assert!(!server.replica.has_steps());
+    assert_eq!(server.db.tree.ephemeral_count(), 0);
+}
+
 /// All in one turn cost O(S²) under the core's lock, and each ensemble with 30,000 of them elected for ever.
 #[test]
 fn sessions_that_expire_together_end_a_share_at_a_time() {

@@ -7,6 +7,8 @@ mod doors;
 mod limits;
 mod listen;
 mod memory;
+#[cfg(test)]
+mod pings;
 mod settings;
 
 pub use assemble::{Assembled, Surroundings, assemble};
@@ -169,6 +171,8 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         threads.push(std::thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)?);
         Ok::<(), StartError>(())
     };
+    let at = core.clone();
+    spawn("core".into(), Box::new(move || at.relieve()))?;
     let at = core.clone();
     spawn("log".into(), Box::new(move || run_log(&at, journal)))?;
     let (at, on, of) = (core.clone(), disk.clone(), dirs.clone());

@@ -22,6 +22,8 @@ pub struct Client {
     pub session: i64,
     passwd: Vec<u8>,
     seen: i64,
+    /// The same of answers alone, without events.
+    answered: i64,
     timeout_ms: i32,
     counts_anew: bool,
     cxid: i32,
@@ -76,6 +78,7 @@ impl Client {
             session: 0,
             passwd: vec![0; 16],
             seen: 0,
+            answered: 0,
             timeout_ms,
             counts_anew,
             cxid: 1,
@@ -258,7 +261,7 @@ impl Client {
         let len = frame.get_i32().max(0) as usize;
         if timeout <= 0 {
             self.session = 0;
-            self.seen = 0;
+            (self.seen, self.answered) = (0, 0);
             self.passwd = vec![0; 16];
             return Ok(());
         }
@@ -266,7 +269,7 @@ impl Client {
             return Err(format!("asked for session {:#x}, got {session:#x}", self.session));
         }
         if self.session == 0 {
-            self.seen = 0;
+            (self.seen, self.answered) = (0, 0);
         }
         self.passwd = frame.get(..len).ok_or("a connect response without a password")?.to_vec();
         self.session = session;
@@ -284,6 +287,12 @@ impl Client {
         let (xid, zxid, err) = (frame.get_i32(), frame.get_i64(), frame.get_i32());
         if zxid > 0 {
             self.seen = self.seen.max(zxid);
+        }
+        if xid == -2 && zxid < self.answered {
+            return Err(format!("a ping's answer tells {zxid:#x}, and one before it {:#x}", self.answered));
+        }
+        if xid != -1 {
+            self.answered = self.answered.max(zxid);
         }
         match xid {
             -2 => return Ok(()),
@@ -319,7 +328,7 @@ impl Client {
         history.came.entry(conn).or_default().push(Came::Reply(at));
         if over {
             self.session = 0;
-            self.seen = 0;
+            (self.seen, self.answered) = (0, 0);
             self.passwd = vec![0; 16];
         }
         Ok(())

@@ -31,7 +31,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub const CONFIG_FILE: &str = "/zabra/zoo.cfg";
@@ -206,6 +205,8 @@ pub struct Process {
     next_period: u64,
     period: u64,
     mail: Mail,
+    /// All mail up to this zxid was read.
+    seen: i64,
     /// Transactions that were handed to the log, for the checkers.
     pub appended: Vec<(i64, Bytes)>,
     /// Zxids of transactions that the log has durably since this was last taken.
@@ -337,6 +338,7 @@ impl Process {
             snapshot: None,
             period,
             mail: Mail::default(),
+            seen: 0,
             appended: Vec::new(),
             logged: Vec::new(),
             staged: None,
@@ -636,10 +638,26 @@ impl Process {
 
     /// A client said something, or its end was seen.
     fn hear(&mut self, conn: u64, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
+        self.answer_pings(conn);
         if self.core.mailboxes[0].has_mail() {
             self.read_mail(inputs, out);
         }
         self.converse(conn, inputs, out);
+    }
+
+    /// Answers pings with what was known when mail was last read, which may be there meanwhile.
+    fn answer_pings(&mut self, conn: u64) {
+        let handed_in = self.handed_in;
+        let Some(ClientConn { talk, socket, .. }) = self.clients.get_mut(&conn) else { return };
+        let bounds = bounds(&self.core, &self.limits, handed_in);
+        if !socket.is_empty() && talk.has_space(bounds) {
+            talk.take(&socket.split_to(socket.len().min(self.piece)));
+        }
+        let mut tally = Tally::default();
+        talk.answer_pings(self.seen, bounds, self.core.touches.round(), &mut tally);
+        if tally.touched {
+            self.core.touches.add(0, talk.session());
+        }
     }
 
     /// Reads the socket, works, and sends, as long as there is something to do.
@@ -667,7 +685,7 @@ impl Process {
                 self.wrong = Some(format!("hold: {} steps under one lock", work.spent()));
             }
             if tally.touched {
-                self.core.mailboxes[0].touch(talk.session());
+                self.core.touches.add(0, talk.session());
             }
             let state = (self.core.with_status(|status| status.mode), db.last_zxid.0);
             if tally.reads > 0 && self.reads.last() != Some(&state) {
@@ -717,15 +735,14 @@ impl Process {
     fn read_mail(&mut self, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) -> bool {
         let mut mail = std::mem::take(&mut self.mail);
         let mut heard = Vec::new();
-        let any;
+        let mut any = false;
         {
             let db = self.core.db.read();
             self.core.mailboxes[0].take(&mut mail);
-            any = !mail.messages.is_empty();
             let work = Budget::default();
             let world = world(&self.core, &db, &work, &self.rules, &self.limits, self.handed_in);
-            for message in mail.messages.drain(..) {
-                let bytes = mail.bytes.split_to(message.len);
+            while let Some((message, bytes)) = mail.pop() {
+                any = true;
                 let conn = message.conn.0;
                 let Some(client) = self.clients.get_mut(&conn) else {
                     // It is gone. A session that was opened for it stays without a connection.
@@ -735,14 +752,14 @@ impl Process {
                     continue;
                 };
                 let before = client.talk.handed_in();
-                client.talk.on_mail(message.message, &bytes, &world, &mut Tally::default());
+                client.talk.on_mail(message.message, bytes, &world, &mut Tally::default());
                 self.handed_in = self.handed_in - before + client.talk.handed_in();
                 if heard.last() != Some(&conn) {
                     heard.push(conn);
                 }
             }
+            self.seen = db.last_zxid.0;
         }
-        mail.bytes.clear();
         self.mail = mail;
         heard.sort_unstable();
         heard.dedup();
@@ -946,7 +963,7 @@ fn world<'a>(
         rules,
         logins: None,
         now: Duration::from_millis(core.now().mono_ms),
-        touch_round: core.touch_round.load(Ordering::Relaxed),
+        touch_round: core.touches.round(),
         nonce: || None,
     }
 }

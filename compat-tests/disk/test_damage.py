@@ -1,4 +1,6 @@
-"""Damaged files: a torn tail starts and says so; damage before good records does not start and names the place."""
+"""Damaged files of a server alone: a torn tail starts and says so; damage before good records, or to what was synced, does not start
+and names the place."""
+import os
 import re
 import shutil
 import struct
@@ -8,6 +10,8 @@ import pytest
 from harness.server import IS_JAVA, Server
 from harness.wire import CLOSE, CREATE, GET, SET, Closed, Session, create, set_data, watched
 
+# Places of a log that are damaged, one after the other.
+PLACES = int(os.environ.get("PLACES", "20"))
 pytestmark = pytest.mark.skipif(IS_JAVA, reason="it is about this server's recovery")
 WRITES = 40
 
@@ -54,6 +58,11 @@ def copy(filled, tmp_path):
     server.stop()
 
 
+def forget_synced(server):
+    """As a loss of power may leave it: nothing says how far the log was synced."""
+    (server.files / "zabra.synced").unlink(missing_ok=True)
+
+
 def value(server):
     with Session(server.port) as session:
         body = session.call(GET, watched("/d"))[2]
@@ -79,6 +88,7 @@ def test_a_tail_cut_at_every_byte_of_the_last_record_starts(filled, copy):
     for cut in range(at, at + length):
         for old in copy.files.glob("*log*"):
             old.unlink()
+        forget_synced(copy)
         log.write_bytes(whole[:cut])
         copy.log_path.unlink(missing_ok=True)
         copy.start()
@@ -98,6 +108,7 @@ def test_a_flipped_bit_in_the_last_record_is_a_torn_tail(filled, copy):
     for place in range(at + 12, at + length, 7):
         for old in copy.files.glob("*log*"):
             old.unlink()
+        forget_synced(copy)
         data = bytearray(whole)
         data[place] ^= 0x10
         log.write_bytes(data)
@@ -105,6 +116,60 @@ def test_a_flipped_bit_in_the_last_record_is_a_torn_tail(filled, copy):
         assert value(copy) == WRITES
         assert f"offset {at}" in copy.log()
         copy.stop()
+
+
+def places(filled):
+    """Offsets of sectors, from the first record's to the last one's."""
+    _, found = filled
+    end = found[-1][0] + found[-1][1]
+    sectors = list(range(0, end, 512))
+    return sectors[::max(1, len(sectors) // PLACES)]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A log of 1,000 writes, each acknowledged before the next was asked for, of a server that was killed."""
+    directory = tmp_path_factory.mktemp("killed")
+    server = Server({}, data=directory)
+    server.start()
+    fill(server, 1000)
+    server.kill()
+    return directory, records(server.files / "log.1")
+
+
+@pytest.mark.parametrize("sectors", [1, 2])
+def test_what_was_synced_is_not_taken_for_torn(killed, tmp_path, sectors):
+    """199 of 1,000 acknowledged writes were left, and not a word."""
+    shutil.copytree(killed[0] / "data", tmp_path / "data")
+    server = Server({}, data=tmp_path)
+    log = server.files / "log.1"
+    whole = log.read_bytes()
+    for at in places(killed):
+        data = bytearray(whole)
+        for start in range(at, at + 512 * 64 * sectors, 512 * 64):
+            data[start:start + 512] = bytes(len(data[start:start + 512]))
+        log.write_bytes(data)
+        if bytes(data) == whole:
+            continue
+        server.log_path.unlink(missing_ok=True)
+        refuses(server, str(log), "offset ")
+    log.write_bytes(whole)
+    server.start()
+    assert value(server) == 1000
+    server.stop()
+
+
+def test_a_newest_log_that_is_gone_does_not_start(killed, tmp_path):
+    """1,000 of 1,000 acknowledged writes were lost, and not a word. Who means it deletes zabra.synced."""
+    shutil.copytree(killed[0] / "data", tmp_path / "data")
+    server = Server({}, data=tmp_path)
+    (server.files / "log.1").unlink()
+    refuses(server, "log.1", "this server had synced 0x", "delete zabra.synced")
+    forget_synced(server)
+    server.start()
+    with Session(server.port) as session:
+        assert session.call(GET, watched("/d"))[1] == -101
+    server.stop()
 
 
 def test_a_flipped_bit_in_the_middle_does_not_start(filled, copy):
@@ -207,6 +272,7 @@ def test_all_snapshots_damaged_and_the_log_not_whole_does_not_start(snapshots):
 @pytest.mark.parametrize("name", ["acceptedEpoch", "currentEpoch"])
 @pytest.mark.parametrize("content", [b"", b"x", b"-1", b"99999999999", b"1\xff"])
 def test_garbage_in_an_epoch_file_does_not_start(copy, name, content):
+    """Where there is no copy of it."""
     (copy.files / name).write_bytes(content)
     refuses(copy, str(copy.files / name), "not an epoch")
 

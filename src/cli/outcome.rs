@@ -113,7 +113,12 @@ fn explain(error: &StorageError) -> String {
         Damage::Record(_) | Damage::BeforeGoodRecord { .. } | Damage::BeforeLog(_) => {
             format!("See all bad places: zabra log verify {name}")
         }
-        Damage::Order { .. } | Damage::Gap { .. } | Damage::LogSkips { .. } | Damage::NoBeginning(_) => {
+        Damage::Order { .. }
+        | Damage::Gap { .. }
+        | Damage::BeginsLater { .. }
+        | Damage::EndMissing { .. }
+        | Damage::LogSkips { .. }
+        | Damage::NoBeginning(_) => {
             format!("See what is there: zabra log verify {}", file.parent().unwrap_or(file).display())
         }
         Damage::NoGoodSnapshot { .. }

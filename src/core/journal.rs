@@ -164,6 +164,7 @@ impl Journal {
             DiskOp::Truncate { to, reload } => {
                 let last = self.log.last_zxid();
                 self.log.restart(to);
+                self.log.forget_synced()?;
                 let done = match storage::truncate(disk, &dirs, to, last)? {
                     Cut::Done(kept) => {
                         warn_of(kept);
@@ -187,6 +188,7 @@ impl Journal {
             }
             DiskOp::Install { contained } => {
                 self.log.restart(self.log.last_zxid());
+                self.log.forget_synced()?;
                 warn_of(storage::install(disk, &dirs, !contained)?);
                 DiskDone::Installed
             }
@@ -205,6 +207,7 @@ impl Journal {
             DiskOp::Wipe { debt } => {
                 self.save_debt(debt)?;
                 self.log.restart(Zxid::ZERO);
+                self.log.forget_synced()?;
                 warn_of(storage::wipe(disk, &dirs)?);
                 let mut empty = Database::new(self.setup.owners);
                 write_snapshot_of(&mut empty, &self.setup.disk, &dirs)?;

@@ -6,10 +6,11 @@ use crate::model::owner::OwnerRules;
 use crate::model::{Debt, Epoch, Zxid};
 use crate::replica::{Position, is_in_log};
 use crate::storage::{
-    Dirs, Disk, Epochs, Lost, Progress, Recovered, StorageError, read_debt, recover, remove_if_there,
-    write_debt,
+    self, Damage, Dirs, Disk, Epochs, Lost, Note, Progress, Recovered, StorageError, read_debt, read_synced,
+    recover, remove_if_there, write_debt,
 };
 use crate::tree::{CONFIG, Database};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How a data directory is opened.
@@ -39,19 +40,57 @@ pub fn open(
     let epochs = Epochs::read(&**disk, &dirs.data)?;
     let mut debt = read_debt(&**disk, &dirs.data)?;
     let mut state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
-    // What a damaged end may have held is remembered before it is cut off.
-    let mut remember = |found: &Recovered| {
-        let lost = match found.lost.filter(|_| opening.distributed) {
-            None | Some(Lost::Nothing) => return Ok(()),
-            Some(Lost::Unknown) => Debt::Unknown,
-            Some(Lost::UpTo(zxid)) => {
-                Debt::AtLeast(epochs.current.unwrap_or_default().max(zxid.epoch()), zxid)
-            }
-        };
-        debt = debt.and(lost);
-        write_debt(&**disk, &dirs.data, debt)
+    let current = epochs.current.unwrap_or_default();
+    let owed = |lost: Lost| match lost {
+        Lost::Nothing => Debt::None,
+        Lost::Unknown => Debt::Unknown,
+        Lost::UpTo(zxid) => Debt::AtLeast(current.max(zxid.epoch()), zxid),
     };
-    let found = recover(&**disk, dirs, &mut state, &mut remember, progress)?;
+    // What a damaged end may have held is remembered before it is cut off. A server alone has nobody to take it from.
+    let mut remember = |found: &Recovered| match (&found.missing, found.lost) {
+        (Some(missing), _) if !opening.distributed => Err(missing.error()),
+        (_, Some(lost)) if opening.distributed && lost != Lost::Nothing => {
+            debt = debt.and(owed(lost));
+            write_debt(&**disk, &dirs.data, debt)?;
+            // The debt says it now, until it is settled.
+            storage::forget_synced(&**disk, &dirs.log)
+        }
+        _ => Ok(()),
+    };
+    let mut found = match recover(&**disk, dirs, &mut state, &mut remember, progress) {
+        Err(error) if opening.distributed && is_taken_from_others(&error) => {
+            // A loss of power may have left an older place: then the files may show more, or more than there ever was.
+            let shown = storage::last_shown(&**disk, dirs)?;
+            let lost = match read_synced(&**disk, &dirs.log)? {
+                Some(synced) if shown <= synced.last => Lost::UpTo(synced.last),
+                _ => Lost::Unknown,
+            };
+            debt = debt.and(owed(lost));
+            write_debt(&**disk, &dirs.data, debt)?;
+            storage::forget_synced(&**disk, &dirs.log)?;
+            let kept = storage::wipe(&**disk, dirs)?;
+            state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
+            let mut found = recover(&**disk, dirs, &mut state, &mut |_| Ok(()), progress)?;
+            found.notes.push(Note::SetAside { why: error.place(), kept });
+            found
+        }
+        recovered => recovered?,
+    };
+    if let Some(name) = epochs.restored {
+        let file = dirs.data.join(name);
+        // A copy may be of before a leader's epoch began: whoever was accepted last may have been followed.
+        if opening.distributed && epochs.accepted > epochs.current {
+            debt = debt.and(Debt::AtLeast(epochs.accepted.unwrap_or_default(), Zxid::ZERO));
+            write_debt(&**disk, &dirs.data, debt)?;
+        }
+        for (write, epoch) in [
+            (Epochs::write_accepted as fn(&dyn Disk, &Path, Epoch) -> _, epochs.accepted),
+            (Epochs::write_current, epochs.current),
+        ] {
+            epoch.map_or(Ok(()), |epoch| write(&**disk, &dirs.data, epoch))?;
+        }
+        found.notes.push(Note::EpochRestored { file });
+    }
     let recent = state.take_recent();
     let mut db = state.into_database();
     db.last_txn = db.last_txn.max(found.last_zxid);
@@ -72,6 +111,18 @@ pub fn open(
     let committed = if served_alone { last } else { found.snapshot_zxid };
     let position = Position { accepted, current, last, recent, debt, abstains, committed };
     Ok(Opened { db, found, position })
+}
+
+/// Whether a member of an ensemble begins again with nothing where this is wrong. Bytes that are as they were written, and that
+/// this server can't read, are another matter: the other servers may not read theirs either.
+fn is_taken_from_others(error: &StorageError) -> bool {
+    match error {
+        StorageError::Damaged { what, .. } => !matches!(
+            what,
+            Damage::Content(_) | Damage::NoEpoch(_) | Damage::NoDebt(_) | Damage::EndMissing { .. }
+        ),
+        error => error.is_unreadable(),
+    }
 }
 
 /// With `db.autocreate=false` an empty server takes part only where the file `initialize` says that it may.

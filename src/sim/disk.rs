@@ -5,7 +5,7 @@
 use super::random::Random;
 use crate::storage::{Disk, ReadFile, SegmentFile, WriteFile};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,20 @@ struct Inode {
     synced_len: usize,
     /// Cut off, and not durably so.
     cut: Vec<u8>,
+    /// What the disk can't read any more.
+    unreadable: BTreeSet<usize>,
+}
+
+/// What a disk may return for a sector, instead of what was written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadSector {
+    Zeros,
+    /// What it held before the last write to it.
+    Stale,
+    /// What was written to another one.
+    Misdirected,
+    /// An error.
+    Unreadable,
 }
 
 impl Inode {
@@ -46,6 +60,10 @@ impl Inode {
         }
         self.len = self.len.max(self.bytes.len());
         self.touch(offset, offset + bytes.len());
+        if !self.unreadable.is_empty() {
+            let written = offset / SECTOR..(offset + bytes.len()).div_ceil(SECTOR);
+            self.unreadable.retain(|sector| !written.contains(sector));
+        }
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
@@ -293,6 +311,48 @@ impl SimDisk {
         }
     }
 
+    /// One sector of a file goes bad.
+    pub fn spoil_sector(&self, path: &Path, bad: BadSector, random: &mut Random) {
+        let mut state = self.0.lock();
+        let Ok(inode) = state.find(path) else { return };
+        let Inode { bytes, unreadable, .. } = &mut state.inodes[inode];
+        let count = bytes.len().div_ceil(SECTOR);
+        if count == 0 {
+            return;
+        }
+        let at = random.below(count as u64) as usize;
+        let len = bytes.len();
+        let range = |sector: usize| sector * SECTOR..((sector + 1) * SECTOR).min(len);
+        match bad {
+            BadSector::Zeros => bytes[range(at)].fill(0),
+            // A file is written from front to back.
+            BadSector::Stale => {
+                let written = random.below(SECTOR as u64) as usize;
+                let range = range(at);
+                let from = (range.start + written).min(range.end);
+                bytes[from..range.end].fill(0);
+            }
+            BadSector::Misdirected => {
+                let other = range(random.below(count as u64) as usize);
+                let other = bytes[other].to_vec();
+                let range = range(at);
+                let len = other.len().min(range.len());
+                bytes[range.start..range.start + len].copy_from_slice(&other[..len]);
+            }
+            BadSector::Unreadable => {
+                unreadable.insert(at);
+            }
+        }
+    }
+
+    /// A file is gone, durably.
+    pub fn lose(&self, path: &Path) {
+        let mut state = self.0.lock();
+        let State { names, durable, .. } = &mut *state;
+        names.remove(name_of(path));
+        durable.remove(name_of(path));
+    }
+
     fn random(&self) -> Random {
         Random::new(self.0.lock().ops)
     }
@@ -424,9 +484,12 @@ impl ReadFile for Open {
 
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let state = self.disk.0.lock();
-        let Inode { bytes, len, .. } = &state.inodes[self.inode];
+        let Inode { bytes, len, unreadable, .. } = &state.inodes[self.inode];
         let start = (offset as usize).min(*len);
         let count = into.len().min(len - start);
+        if unreadable.range(start / SECTOR..(start + count).div_ceil(SECTOR)).next().is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         let written = &bytes[start.min(bytes.len())..(start + count).min(bytes.len())];
         into[..written.len()].copy_from_slice(written);
         into[written.len()..count].fill(0);

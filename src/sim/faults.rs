@@ -3,7 +3,7 @@
 use super::history::Asked;
 use super::network::Port;
 use super::world::World;
-use super::{DiskFaults, Random, SimDisk};
+use super::{BadSector, DiskFaults, Random, SimDisk};
 use crate::ensemble::{Ensemble, Role};
 use crate::model::{Debt, ServerId};
 use crate::replica::{Mode, Replica};
@@ -131,7 +131,7 @@ impl World {
             self.wipe_one();
         }
         if hit(rates.flip, self) {
-            self.flip_one();
+            self.damage_one();
         }
         if hit(rates.reconfig, self) {
             self.draw_reconfig();
@@ -225,7 +225,7 @@ impl World {
             .nodes
             .iter()
             .enumerate()
-            .all(|(other, node)| other == index || (!node.owes && !node.flipped));
+            .all(|(other, node)| other == index || (!node.owes && !node.damaged));
         // Who takes a snapshot has nothing until it has everything.
         let is_settled =
             |replica: &Replica| replica.view().pending().is_none() && replica.debt() == Debt::None;
@@ -257,7 +257,8 @@ impl World {
         self.boot_after(index, delay);
     }
 
-    fn flip_one(&mut self) {
+    /// While a server is down, a bit of a file flips, a sector of the newest log goes bad, that log is gone, or an epoch.
+    fn damage_one(&mut self) {
         let index = self.random.below(self.nodes.len() as u64) as usize;
         if !self.may_lose(index) {
             return;
@@ -265,17 +266,47 @@ impl World {
         let disk = self.nodes[index].disk.clone();
         let dir = Path::new(super::node::DATA_DIR).join("version-2");
         let mut names = disk.list(&dir).unwrap_or_default();
+        let mut epochs = names.clone();
+        epochs.retain(|(name, _)| name == "acceptedEpoch" || name == "currentEpoch");
         names.retain(|(name, _)| name.starts_with("log.") || name.starts_with("snapshot."));
         if names.is_empty() {
             return;
         }
         self.end(index, false);
-        let name = self.random.pick(&names).0.clone();
-        disk.flip(&dir.join(&name), &mut self.random);
-        self.nodes[index].flipped = true;
+        let first = |name: &str| i64::from_str_radix(name.strip_prefix("log.")?, 16).ok();
+        let newest = names.iter().filter_map(|(name, _)| Some((first(name)?, name.clone()))).max();
+        let (what, name) = match (self.random.below(5), newest) {
+            (2, _) if !epochs.is_empty() => {
+                let name = self.random.pick(&epochs).0.clone();
+                disk.put(&dir.join(&name), b"");
+                ("nothing is left in", name)
+            }
+            (0, Some((_, name))) => {
+                let bad = *self.random.pick(&[
+                    (BadSector::Zeros, "a sector is zeros in"),
+                    (BadSector::Stale, "a sector is an old one in"),
+                    (BadSector::Misdirected, "a sector is another one's in"),
+                    (BadSector::Unreadable, "a sector can't be read in"),
+                ]);
+                disk.spoil_sector(&dir.join(&name), bad.0, &mut self.random);
+                (bad.1, name)
+            }
+            (1, Some((_, newest))) => {
+                let older = self.random.permille(300).then(|| self.random.pick(&names).0.clone());
+                let name = older.unwrap_or(newest);
+                disk.lose(&dir.join(&name));
+                ("the disk has lost", name)
+            }
+            _ => {
+                let name = self.random.pick(&names).0.clone();
+                disk.flip(&dir.join(&name), &mut self.random);
+                ("a bit flips in", name)
+            }
+        };
+        self.nodes[index].damaged = true;
         self.nodes[index].held.clear();
         self.nodes[index].owes = true;
-        self.say(|| format!("a bit of {name} of server {} flips", index + 1));
+        self.say(|| format!("{what} {name} of server {}", index + 1));
         self.boot_after(index, 1000);
     }
 

@@ -21,7 +21,7 @@ mod scenario;
 pub mod trace;
 mod world;
 
-pub use disk::{DiskFaults, SimDisk};
+pub use disk::{BadSector, DiskFaults, SimDisk};
 pub use options::Options;
 pub use random::Random;
 pub use scenario::Scenario;

@@ -394,7 +394,7 @@ impl Model {
 pub struct LogFile {
     /// Zxid and body, in the file's order.
     pub records: Vec<(i64, Vec<u8>)>,
-    /// A bit of it flipped: some of its records can't be read.
+    /// Some of its records can't be read.
     pub is_damaged: bool,
 }
 
@@ -409,6 +409,8 @@ impl LogFile {
             let checksum = i64::from_be_bytes(rest[..8].try_into().unwrap_or_default());
             let len = i32::from_be_bytes(rest[8..12].try_into().unwrap_or_default()) as usize;
             if checksum == 0 {
+                // A sector of zeros, and not the end.
+                is_damaged |= rest.iter().any(|byte| *byte != 0);
                 break;
             }
             if len < 20 || rest.len() < 12 + len + 1 || rest[12 + len] != b'B' {

@@ -24,7 +24,7 @@ pub struct Rates {
     pub one_way: u64,
     pub cut: u64,
     pub wipe: u64,
-    /// A bit of a file flips.
+    /// A file is damaged.
     pub flip: u64,
     /// The process ends at some operation of the disk.
     pub stop_at_op: u64,

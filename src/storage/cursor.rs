@@ -69,16 +69,22 @@ impl LogCursor {
     fn place_before(&mut self, zxid: Zxid) -> Place {
         let next = self.ahead.as_ref().map(|record| record.zxid);
         let goes_on = next.is_none_or(|next| follows(zxid, next));
-        if self.shown.has(zxid) && goes_on && !self.shown.is_between(zxid, next) {
+        if self.shown.has(zxid) && goes_on && !self.is_hole(zxid, next) {
             (self.last, self.sought) = (Some(zxid), None);
             return Place::Within;
         }
         match self.last {
             None => Place::Older,
-            Some(before) if self.shown.is_between(before, next) => Place::Older,
+            Some(before) if self.is_hole(before, next) => Place::Older,
             Some(_) if zxid.counter() == 0 => Place::Within,
             Some(before) => Place::Behind(before),
         }
+    }
+
+    /// Whether a transaction came after `last` and before `next`, the record that was read last, that no log has any more.
+    fn is_hole(&self, last: Zxid, next: Option<Zxid>) -> bool {
+        let begins_later = self.reader.as_ref().is_some_and(|reader| reader.begins_after_more_than(last));
+        begins_later || self.shown.is_between(last, next)
     }
 
     /// The next record; none where the log ends for now. A gap is an error: it must not spread.
@@ -97,7 +103,7 @@ impl LogCursor {
             if Some(zxid) <= self.last {
                 continue;
             }
-            let is_gap = |last| !follows(last, zxid) || self.shown.is_between(last, Some(zxid));
+            let is_gap = |last| !follows(last, zxid) || self.is_hole(last, Some(zxid));
             if let Some(last) = self.last.filter(|last| is_gap(*last)) {
                 let path = self.reader.as_ref().map(|reader| reader.path().to_path_buf()).unwrap_or_default();
                 return Err(StorageError::damaged(&path, record.offset, Damage::Order { zxid, last }));

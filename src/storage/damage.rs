@@ -87,6 +87,16 @@ pub enum Damage {
         /// The last one before it, from a snapshot or a log.
         last: Zxid,
     },
+    /// The log was begun after more than there is.
+    #[error(
+        "this log was begun after transaction {after}, and the files before it end with {last}: what lies between is missing"
+    )]
+    BeginsLater {
+        /// The last transaction before the log, as its header says.
+        after: Zxid,
+        /// The last one before it, from a snapshot or a log.
+        last: Zxid,
+    },
     /// The log does not begin where a history does, and there is no snapshot.
     #[error("there is no snapshot and the log begins at {0}: what came before is missing")]
     NoBeginning(Zxid),
@@ -105,6 +115,17 @@ pub enum Damage {
         last: Zxid,
         /// What is wrong with each damaged snapshot.
         skipped: Vec<Note>,
+    },
+    /// The log ends before what was synced, and acknowledged: its end is overwritten, or a file is gone.
+    #[error(
+        "the files end with transaction {last}, and this server had synced {synced}: what lies between is overwritten or missing. \
+         If you put older files there to go back to them, delete zabra.synced beside the logs"
+    )]
+    EndMissing {
+        /// The last transaction that is there.
+        last: Zxid,
+        /// The last one that was synced.
+        synced: Zxid,
     },
     /// What a snapshot's body or a transaction holds is nothing that can be restored.
     #[error(transparent)]

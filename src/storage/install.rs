@@ -144,11 +144,7 @@ pub fn wipe(disk: &dyn Disk, dirs: &Dirs) -> Result<Option<Kept>, StorageError> 
 fn clear(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, StorageError> {
     let logs = files(disk, &dirs.log, log_zxid)?;
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
-    let last_of_log = match logs.last() {
-        Some((_, newest)) => last_of(disk, newest)?,
-        None => Zxid::ZERO,
-    };
-    let last = snapshots.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid).max(last_of_log);
+    let last = last_shown(disk, dirs)?;
     let all = logs.iter().rev().chain(snapshots.iter().rev()).map(|(_, path)| path);
     if last == Zxid::ZERO || !keep {
         let (logs, snapshots) = (logs.iter().rev(), snapshots.iter().rev());
@@ -161,14 +157,29 @@ fn clear(disk: &dyn Disk, dirs: &Dirs, keep: bool) -> Result<Option<Kept>, Stora
     keeper.finish(Part::Whole, last).map(Some)
 }
 
+/// The last transaction that the files show, whether or not all that comes before it is there.
+pub fn last_shown(disk: &dyn Disk, dirs: &Dirs) -> Result<Zxid, StorageError> {
+    let last_of_log = match files(disk, &dirs.log, log_zxid)?.last() {
+        Some((_, newest)) => last_of(disk, newest)?,
+        None => Zxid::ZERO,
+    };
+    let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
+    Ok(snapshots.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid).max(last_of_log))
+}
+
 /// The last transaction of a log, or what it was made for.
 fn last_of(disk: &dyn Disk, log: &Path) -> Result<Zxid, StorageError> {
     let mut last = log.file_name().and_then(|name| log_zxid(&name.to_string_lossy())).unwrap_or(Zxid::ZERO);
     let mut records = LogReader::open_growing(disk, log)?;
-    while let Some(record) = records.next()? {
-        last = record.zxid;
+    loop {
+        match records.next() {
+            Ok(Some(record)) => last = record.zxid,
+            // It is no log: that may be why the files are taken away.
+            Ok(None) | Err(StorageError::Damaged { .. }) => return Ok(last),
+            Err(error) if error.is_unreadable() => return Ok(last),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(last)
 }
 
 /// Each is gone for good before the next one goes.

@@ -1,8 +1,9 @@
 //! A new log with records of another one: a part of it that is good.
 
-use super::record::{END_OF_RECORD, HEADER_LEN, MAGIC, VERSION, finished_len};
+use super::record::{END_OF_RECORD, finished_len, header};
 use super::small_file::dir_of;
 use super::{Disk, LogRecord, RealDisk, StorageError};
+use crate::model::Zxid;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,7 @@ impl LogCopy {
         let file = File::create_new(path).map_err(StorageError::io("create", path))?;
         let file = BufWriter::with_capacity(1 << 20, file);
         let mut copy = Self { file, path: path.to_path_buf(), len: 0, finished: false };
-        copy.write(&MAGIC)?;
-        copy.write(&VERSION.to_be_bytes())?;
-        copy.write(&[0; 8])?;
-        assert_eq!(copy.len, HEADER_LEN, "the header is whole");
+        copy.write(&header(Zxid::ZERO))?;
         Ok(copy)
     }
 

@@ -1,8 +1,8 @@
 //! Reads a transaction log and tells how it ends: cleanly, torn by a crash, or damaged before good records.
 
 use super::record::{
-    END_OF_RECORD, FINISHED_PADDING, FRAME_BYTES, FRAME_LEN, HEADER_BYTES, HEADER_LEN, MAX_UNSYNCED,
-    MIN_BODY, is_header, zxid_of,
+    END_OF_RECORD, FINISHED_PADDING, FRAME_BYTES, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, MIN_BODY, after_of,
+    zxid_of,
 };
 use super::{BadRecord, Damage, Disk, ReadFile, StorageError, len_of};
 use crate::model::Zxid;
@@ -13,7 +13,7 @@ const CHUNK: usize = 1 << 20;
 static ZEROS_OF_A_CHUNK: [u8; CHUNK] = [0; CHUNK];
 /// What the disk writes as a whole.
 const SECTOR: u64 = 512;
-const VALID_HEADER: [u8; HEADER_BYTES] = *b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0";
+const VALID_HEADER: [u8; 8] = *b"ZKLG\0\0\0\x02";
 /// A checksum has 32 bits in a field of 64: what a record begins with is zero, written or not.
 const ZEROS: u64 = 4;
 
@@ -96,6 +96,7 @@ pub struct LogReader {
     buf: Vec<u8>,
     buf_at: u64,
     position: u64,
+    after: Zxid,
     /// The largest one so far.
     last_zxid: Option<Zxid>,
     end: Option<LogEnd>,
@@ -120,8 +121,9 @@ impl LogReader {
         let len = file.len();
         let path = path.to_path_buf();
         let (buf, buf_at, position) = (Vec::new(), 0, 0);
+        let (after, last_zxid, end) = (Zxid::ZERO, None, None);
         let reading = Reading::Finished;
-        Ok(Self { file, path, len, buf, buf_at, position, last_zxid: None, end: None, reading })
+        Ok(Self { file, path, len, buf, buf_at, position, after, last_zxid, end, reading })
     }
 
     /// For a log that may still be written: it ends where the next record is not there as a whole.
@@ -172,6 +174,17 @@ impl LogReader {
         self.position
     }
 
+    /// The last transaction before this log, once its header is read; zero where that does not say.
+    pub(super) fn after(&self) -> Zxid {
+        self.after
+    }
+
+    /// Whether a transaction after `last` came before this log: an epoch may begin after any transaction, so zxids alone do not
+    /// tell. The counter of no transaction is 0: that is where an epoch was opened.
+    pub(super) fn begins_after_more_than(&self, last: Zxid) -> bool {
+        self.after > last && self.after.counter() != 0
+    }
+
     /// Whether this end leaves a doubt, where `last` is the last transaction up to here and another file follows.
     pub(super) fn doubt(&self, last: Option<Zxid>) -> Option<Doubt> {
         match &self.end {
@@ -212,9 +225,12 @@ impl LogReader {
         }
         if self.position == 0 {
             let head = self.bytes(0, HEADER_LEN)?;
-            if !is_header(head) {
+            if let Some(after) = after_of(head) {
+                self.after = after;
+            } else {
                 // A crash leaves a part of the header, or zeros; anything else is no log.
-                let cut = VALID_HEADER.starts_with(head) || head.iter().all(|byte| *byte == 0);
+                let begins = head.iter().zip(VALID_HEADER).all(|(byte, valid)| *byte == valid);
+                let cut = begins || head.iter().all(|byte| *byte == 0);
                 if !cut && self.reading != Reading::Inspected {
                     return Err(StorageError::damaged(&self.path, 0, BadRecord::NoHeader));
                 }

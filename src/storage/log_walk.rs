@@ -1,6 +1,7 @@
 //! Everything that is left in a log: its good records, and each place between them that is none.
 
 use super::{BadRecord, Disk, LogEnd, LogReader, LogRecord, Lost, StorageError};
+use crate::model::Zxid;
 use std::fmt;
 use std::path::Path;
 
@@ -67,6 +68,11 @@ impl LogWalk {
     /// Bytes that the file had when it was opened.
     pub fn file_len(&self) -> u64 {
         self.reader.len()
+    }
+
+    /// The last transaction before this log, if its header names one that comes after `last`: then what lies between is missing.
+    pub fn begins_later(&self, last: Zxid) -> Option<Zxid> {
+        self.reader.begins_after_more_than(last).then(|| self.reader.after())
     }
 
     /// The next step. After [`Step::End`], and after a bad place without a good record after it, there is only the end.

@@ -33,6 +33,7 @@ mod segment;
 mod small_file;
 mod snapshot_reader;
 mod snapshot_writer;
+mod synced;
 #[cfg(test)]
 mod tests;
 mod txn_log;
@@ -42,7 +43,7 @@ pub use damage::{BadRecord, Damage};
 pub use debt::{read_debt, write_debt};
 pub use disk::{Disk, ReadFile, SegmentFile, WriteFile};
 pub use epochs::Epochs;
-pub use install::{Cut, install, stage, truncate, unstage, wipe};
+pub use install::{Cut, install, last_shown, stage, truncate, unstage, wipe};
 pub use kept::Kept;
 pub use kind::{FileKind, kind_of};
 pub use lock::DirLock;
@@ -55,11 +56,14 @@ pub use names::{
 };
 pub use real_disk::RealDisk;
 pub use record::{HEADER_LEN, MAX_UNSYNCED, RECORD_FRAME, follows};
-pub use recovery::{Note, Progress, Recovered, Restore, Seen, Upto, load_snapshot, recover, reread, see};
+pub use recovery::{
+    Missing, Note, Progress, Recovered, Restore, Seen, Upto, load_snapshot, recover, reread, see,
+};
 pub use retention::purge;
 pub use small_file::{read_whole, remove_if_there, write_whole};
 pub use snapshot_reader::{SnapshotReader, SnapshotSeal};
 pub use snapshot_writer::SnapshotWriter;
+pub use synced::{Synced, forget_synced, read_synced};
 pub use txn_log::{LogOptions, TxnLog};
 
 use crate::model::Zxid;
@@ -147,6 +151,20 @@ const DAMAGE_ADVICE: &str =
 impl StorageError {
     fn io(op: &'static str, file: &Path) -> impl FnOnce(io::Error) -> StorageError {
         move |source| StorageError::Io { op, file: file.to_path_buf(), source }
+    }
+
+    /// Whether the disk does not give back what it holds.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Io { op: "read", source, .. } if source.raw_os_error() == Some(libc::EIO))
+    }
+
+    /// What is wrong and where, without what to do about it.
+    pub fn place(&self) -> String {
+        if let Self::Damaged { file, offset, what } = self {
+            format!("{} is damaged at offset {offset}: {what}", file.display())
+        } else {
+            self.to_string()
+        }
     }
 
     fn damaged(file: &Path, offset: u64, what: impl Into<Damage>) -> StorageError {

@@ -41,8 +41,21 @@ pub(super) fn zxid_of(body: &[u8]) -> Option<Zxid> {
     Some(Zxid(i64::from_be_bytes(body.get(12..20)?.try_into().ok()?)))
 }
 
-pub(super) fn is_header(bytes: &[u8]) -> bool {
-    bytes.len() >= HEADER_BYTES && bytes[..4] == MAGIC
+/// A log's first bytes. Java writes a database id there, which is 0 and which nothing reads; we write the last transaction before
+/// this log: so a log that is missing is noticed, even one with the whole of an epoch.
+pub(super) fn header(after: Zxid) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..8].copy_from_slice(&VERSION.to_be_bytes());
+    header[8..].copy_from_slice(&after.0.to_be_bytes());
+    header
+}
+
+/// The last transaction before a log, from its header; none if this is no header. Zero in a Java server's.
+pub(super) fn after_of(bytes: &[u8]) -> Option<Zxid> {
+    let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
+    let after = i64::from_be_bytes(*header.last_chunk().expect("a header has more than 8 bytes"));
+    (header[..4] == MAGIC).then_some(Zxid(after))
 }
 
 /// Whether a transaction's type is −1.

@@ -1,8 +1,8 @@
 //! From the files to the state they hold: the newest good snapshot, then the log after it.
 //!
 //! Recovery distinguishes three things. A clean end starts. A torn tail, the write that a crash cut short, starts too; what
-//! is cut off is kept beside. Damage before good records, or a gap between them, does not start: the error names
-//! file and offset, and nothing is changed.
+//! is cut off is kept beside. Damage before good records, a gap between them, or an end before what was synced is an
+//! error that names file and offset, and nothing is changed.
 
 use super::install::finish_install;
 use super::kept::Kept;
@@ -11,6 +11,7 @@ use super::names::{STAGED, Shown, TEMPORARY, files, log_zxid, snapshot_zxid};
 use super::record::{HEADER_LEN, finished_len, follows, is_error, is_finished_len};
 use super::small_file::dir_of;
 use super::snapshot_reader::{SnapshotReader, SnapshotSeal};
+use super::synced::{Synced, read_synced};
 use super::{BadRecord, Damage, Dirs, Disk, RECORD_FRAME, StorageError};
 use crate::model::{Epoch, Zxid};
 use bytes::Bytes;
@@ -83,6 +84,20 @@ pub enum Note {
     },
     /// What it took the place of is kept.
     HistoryKept(Kept),
+    /// The files of a member of an ensemble are damaged: it begins again with nothing, and takes what it had from the others.
+    SetAside {
+        /// What is wrong, and where.
+        why: String,
+        /// Where the files are; none where they hold no transaction.
+        kept: Option<Kept>,
+    },
+    /// `acceptedEpoch` or `currentEpoch` held no epoch: its copy had it.
+    EpochRestored {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Of what was synced, the end is missing or overwritten: a member of an ensemble takes it from the others.
+    EndMissing(Missing),
 }
 
 impl std::fmt::Display for Note {
@@ -103,6 +118,28 @@ impl std::fmt::Display for Note {
                 write!(f, "finished the installation of the leader's snapshot {}", file.display())
             }
             Note::HistoryKept(kept) => kept.fmt(f),
+            Note::SetAside { why, kept } => {
+                write!(
+                    f,
+                    "{why}. This server begins with nothing and takes everything from the ensemble's leader"
+                )?;
+                match kept {
+                    Some(kept) => {
+                        let dirs: Vec<_> = kept.dirs.iter().map(|dir| dir.display().to_string()).collect();
+                        write!(f, "; the damaged files are kept in {}", dirs.join(" and "))
+                    }
+                    None => Ok(()),
+                }
+            }
+            Note::EpochRestored { file } => {
+                write!(f, "{} held no epoch, and is restored from its copy", file.display())
+            }
+            Note::EndMissing(Missing { file, offset, last, synced }) => write!(
+                f,
+                "{} ends at offset {offset}, and what it had after transaction {last} is missing: this server had synced {synced}. \
+                 It takes that from the ensemble's leader",
+                file.display()
+            ),
             Note::TemporaryRemoved { file } => write!(f, "removed the unfinished {}", file.display()),
         }
     }
@@ -127,6 +164,29 @@ pub struct Recovered {
     pub notes: Vec<Note>,
     /// What the torn end of the log may have held that was acknowledged.
     pub lost: Option<Lost>,
+    /// Where what was synced ends too early, and what is wrong there.
+    pub missing: Option<Missing>,
+}
+
+/// What was synced is not there to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The log that had the end.
+    pub file: PathBuf,
+    /// Where its good records end; 0 where there is none.
+    pub offset: u64,
+    /// The last transaction that is there.
+    pub last: Zxid,
+    /// The last one that was synced.
+    pub synced: Zxid,
+}
+
+impl Missing {
+    /// The error of a server that has nobody to take it from.
+    pub fn error(&self) -> StorageError {
+        let Self { file, offset, last, synced } = self;
+        StorageError::damaged(file, *offset, Damage::EndMissing { last: *last, synced: *synced })
+    }
 }
 
 /// Restores `state` at a start. Files are made durable before anything is built on them: what an earlier process wrote
@@ -145,7 +205,9 @@ pub fn recover(
     for dir in [&dirs.data, &dirs.log] {
         disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
     }
+    let synced = read_synced(disk, &dirs.log)?;
     let (mut recovery, logs) = read(disk, dirs, state, progress)?;
+    recovery.find_missing(synced, dirs);
     recovery.found.notes.extend(installed.map(|file| Note::InstallFinished { file }));
     recovery.found.notes.extend(kept.map(Note::HistoryKept));
     // Only now, with everything read and good, are files changed.
@@ -276,6 +338,8 @@ struct Recovery<'a> {
     unread: Vec<PathBuf>,
     /// Logs with more padding than a finished one has, and where their last record ends.
     padded: Vec<(PathBuf, u64)>,
+    /// Logs that were read, and where their last good record ends.
+    ends: Vec<(PathBuf, u64)>,
     /// Of an older log.
     doubt: Option<Doubt>,
     shown: Shown,
@@ -302,6 +366,7 @@ impl<'a> Recovery<'a> {
             tail: None,
             unread: Vec::new(),
             padded: Vec::new(),
+            ends: Vec::new(),
             doubt: None,
             shown: Shown::new(snapshots),
             proven: None,
@@ -365,6 +430,7 @@ impl<'a> Recovery<'a> {
             }
             // Also where it goes too far: what lies between must not be missing.
             self.check_order(path, &record, had_snapshots)?;
+            self.check_beginning(&log)?;
             if record.zxid > self.upto {
                 return Ok(false);
             }
@@ -390,6 +456,7 @@ impl<'a> Recovery<'a> {
     fn replayed(&mut self, log: &LogReader, newest: bool) -> Result<(), StorageError> {
         let (path, total) = (log.path(), log.len());
         let end = log.end().expect("next() came to the end").clone();
+        self.ends.push((path.to_path_buf(), log.position()));
         if let LogEnd::Clean { offset } = end
             && finished_len(offset) < total
         {
@@ -407,6 +474,7 @@ impl<'a> Recovery<'a> {
                 Ok(())
             }
             LogEnd::Clean { offset } if newest && offset == HEADER_LEN => {
+                self.check_beginning(log)?;
                 self.without_records(path, BadRecord::HeaderAlone)
             }
             LogEnd::Torn { .. } | LogEnd::Clean { .. } => {
@@ -430,6 +498,18 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
+    /// What was synced must be there, in a log or in a snapshot.
+    fn find_missing(&mut self, synced: Option<Synced>, dirs: &Dirs) {
+        let last = self.found.last_zxid;
+        let Some(synced) = synced.filter(|synced| last < synced.last) else { return };
+        let file = synced.file(&dirs.log);
+        let offset = self.ends.iter().find(|(path, _)| *path == file).map_or(0, |(_, end)| *end);
+        self.found.lost = Some(Lost::UpTo(synced.last));
+        let missing = Missing { file, offset, last, synced: synced.last };
+        self.found.notes.push(Note::EndMissing(missing.clone()));
+        self.found.missing = Some(missing);
+    }
+
     /// A damaged snapshot's name proves transactions that snapshots before it and the log have to give.
     fn refuse_lost_history(&self) -> Result<(), StorageError> {
         match &self.proven {
@@ -447,6 +527,15 @@ impl<'a> Recovery<'a> {
         let last = self.found.last_zxid;
         let is_next = follows(last, zxid) && !self.shown.proves_one_between(last, zxid);
         is_next && (last != Zxid::ZERO || self.found.snapshot.is_some() || zxid.epoch() <= Epoch(1))
+    }
+
+    /// What came before a log was written must be there.
+    fn check_beginning(&self, log: &LogReader) -> Result<(), StorageError> {
+        let (after, last) = (log.after(), self.found.last_zxid);
+        if !log.begins_after_more_than(last) {
+            return Ok(());
+        }
+        Err(StorageError::damaged(log.path(), 0, Damage::BeginsLater { after, last }))
     }
 
     /// Transactions follow each other by one within an epoch, and a new epoch starts at 0 or 1.

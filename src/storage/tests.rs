@@ -37,8 +37,17 @@ impl Dir {
     }
 
     fn write_log(&self, disk: Arc<dyn Disk>, zxids: std::ops::RangeInclusive<i64>) -> PathBuf {
+        self.write_log_after(disk, Zxid::ZERO, zxids)
+    }
+
+    fn write_log_after(
+        &self,
+        disk: Arc<dyn Disk>,
+        after: Zxid,
+        zxids: std::ops::RangeInclusive<i64>,
+    ) -> PathBuf {
         let first = *zxids.start();
-        let mut log = TxnLog::new(disk, self.path(), OPTIONS, Zxid(first - 1));
+        let mut log = TxnLog::new(disk, self.path(), OPTIONS, after);
         for zxid in zxids {
             log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
         }
@@ -90,6 +99,11 @@ fn recovered(dir: &Dir) -> Result<(Zxids, Recovered), StorageError> {
     let mut state = Zxids::default();
     let found = recover(&RealDisk, &dir.dirs(), &mut state, &mut |_| Ok(()), &mut |_| ())?;
     Ok((state, found))
+}
+
+/// As a loss of power may leave it: nothing says how far the log was synced.
+fn forget(dir: &Dir) {
+    forget_synced(&RealDisk, &dir.path()).unwrap();
 }
 
 fn read_all(path: &std::path::Path) -> (Vec<i64>, LogEnd) {
@@ -232,6 +246,7 @@ fn a_log_that_is_cut_while_it_is_read_ends_there() {
 fn a_log_cut_at_every_byte_of_its_last_record_loses_that_record_alone() {
     let dir = Dir::new();
     let path = dir.write_log(Arc::new(RealDisk), 1..=5);
+    forget(&dir);
     let whole = fs::read(&path).unwrap();
     let record = 12 + 52 + 1;
     let last = 16 + 4 * record;
@@ -386,6 +401,7 @@ fn a_flip_in_a_record_that_begins_at_the_end_of_a_sector_is_damage() {
 fn a_flip_in_the_last_record_is_a_torn_tail() {
     let dir = Dir::new();
     let path = dir.write_log(Arc::new(RealDisk), 1..=3);
+    forget(&dir);
     let whole = fs::read(&path).unwrap();
     let at = 16 + 2 * 65;
     for place in at + 8..at + 65 {
@@ -399,6 +415,102 @@ fn a_flip_in_the_last_record_is_a_torn_tail() {
     }
 }
 
+/// The end of what was synced, one byte after the other, is overwritten, cut off, or gone with its file.
+#[test]
+fn what_was_synced_is_never_taken_for_torn() {
+    let dir = Dir::new();
+    let path = dir.write_log(Arc::new(RealDisk), 1..=3);
+    let whole = fs::read(&path).unwrap();
+    let at = 16 + 2 * 65;
+    let missing = |what: &str| {
+        let (state, found) = recovered(&dir).unwrap();
+        let missing = found.missing.expect(what);
+        assert_eq!(
+            (missing.file, missing.synced, missing.last),
+            (path.clone(), Zxid(3), found.last_zxid),
+            "{what}"
+        );
+        assert_eq!(found.lost, Some(Lost::UpTo(Zxid(3))), "{what}");
+        assert_eq!(state.replayed.last().copied().unwrap_or(0), found.last_zxid.0);
+        missing.offset
+    };
+    for place in at..at + 65 {
+        let mut zeroed = whole.clone();
+        zeroed[place..].fill(0);
+        for bytes in [&zeroed[..], &whole[..place]] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(missing("its end is gone"), at as u64);
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(missing("the log is gone"), 0);
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(recovered(&dir).unwrap().1.missing, None);
+    // A snapshot has it.
+    fs::remove_file(&path).unwrap();
+    dir.write_snapshot(3);
+    assert_eq!(recovered(&dir).unwrap().1.missing, None);
+}
+
+/// Whatever a crash does to the place that was written last, the one before it is whole.
+#[test]
+fn how_far_the_log_was_synced_is_read_back_or_not_believed() {
+    let dir = Dir::new();
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path(), OPTIONS, Zxid(0));
+    for zxid in 1..=3 {
+        log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
+        log.sync().unwrap();
+    }
+    let synced = |last: i64| Synced { segment: Zxid(1), end: 16 + 65 * last as u64, last: Zxid(last) };
+    let read = || read_synced(&RealDisk, &dir.path()).unwrap();
+    assert_eq!(read(), Some(synced(3)));
+    let path = dir.path().join("zabra.synced");
+    let whole = fs::read(&path).unwrap();
+    for bit in 0..36 * 8 {
+        let mut bytes = whole.clone();
+        // Odd numbers are in the second place.
+        bytes[64 + bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(), Some(synced(2)), "bit {bit}");
+    }
+    for bytes in [&b""[..], &[0; 4096], &[0xff; 4096], &whole[..20]] {
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(read(), None);
+    }
+}
+
+/// An epoch may begin after any transaction, so zxids alone do not show that the log of a whole epoch is gone.
+#[test]
+fn a_missing_log_of_a_whole_epoch_is_noticed() {
+    let dir = Dir::new();
+    let epoch = |epoch: i64| (epoch << 32) + 1..=(epoch << 32) + 2;
+    let disk = || Arc::new(RealDisk);
+    dir.write_log_after(disk(), Zxid(0), epoch(1));
+    let middle = dir.write_log_after(disk(), Zxid(0x1_0000_0002), epoch(2));
+    let newest = dir.write_log_after(disk(), Zxid(0x2_0000_0002), epoch(3));
+    assert_eq!(recovered(&dir).unwrap().0.replayed.len(), 6);
+    fs::remove_file(&middle).unwrap();
+    // No learner is sent what has a hole, or is asked to cut what the history has.
+    let (mut cursor, place) = LogCursor::seek(disk(), &dir.dirs(), Zxid(0x1_0000_0002)).unwrap();
+    assert_eq!(place, Place::Within);
+    assert!(cursor.next().is_err());
+    assert_eq!(LogCursor::seek(disk(), &dir.dirs(), Zxid(0x2_0000_0001)).unwrap().1, Place::Older);
+    for only_header in [false, true] {
+        if only_header {
+            let header = fs::read(&newest).unwrap()[..16].to_vec();
+            fs::write(&newest, header).unwrap();
+        }
+        match recovered(&dir).map(|_| ()) {
+            Err(StorageError::Damaged { file, offset: 0, what: Damage::BeginsLater { after, last } }) => {
+                assert_eq!((file, after, last), (newest.clone(), Zxid(0x2_0000_0002), Zxid(0x1_0000_0002)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    dir.write_snapshot(0x2_0000_0002);
+    assert_eq!(recovered(&dir).unwrap().0.from_snapshot, 0x2_0000_0002);
+}
+
 /// Found by the simulator: a server waited for ever for a transaction whose number the disk had changed.
 #[test]
 fn of_a_damaged_end_only_the_next_zxid_is_believed() {
@@ -409,6 +521,7 @@ fn of_a_damaged_end_only_the_next_zxid_is_believed() {
             log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
         }
         log.sync().unwrap();
+        forget(&dir);
         let path = dir.path().join("log.1");
         let whole = fs::read(&path).unwrap();
         let zxid = 16 + 2 * 65 + 12 + 12;
@@ -502,6 +615,7 @@ fn a_hole_that_a_snapshot_covers_is_never_passed_over() {
 fn a_record_that_a_kill_cut_short_was_never_acknowledged() {
     let dir = Dir::new();
     let path = dir.write_log(Arc::new(RealDisk), 1..=3);
+    forget(&dir);
     let whole = fs::read(&path).unwrap();
     let at = 16 + 2 * 65;
     // Length, body and end are written in this order; the checksum last of all.
@@ -640,10 +754,29 @@ fn epochs_are_replaced_as_a_whole_and_garbage_is_damage() {
     Epochs::write_accepted(&RealDisk, &dir.path(), Epoch(5)).unwrap();
     Epochs::write_current(&RealDisk, &dir.path(), Epoch(4)).unwrap();
     let read = Epochs::read(&RealDisk, &dir.path()).unwrap();
-    assert_eq!(read, Epochs { accepted: Some(Epoch(5)), current: Some(Epoch(4)) });
+    let epochs = |restored| Epochs { accepted: Some(Epoch(5)), current: Some(Epoch(4)), restored };
+    assert_eq!(read, epochs(None));
     assert_eq!(fs::read(dir.path().join("acceptedEpoch")).unwrap(), b"5");
-    fs::write(dir.path().join("currentEpoch"), "4x").unwrap();
-    assert!(matches!(Epochs::read(&RealDisk, &dir.path()), Err(StorageError::Damaged { .. })));
+    let read = || Epochs::read(&RealDisk, &dir.path());
+    for bad in [&b""[..], b"4x", b"-1", &[0; 10], b"99999999999", b"1\xff"] {
+        fs::write(dir.path().join("currentEpoch"), bad).unwrap();
+        assert_eq!(read().unwrap(), epochs(Some("currentEpoch")));
+        fs::write(dir.path().join("currentEpoch"), "4").unwrap();
+        fs::write(dir.path().join("acceptedEpoch"), bad).unwrap();
+        assert_eq!(read().unwrap(), epochs(Some("acceptedEpoch")));
+        fs::write(dir.path().join("acceptedEpoch"), "5").unwrap();
+    }
+    // A Java server went on from here: the copy may be older than what is lost.
+    fs::write(dir.path().join("currentEpoch"), "6").unwrap();
+    fs::write(dir.path().join("acceptedEpoch"), "").unwrap();
+    assert!(matches!(read(), Err(StorageError::Damaged { .. })));
+    fs::write(dir.path().join("currentEpoch"), "4").unwrap();
+    for bad in ["", "5", "5 00000000\n", "6 00360036\n"] {
+        fs::write(dir.path().join("zabra.acceptedEpoch"), bad).unwrap();
+        assert!(matches!(read(), Err(StorageError::Damaged { .. })), "{bad:?}");
+    }
+    fs::write(dir.path().join("currentEpoch"), "").unwrap();
+    assert!(matches!(read(), Err(StorageError::Damaged { .. })), "both");
 }
 
 #[test]
@@ -791,7 +924,7 @@ fn a_file_that_goes_while_its_directory_is_listed_is_none() {
 #[test]
 fn after_a_failed_sync_nothing_is_tried_again() {
     let dir = Dir::new();
-    let mut log = TxnLog::new(FaultyDisk::new(1 << 30, 1), dir.path(), OPTIONS, Zxid(0));
+    let mut log = TxnLog::new(FaultyDisk::new(1 << 30, 2), dir.path(), OPTIONS, Zxid(0));
     log.append(Zxid(1), &body(1, 10)).unwrap();
     log.sync().unwrap();
     log.append(Zxid(2), &body(2, 10)).unwrap();
@@ -835,6 +968,7 @@ fn take_history(dir: &Dir, disk: Arc<FaultyDisk>) -> Result<(), StorageError> {
     }
     log.sync()?;
     log.restart(Zxid(9));
+    log.forget_synced()?;
     install(&*disk, &dir.dirs(), true).map(drop)
 }
 
@@ -860,7 +994,8 @@ fn a_leaders_history_takes_the_place_of_the_old_one_as_a_whole() {
             other => panic!("{at}: a history that ends at {other}"),
         }
         let left = RealDisk.list(&dir.path()).unwrap();
-        let own = |name: &str| name.starts_with("log.") || name.starts_with("snapshot.");
+        let own =
+            |name: &str| name.starts_with("log.") || name.starts_with("snapshot.") || name == "zabra.synced";
         assert!(left.iter().all(|(name, _)| own(name)), "{at}: {left:?}");
         ends.push((found.last_zxid.0, done));
     }

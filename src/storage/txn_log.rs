@@ -1,7 +1,8 @@
 //! The writer of the transaction log: segments `log.<zxid>`, allocated ahead, one sync for everything that waits.
 
 use super::names::STAGED;
-use super::record::{END_OF_RECORD, FRAME_LEN, HEADER_BYTES, HEADER_LEN, MAGIC, VERSION, finished_len};
+use super::record::{END_OF_RECORD, FRAME_LEN, HEADER_LEN, finished_len, header};
+use super::synced::{Synced, SyncedFile, forget_synced};
 use super::{Disk, SegmentFile, StorageError, log_name};
 use crate::model::Zxid;
 use std::path::PathBuf;
@@ -30,11 +31,15 @@ pub struct TxnLog {
     /// Before the names of new segments.
     mark: &'static str,
     last_zxid: Zxid,
+    /// Where it is stored how far the log is synced, once it was.
+    synced: Option<SyncedFile>,
     /// An append or a sync failed: what is on the disk is not known, and asking again would not tell.
     failed: bool,
 }
 
 struct Segment {
+    /// Its first transaction.
+    first: Zxid,
     file: Box<dyn SegmentFile>,
     path: PathBuf,
     position: u64,
@@ -57,7 +62,17 @@ impl Segment {
 impl TxnLog {
     /// Appends continue after `last_zxid`, in a new segment.
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: Zxid) -> Self {
-        Self { disk, dir, options, segment: None, unsynced: Vec::new(), mark: "", last_zxid, failed: false }
+        Self {
+            disk,
+            dir,
+            options,
+            segment: None,
+            unsynced: Vec::new(),
+            mark: "",
+            last_zxid,
+            synced: None,
+            failed: false,
+        }
     }
 
     /// Writes one transaction: header, record, digest. Not durable before [`Self::sync`].
@@ -106,11 +121,8 @@ impl TxnLog {
         })
         .map_err(StorageError::io("create", &path))?;
         let mut file = file.expect("allocate() made it");
-        let mut header = [0; HEADER_BYTES];
-        header[..4].copy_from_slice(&MAGIC);
-        header[4..8].copy_from_slice(&VERSION.to_be_bytes());
-        file.write(0, &header);
-        Ok(Segment { file, path, position: HEADER_LEN, dirty: true, created: true })
+        file.write(0, &header(self.last_zxid));
+        Ok(Segment { first: zxid, file, path, position: HEADER_LEN, dirty: true, created: true })
     }
 
     /// Makes everything appended durable. After an error nothing more is written and no sync is tried again: the
@@ -131,11 +143,38 @@ impl TxnLog {
             segment.dirty = false;
             new_names |= std::mem::take(&mut segment.created);
         }
-        self.unsynced.drain(..).for_each(Segment::finish);
         if new_names && self.options.force_sync {
             self.disk.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))?;
         }
+        self.remember_synced()?;
+        self.unsynced.drain(..).for_each(Segment::finish);
         Ok(())
+    }
+
+    /// Stores how far the log is synced. What is staged does not count yet.
+    fn remember_synced(&mut self) -> Result<(), StorageError> {
+        let Some(newest) = self.segment.as_ref().or(self.unsynced.last()) else { return Ok(()) };
+        if !self.options.force_sync || self.mark == STAGED {
+            return Ok(());
+        }
+        let synced = Synced { segment: newest.first, end: newest.position, last: self.last_zxid };
+        if let Some(file) = &mut self.synced {
+            file.store(synced);
+            return Ok(());
+        }
+        match SyncedFile::create(&*self.disk, &self.dir, synced) {
+            Ok(file) => self.synced = Some(file),
+            // The older place, if there is one, is true still.
+            Err(StorageError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOSPC) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// To be called before something else than an append changes the files: how far they were synced says nothing then.
+    pub fn forget_synced(&mut self) -> Result<(), StorageError> {
+        self.synced = None;
+        forget_synced(&*self.disk, &self.dir)
     }
 
     /// Everything after `last_zxid` is gone from the files: the next append opens a new segment there.

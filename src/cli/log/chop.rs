@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example: zabra log chop version-2/log.100000001 --after 0x100000017 --to /tmp/short/
-The input stays as it is. To go back to a point with snapshots and several logs, use: zabra restore --to-zxid
+The input stays as it is. A server that had more starts on the new log once zabra.synced beside it is deleted. To go back to a point with snapshots and several logs, use: zabra restore --to-zxid
 Exit codes: 0 done, 1 the log is damaged before that zxid, 2 it could not be done.")]
 pub struct ChopArgs {
     /// The log.

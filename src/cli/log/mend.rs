@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 Example: zabra log mend version-2/log.100000001 --to /tmp/mended/
 What comes after the first bad place is left out: a history with a hole is one that never was, and servers refuse it. The output
 says how many good transactions that are; `zabra log` shows them. Logs after this one do not follow the mended one any more.
-The input stays as it is. To use the new log, stop the server and put it in the place of the old one; in an ensemble, take another
-server's data instead.
+The input stays as it is. To use the new log, stop the server, put the log in the place of the old one, and delete zabra.synced beside
+it, which says that there was more. A server of an ensemble needs none of this: it takes what it lacks from the others.
 Exit codes: 0 it was clean, 1 it was damaged and what was good is in the new file, 2 it could not be done.")]
 pub struct MendArgs {
     /// The torn or damaged log.

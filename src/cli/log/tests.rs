@@ -60,7 +60,7 @@ pub fn write_log(dir: &Path, txns: impl IntoIterator<Item = (Zxid, BytesMut)>) -
     for (zxid, body) in txns {
         let (log, _) = log.get_or_insert_with(|| {
             let options = LogOptions { prealloc_bytes: 64 << 10, force_sync: true };
-            let writer = TxnLog::new(Arc::new(RealDisk), dir.to_path_buf(), options, Zxid(zxid.0 - 1));
+            let writer = TxnLog::new(Arc::new(RealDisk), dir.to_path_buf(), options, Zxid::ZERO);
             (writer, dir.join(log_name(zxid)))
         });
         log.append(zxid, &body).unwrap();
@@ -221,6 +221,19 @@ fn a_log_that_is_missing_between_two_is_a_gap() {
     let (output, found) = ran(&["verify", dir.path().to_str().unwrap()]);
     assert_eq!(found.unwrap(), Found::Fault);
     assert!(output.contains("log.e offset 16: GAP: transaction 0xe follows 0xa: 3 transactions"), "{output}");
+}
+
+#[test]
+fn a_missing_log_of_a_whole_epoch_is_a_gap() {
+    let (dir, _) = dir();
+    let options = LogOptions { prealloc_bytes: 64 << 10, force_sync: true };
+    let mut log = TxnLog::new(Arc::new(RealDisk), dir.path().into(), options, Zxid(0x1_0000_0007));
+    let (zxid, bytes) = txn(0x2_0000_0001, 7, set("/app"));
+    log.append(zxid, &bytes).unwrap();
+    log.close().unwrap();
+    let (output, found) = ran(&["verify", dir.path().to_str().unwrap()]);
+    assert_eq!(found.unwrap(), Found::Fault);
+    assert!(output.contains("log.200000001 offset 0: GAP: this log was begun after 0x100000007"), "{output}");
 }
 
 #[test]

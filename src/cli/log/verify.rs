@@ -50,9 +50,11 @@ impl<W: Write> Verifier<'_, W> {
                 Step::Record(record) => {
                     count += 1;
                     first = first.or(Some(record.zxid));
-                    match bad.take() {
-                        Some(place) => self.bad(file, &place, Some(&record))?,
-                        None => self.order(file, &record)?,
+                    let later = self.last.and_then(|last| log.begins_later(last));
+                    match (bad.take(), later) {
+                        (Some(place), _) => self.bad(file, &place, Some(&record))?,
+                        (None, Some(after)) => self.begins_later(file, after, &record)?,
+                        (None, None) => self.order(file, &record)?,
                     }
                     self.decodes(file, &record)?;
                     self.last = self.last.max(Some(record.zxid));
@@ -92,6 +94,16 @@ impl<W: Write> Verifier<'_, W> {
             "before": next_zxid.map(|zxid| zxid.to_string()), "missing": missing,
         });
         self.finding(place.is_loss, file, offset, kind, &text, details)
+    }
+
+    /// A log before this one is not there. Where it held a whole epoch, zxids do not show it.
+    fn begins_later(&mut self, file: &Path, after: Zxid, record: &LogRecord) -> Result<(), ToolError> {
+        let last = self.last.unwrap_or_default();
+        let text = format!(
+            "this log was begun after {after}, and the one before ends with {last}: what lies between is missing"
+        );
+        let details = json!({"after": last.to_string(), "before": record.zxid.to_string()});
+        self.finding(true, file, 0, "gap", &text, details)
     }
 
     /// Whether a record may come right after the one before it.

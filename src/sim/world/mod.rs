@@ -108,8 +108,8 @@ pub(super) struct Node {
     rate: u64,
     /// It may have lost what it acknowledged, and has not got it back yet.
     pub owes: bool,
-    /// A bit of a file was flipped: it may refuse to start.
-    pub flipped: bool,
+    /// A file of it was damaged. The damage may be found late, and no other server is damaged meanwhile.
+    pub damaged: bool,
     pub boots: u64,
     /// Its tree was made to differ when it stood there.
     pub spoilt_at: Option<i64>,
@@ -237,7 +237,7 @@ impl World {
                 opens_at: 0,
                 rate: 1000 - drift + random.below(2 * drift + 1),
                 owes: false,
-                flipped: false,
+                damaged: false,
                 boots: 0,
                 spoilt_at: None,
                 disk_hangs_until: 0,

@@ -11,7 +11,7 @@ use crate::sim::network::{Arrival, Chunk, Host, Port};
 use crate::sim::node::{BootError, DATA_DIR, Effect, Incoming, Process, lay_out};
 use crate::sim::observed::Files;
 use crate::sim::{Options, trace};
-use crate::storage::{Disk, StorageError};
+use crate::storage::Disk;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -60,14 +60,6 @@ impl World {
                 self.set_tick(index);
                 Ok(())
             }
-            Err(BootError::Storage(StorageError::Damaged { .. })) if node.flipped => {
-                self.say(|| {
-                    format!("server {} refuses to start, as it should: it gets a new disk", index + 1)
-                });
-                self.wipe(index);
-                self.boot_after(index, 1000);
-                Ok(())
-            }
             // A reconfiguration left it out. The operator who starts it all the same names it again, as an observer.
             Err(BootError::Config(ConfigError::NotOneOfThem { .. })) => {
                 self.say(|| {
@@ -103,14 +95,14 @@ impl World {
         let kept: Vec<(std::path::PathBuf, Vec<u8>)> = [Path::new("/zabra"), Path::new(DATA_DIR)]
             .iter()
             .flat_map(|dir| disk.list(dir).unwrap_or_default().into_iter().map(|(name, _)| dir.join(name)))
-            .filter(|path| !path.ends_with("acceptedEpoch") && !path.ends_with("currentEpoch"))
+            .filter(|path| !path.to_string_lossy().ends_with("Epoch"))
             .filter_map(|path| disk.read(&path).map(|bytes| (path, bytes)))
             .collect();
         disk.wipe();
         for (path, bytes) in kept {
             disk.put(&path, &bytes);
         }
-        self.nodes[index].flipped = false;
+        self.nodes[index].damaged = false;
         self.nodes[index].owes = true;
         self.nodes[index].held.clear();
     }

@@ -34,6 +34,8 @@ pub struct Client {
     input: BytesMut,
     /// Writes that were acknowledged since this was reset.
     pub acked: usize,
+    /// Writes that the log has, also those that were refused.
+    pub logged: usize,
     /// The sessions that it closed.
     closed: Vec<i64>,
     /// Asks for nothing more.
@@ -87,6 +89,7 @@ impl Client {
             last_heard: 0,
             input: BytesMut::new(),
             acked: 0,
+            logged: 0,
             closed: Vec::new(),
             is_quiet: false,
             values: 0,
@@ -320,8 +323,9 @@ impl Client {
         let request = &mut history.requests[at];
         let mut answer = Answer { zxid, err, ..Answer::default() };
         decode(&request.asked, frame, &mut answer)?;
-        if request.asked.is_write() && err == 0 {
-            self.acked += 1;
+        if request.asked.is_write() {
+            self.acked += usize::from(err == 0);
+            self.logged += usize::from(zxid > 0);
         }
         let over = request.asked == Asked::Close;
         request.ended = Some((now, answer));

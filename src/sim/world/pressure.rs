@@ -124,8 +124,8 @@ impl World {
             self.step()?;
         }
         self.amounts_are_on = false;
-        self.clients.iter_mut().for_each(|client| client.acked = 0);
-        let write = |world: &Self| world.clients.iter().all(|client| client.acked > 0);
+        self.clients.iter_mut().for_each(|client| client.logged = 0);
+        let write = |world: &Self| world.clients.iter().all(|client| client.logged > 0);
         if !self.comes_to(RELIEF_MS, write)? {
             return Err(format!("pressure: clients cannot write {RELIEF_MS} ms after it was over"));
         }

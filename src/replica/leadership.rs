@@ -167,7 +167,13 @@ impl Leadership {
             // The election goes by the newer configuration.
             return self.look(BTreeMap::from([(from, heard)]), turn);
         }
+        let leads_far_ahead = self.leads_far_ahead(from, &heard, turn);
         let heard = heard.notification;
+        if leads_far_ahead {
+            let state = peer_state(turn.zab.server.is_observer());
+            self.election.settle(from, heard.zxid, heard.peer_epoch, state);
+            return self.begin_elected(from, turn);
+        }
         let server = &mut turn.zab.server;
         if heard.tells_history() && server.view.is_voter(from) && server.hear_of_history(&mut turn.out.zab) {
             turn.out.told.push(Told::History { from });
@@ -204,6 +210,18 @@ impl Leadership {
         (heard.proved || is_logged || is_told) && turn.zab.server.adopt(config, &mut turn.out.zab)
     }
 
+    /// Whether this server leads by a configuration that a quorum of this server's one tells, and that is of an epoch too far away to be
+    /// believed. Who was away for long may hear of no other leader: it asks this one at the address that it knows. A liar who
+    /// says so keeps this server from looking for a moment, once in the time in which it should have found a leader.
+    fn leads_far_ahead(&self, from: ServerId, heard: &Heard, turn: &Turn<'_>) -> bool {
+        let Between::Looking { told, .. } = &self.between else { return false };
+        let is_late = turn.now.mono_ms >= self.looking_since + init_ms(turn);
+        let leads = heard.notification.state == PeerState::Leading && heard.notification.leader == from;
+        let is_told =
+            |config: &Ensemble| turn.zab.server.view.has_some_quorum(|id| told.get(&id) == Some(config));
+        is_late && leads && told.get(&from).is_some_and(is_told)
+    }
+
     fn carry_votes(&mut self, votes: Vec<Output>, turn: &mut Turn<'_>) {
         let mut elected = None;
         let mut links = Vec::new();
@@ -218,13 +236,17 @@ impl Leadership {
         }
         carry_links(links, turn);
         if let Some(leader) = elected {
-            turn.out.told.push(Told::Elected { leader, round: self.election.round() });
-            let early = match std::mem::replace(&mut self.between, Between::Term) {
-                Between::Looking { early, .. } => early,
-                Between::Settling { .. } | Between::Term => Vec::new(),
-            };
-            self.begin_term(leader, early, turn);
+            self.begin_elected(leader, turn);
         }
+    }
+
+    fn begin_elected(&mut self, leader: ServerId, turn: &mut Turn<'_>) {
+        turn.out.told.push(Told::Elected { leader, round: self.election.round() });
+        let early = match std::mem::replace(&mut self.between, Between::Term) {
+            Between::Looking { early, .. } => early,
+            Between::Settling { .. } | Between::Term => Vec::new(),
+        };
+        self.begin_term(leader, early, turn);
     }
 
     fn begin_term(&mut self, leader: ServerId, early: Vec<Early>, turn: &mut Turn<'_>) {
@@ -360,11 +382,10 @@ impl Leadership {
         let mut votes = Vec::new();
         self.election.on_tick(&mut election::Turn::new(turn.now.mono_ms, &turn.zab.server.view, &mut votes));
         self.carry_votes(votes, turn);
-        let init_ms = turn.settings.zab.init_limit * turn.settings.tick_ms;
         let is_looking = matches!(self.between, Between::Looking { .. });
         if is_looking
             && turn.zab.server.tree == Tree::Wrong
-            && turn.now.mono_ms >= self.looking_since + init_ms
+            && turn.now.mono_ms >= self.looking_since + init_ms(turn)
         {
             // All the others may think the same of theirs.
             turn.zab.trust_tree(turn.now.mono_ms);
@@ -412,6 +433,11 @@ fn lost_to(why: Overtaken) -> LostWhy {
 }
 
 /// The state that other servers are sent.
+/// Milliseconds in which a leader is found, if there is one.
+fn init_ms(turn: &Turn<'_>) -> u64 {
+    turn.settings.zab.init_limit * turn.settings.tick_ms
+}
+
 fn peer_state(observer: bool) -> PeerState {
     if observer { PeerState::Observing } else { PeerState::Following }
 }

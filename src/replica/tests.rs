@@ -10,7 +10,7 @@ use crate::model::owner::OwnerRules;
 use crate::model::{DigestAlgorithm, ErrorCode, LinkId, Op};
 use crate::request::Request;
 use crate::tree::{Applied, open_entry};
-use crate::wire::election::{Notification, PeerState};
+use crate::wire::election::{InitialMessage, Notification, PeerState};
 use crate::wire::quorum::Forwarded;
 use crate::wire::txn::{Txn, TxnBody};
 
@@ -855,10 +855,8 @@ fn a_learner_that_stood_still_reads_once_its_leader_has_answered() {
     assert!(!doubts(&server));
 }
 
-/// A new server may be many epochs behind. It believes a server that it called itself, if its configuration has that server.
-#[test]
-fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
-    let me = ServerId(3);
+/// One of three that looks for a leader, and knows the configuration of version 0.
+fn looking(me: ServerId) -> (Replica, Database, Outputs, &'static str) {
     let mut settings = Settings { server: me, zab: zab::tests::settings(me), ..settings() };
     settings.zab.reconfig_enabled = true;
     let three = "server.1=a:1:2:participant\nserver.2=b:1:2:participant\nserver.3=c:1:2:participant\n";
@@ -872,13 +870,15 @@ fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
         debt: crate::model::Debt::None,
         abstains: false,
     };
-    let now = Now { mono_ms: 1000, wall_ms: 0 };
-    let mut replica = Replica::in_ensemble(settings, view, at, now);
-    let (db, mut out) = (Database::new(OwnerRules::default()), Outputs::default());
-    let version = 1000_i64 << 32;
+    let replica = Replica::in_ensemble(settings, view, at, Now { mono_ms: 1000, wall_ms: 0 });
+    (replica, Database::new(OwnerRules::default()), Outputs::default(), three)
+}
+
+/// What a member says by the configuration of this version, whose epoch is that of the version.
+fn says(state: PeerState, three: &str, version: i64) -> Bytes {
     let mut bytes = BytesMut::new();
     let notification = Notification {
-        state: PeerState::Following,
+        state,
         leader: ServerId(2),
         zxid: Zxid(version),
         round: 1,
@@ -887,10 +887,47 @@ fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
         config: Some(format!("{three}version={version:x}").into()),
     };
     notification.encode(&mut bytes);
-    let conn = ElectionConn(1);
-    let bytes = bytes.freeze();
+    bytes.freeze()
+}
+
+/// A new server may be many epochs behind. It believes a server that it called itself, if its configuration has that server.
+#[test]
+fn a_configuration_of_a_late_epoch_is_taken_from_who_is_proved() {
+    let (mut replica, db, mut out, three) = looking(ServerId(3));
+    let now = Now { mono_ms: 1000, wall_ms: 0 };
+    let version = 1000_i64 << 32;
+    let (conn, bytes) = (ElectionConn(1), says(PeerState::Following, three, version));
     for input in [ElectionInput::Dialed { to: ServerId(1), conn }, ElectionInput::Bytes { conn, bytes }] {
         replica.handle(now, &db, Input::Election(input), &mut out);
     }
     assert_eq!(replica.view().committed.version(), version);
+}
+
+/// Found by the simulator: whoever called a server could not prove that, as the one with the larger id calls; and what a
+/// quorum told was of an epoch too far away. So that server looked for a leader for ever.
+#[test]
+fn a_leader_that_a_quorum_tells_of_is_asked_however_late_its_epoch_is() {
+    let (mut replica, db, mut out, three) = looking(ServerId(1));
+    let version = 1000_i64 << 32;
+    let mut now = Now { mono_ms: 1000, wall_ms: 0 };
+    let members = [(ServerId(3), PeerState::Observing), (ServerId(2), PeerState::Leading)];
+    for (from, _) in members {
+        let conn = ElectionConn(from.0 as u64);
+        let mut bytes = BytesMut::new();
+        InitialMessage { from, addresses: vec![("x".into(), 1)] }.encode(&mut bytes);
+        let bytes = bytes.freeze();
+        for input in [ElectionInput::Accepted(conn), ElectionInput::Bytes { conn, bytes }] {
+            replica.handle(now, &db, Input::Election(input), &mut out);
+        }
+    }
+    let mut hear = |now, out: &mut Outputs| {
+        for (from, state) in members {
+            let (conn, bytes) = (ElectionConn(from.0 as u64), says(state, three, version));
+            replica.handle(now, &db, Input::Election(ElectionInput::Bytes { conn, bytes }), out);
+        }
+        (replica.view().committed.version(), out.dial.take().map(|(leader, _)| leader))
+    };
+    assert_eq!(hear(now, &mut out), (0, None), "anybody might say so");
+    now.mono_ms += 1001;
+    assert_eq!(hear(now, &mut out), (0, Some(ServerId(2))));
 }

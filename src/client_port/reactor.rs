@@ -243,17 +243,29 @@ impl Reactor {
         port.core.mailboxes[self.index].wait_for_room(!self.waiting.is_empty());
     }
 
-    /// Takes a first look at what has come. Pings are answered here: they wait for nobody's work, and for no lock.
+    /// Takes a first look at what has come. Pings are answered here: they wait for nobody's work, and for no lock but a moment.
     fn look_at_arrived(&mut self, now: Instant) {
         let port = self.port.clone();
         let round = port.core.touches.round();
         let until = Instant::now() + SHARE;
+        let mut is_locked_out = false;
         while let Some(slot) = self.arrived.pop() {
             let bounds = self.bounds(&port, slot);
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             connection.fill(&mut self.scratch, FIRST_LOOK, &port, bounds, now);
             let mut tally = Tally::default();
-            let pinged = connection.talk.answer_pings(self.seen, bounds, round, &mut tally);
+            // As new as it can be known where no mail waits, and nobody is at work in the database for longer.
+            let (seen, mail, core) = (&mut self.seen, &self.mail, &port.core);
+            let newest = || {
+                if !is_locked_out && mail.is_empty() {
+                    let db = core.db.try_read_for(PATIENCE);
+                    is_locked_out = db.is_none();
+                    let no_mail = !core.mailboxes[self.index].has_mail();
+                    *seen = db.filter(|_| no_mail).map_or(*seen, |db| db.last_zxid.0);
+                }
+                *seen
+            };
+            let pinged = connection.talk.answer_pings(newest, bounds, round, &mut tally);
             if pinged {
                 connection.on_request(now);
                 count(&port, connection, &tally, self.index, now);

@@ -365,11 +365,11 @@ impl Conversation {
     // Work.
 
     /// Answers the pings at the front of the input, where no other answer comes before theirs. That needs no database:
-    /// `seen` is a zxid up to which all mail was given to [`Self::on_mail`]. So a ping never tells that the client knows what it
+    /// `seen` gives a zxid up to which all mail was given to [`Self::on_mail`]. So a ping never tells that the client knows what it
     /// was not told of yet. False: there was none.
     pub fn answer_pings(
         &mut self,
-        seen: i64,
+        mut seen: impl FnMut() -> i64,
         bounds: Bounds<'_>,
         touch_round: u32,
         tally: &mut Tally,
@@ -389,7 +389,7 @@ impl Conversation {
             }
             self.input_at = end;
             self.touch(touch_round, tally);
-            self.told = self.told.max(seen);
+            self.told = self.told.max(seen());
             write_reply(&mut self.output, PING_XID, self.told, Ok(|_: &mut BytesMut| ()));
             tally.received += 1;
             tally.reads += 1;

@@ -274,7 +274,7 @@ fn a_session_is_touched_once_a_round_by_whatever_its_client_says() {
 /// `seen` of the answers to the pings that are at the front of the input.
 fn pings(talk: &mut Talk, seen: i64) -> Vec<i64> {
     let bounds = bounds(&talk.limits, talk.it.handed_in(), talk.may_read);
-    talk.it.answer_pings(seen, bounds, talk.touch_round, &mut talk.tally);
+    talk.it.answer_pings(|| seen, bounds, talk.touch_round, &mut talk.tally);
     let answers = talk.it.output().chunks(20).map(|answer| {
         assert_eq!(answer[4..8], (-2_i32).to_be_bytes());
         i64::from_be_bytes(answer[8..16].try_into().unwrap())
@@ -347,7 +347,7 @@ fn a_ping_waits_for_the_lease_and_for_a_client_that_reads() {
     talk.it.output.resize(HIGH_WATER, 0);
     talk.it.take(&request(-2, PING));
     let bounds = bounds(&talk.limits, 0, true);
-    assert!(!talk.it.answer_pings(1, bounds, 1, &mut Tally::default()), "it takes no answers");
+    assert!(!talk.it.answer_pings(|| 1, bounds, 1, &mut Tally::default()), "it takes no answers");
 }
 
 #[test]

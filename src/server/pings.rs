@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PING: i32 = 11;
+const DELETE: i32 = 2;
 const EXISTS: i32 = 3;
 const SYNC: i32 = 9;
 
@@ -24,8 +25,8 @@ impl Watch for Quiet {
     fn recovered(&mut self, _: &Recovered) {}
 }
 
-/// A server on one reactor: whatever that waits for, all its clients would.
-fn server(dir: &Path) -> Server {
+/// On one reactor all clients would wait for whatever that waits for.
+fn server(dir: &Path, reactors: usize) -> Server {
     let text = format!("dataDir={}\nclientPort=0\nclientPortAddress=127.0.0.1\n", dir.display());
     let read = |file: &Path| match file.to_str() {
         Some("zoo.cfg") => Ok(text.clone().into_bytes()),
@@ -35,7 +36,7 @@ fn server(dir: &Path) -> Server {
     let config = Config::from_file(Path::new("zoo.cfg"), &machine).unwrap();
     let fatal = Box::new(|error| panic!("{error}"));
     let memory = Memory { bytes: u64::MAX, by: Bound::Machine };
-    let parts = Parts { disk: Arc::new(RealDisk), fatal, reactors: 1, descriptors: 1024, memory };
+    let parts = Parts { disk: Arc::new(RealDisk), fatal, reactors, descriptors: 1024, memory };
     start(&config, parts, &mut Quiet).unwrap()
 }
 
@@ -91,7 +92,7 @@ impl Client {
 #[test]
 fn a_ping_is_answered_while_the_database_is_written() {
     let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
+    let server = server(dir.path(), 1);
     let (mut client, mut reader) = (Client::new(&server), Client::new(&server));
     let before = server.core().db.read().last_zxid.0;
     let held = server.core().db.write();
@@ -105,10 +106,26 @@ fn a_ping_is_answered_while_the_database_is_written() {
     server.stop();
 }
 
+/// As Java answers it, and not by what this connection heard last.
+#[test]
+fn a_ping_of_one_client_tells_what_another_has_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), 2);
+    let (mut client, mut writer) = (Client::new(&server), Client::new(&server));
+    for xid in 1..=20 {
+        // A version that is not there: an error, which takes a zxid too.
+        writer.ask(xid, DELETE, &[&2_i32.to_be_bytes()[..], b"/x", &9_i32.to_be_bytes()].concat());
+        let answer = writer.frame();
+        let zxid = i64::from_be_bytes(answer[4..12].try_into().unwrap());
+        assert_eq!(client.ping(), zxid);
+    }
+    server.stop();
+}
+
 #[test]
 fn a_ping_is_answered_while_the_core_is_at_work() {
     let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
+    let server = server(dir.path(), 1);
     let mut client = Client::new(&server);
     // Another thread may be at work for a moment.
     let mut pings_meanwhile = || {
@@ -123,7 +140,7 @@ fn a_ping_is_answered_while_the_core_is_at_work() {
 #[test]
 fn a_ping_is_answered_while_something_is_applied() {
     let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
+    let server = server(dir.path(), 1);
     let (mut client, mut writer) = (Client::new(&server), Client::new(&server));
     let held = server.core().db.read();
     writer.ask(1, SYNC, &[&1_i32.to_be_bytes()[..], b"/"].concat());

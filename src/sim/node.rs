@@ -654,7 +654,7 @@ impl Process {
             talk.take(&socket.split_to(socket.len().min(self.piece)));
         }
         let mut tally = Tally::default();
-        talk.answer_pings(self.seen, bounds, self.core.touches.round(), &mut tally);
+        talk.answer_pings(|| self.seen, bounds, self.core.touches.round(), &mut tally);
         if tally.touched {
             self.core.touches.add(0, talk.session());
         }

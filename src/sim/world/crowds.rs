@@ -7,8 +7,9 @@ use crate::sim::network::{Chunk, Host, Port};
 use crate::sim::node::Incoming;
 use bytes::Bytes;
 
-/// Milliseconds, beside its timeout, in which a session ends of whose client nothing was heard.
-const EXPIRY_MS: u64 = 1000;
+/// Milliseconds, beside its timeout, in which a session ends of whose client nothing was heard. What the client asked last may wait
+/// at the door for a while, and counts as heard when it is let in.
+const EXPIRY_MS: u64 = 6000;
 /// Sessions of other clients.
 const FEW: usize = 10;
 

@@ -119,9 +119,8 @@ pub(super) struct Node {
     pub held: BTreeSet<i64>,
     /// When something came last over each client's connection, whether it was read or not.
     heard: BTreeMap<u64, u64>,
-    /// What it does now takes until then, and when it had last done all that there was to do.
+    /// What it does now takes until then.
     busy_until: u64,
-    idle_at: u64,
 }
 
 impl Node {
@@ -244,7 +243,6 @@ impl World {
                 held: BTreeSet::new(),
                 heard: BTreeMap::new(),
                 busy_until: 0,
-                idle_at: 0,
             });
         }
         let clients = (0..options.clients)

@@ -50,7 +50,7 @@ impl World {
                 node.opens_at = now + refuses_us;
                 node.process = Some(process);
                 node.booted_at = now;
-                (node.busy_until, node.idle_at) = (now, now);
+                node.busy_until = now;
                 node.running = false;
                 node.tick_at = u64::MAX;
                 node.boots += 1;
@@ -211,8 +211,6 @@ impl World {
         }
         if process.has_work() {
             self.wake(index);
-        } else {
-            node.idle_at = self.now;
         }
         reads.into_iter().try_for_each(|(mode, zxid)| self.check_fresh(index, mode, zxid))?;
         self.observe(index, mode.has_leader())?;
@@ -251,10 +249,11 @@ impl World {
             return Ok(());
         };
         let Options { tick_ms, sync_limit, latency, amounts, .. } = &self.options;
-        let is_quick = amounts.cost.is_none();
-        // What waits is not heard yet.
-        let is_behind = !is_quick && self.nodes[home].idle_at < heard + 2000 * tick_ms;
-        if is_behind || there.keeps_out(conn) || client.seen() > process.core.db.read().last_zxid.0 {
+        // Where work costs time, what a client said may wait, and is not heard yet.
+        if !amounts.cost.is_none()
+            || there.keeps_out(conn)
+            || client.seen() > process.core.db.read().last_zxid.0
+        {
             return Ok(());
         }
         let timeout = self.options.session_ms as u64 * 1000 / self.nodes[leader].rate;
@@ -267,7 +266,7 @@ impl World {
             if !follows || !there.has_client(conn) || !client.is_open() || had_paused {
                 return Ok(());
             }
-            if !is_quick || amounts.wire_ns > 0 {
+            if amounts.wire_ns > 0 {
                 return Ok(());
             }
             unknown += (sync_limit + 2) * tick_ms + 3 * (latency.1 + self.options.spike) / 1000;

@@ -3,7 +3,7 @@
 use crate::core::DigestDiffers;
 use crate::model::Zxid;
 use crate::storage::{Damage, StorageError};
-use std::io;
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -135,6 +135,16 @@ fn explain(error: &StorageError) -> String {
         Damage::NoEpoch(_) | Damage::NoDebt(_) => "Restore the file from a backup".into(),
     };
     format!("{name} is damaged at offset {offset}: {what}. {next}")
+}
+
+/// Runs a command that writes to standard output. What was found before an error is worth to be seen.
+pub fn to_stdout(
+    run: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> Result<Found, ToolError>,
+) -> Result<Found, ToolError> {
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    let found = run(&mut out);
+    out.flush()?;
+    found
 }
 
 /// Prints an error and makes the exit code: 0 clean, 1 damaged or different, 2 could not be done.

@@ -8,7 +8,7 @@ use super::outcome::{Found, ToolError};
 use super::snapshot::verified;
 use super::source::version_dir;
 use crate::model::{Op, Zxid};
-use crate::storage::{Dirs, Disk, Epochs, LogRecord, LogWalk, RealDisk, SnapshotWriter, Step};
+use crate::storage::{Dirs, Disk, Epochs, LogRecord, LogWalk, RealDisk, SnapshotWriter, Step, type_of};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -189,8 +189,7 @@ impl After {
                 after.count += 1;
                 after.first = after.first.or(Some(at));
                 after.last = Some(at);
-                let op = record.body.get(28..32).and_then(|op| Some(i32::from_be_bytes(op.try_into().ok()?)));
-                let name = op.and_then(Op::from_code).map_or("unknown", Op::name);
+                let name = type_of(&record.body).and_then(Op::from_code).map_or("unknown", Op::name);
                 *after.types.entry(name).or_default() += 1;
             }
             true

@@ -182,8 +182,8 @@ struct InFlight {
 /// - **What the client says**: [`Self::take`] for bytes, as long as [`Self::has_space`]; [`Self::hang_up`] once the end is
 ///   seen from afar; [`Self::end_of_input`] when it is reached.
 /// - **What the core says**: [`Self::on_mail`] for each message of the mailbox, in its order.
-/// - **Work**: [`Self::answer_pings`] after the client has said something, without any lock; [`Self::advance`] after any of those, and once reads may be answered again. All mail that is there comes first,
-///   under one lock of the database: no read may overtake an event.
+/// - **Work**: [`Self::answer_pings`] after the client has said something; [`Self::advance`] after any of those, and once reads
+///   may be answered again. All mail that is there comes first, under one lock of the database: no read may overtake an event.
 /// - **What goes out**: [`Self::output`] is to be sent, [`Self::sent`] says how much of it was, [`Self::flushed`] that nothing
 ///   is left on the way. Then [`Self::over`] may say that, and how, the conversation ends.
 #[derive(Debug)]

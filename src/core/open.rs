@@ -10,7 +10,6 @@ use crate::storage::{
     recover, remove_if_there, write_debt,
 };
 use crate::tree::{CONFIG, Database};
-use std::path::Path;
 use std::sync::Arc;
 
 /// How a data directory is opened.
@@ -83,11 +82,11 @@ pub fn open(
             debt = debt.and(Debt::AtLeast(epochs.accepted.unwrap_or_default(), Zxid::ZERO));
             write_debt(&**disk, &dirs.data, debt)?;
         }
-        for (write, epoch) in [
-            (Epochs::write_accepted as fn(&dyn Disk, &Path, Epoch) -> _, epochs.accepted),
-            (Epochs::write_current, epochs.current),
-        ] {
-            epoch.map_or(Ok(()), |epoch| write(&**disk, &dirs.data, epoch))?;
+        if let Some(accepted) = epochs.accepted {
+            Epochs::write_accepted(&**disk, &dirs.data, accepted)?;
+        }
+        if let Some(current) = epochs.current {
+            Epochs::write_current(&**disk, &dirs.data, current)?;
         }
         found.notes.push(Note::EpochRestored { file });
     }

@@ -2,7 +2,7 @@
 
 use super::record::{
     END_OF_RECORD, FINISHED_PADDING, FRAME_BYTES, FRAME_LEN, HEADER_LEN, MAX_UNSYNCED, MIN_BODY, after_of,
-    zxid_of,
+    type_of, zxid_of,
 };
 use super::{BadRecord, Damage, Disk, ReadFile, StorageError, len_of};
 use crate::model::Zxid;
@@ -488,8 +488,7 @@ impl LogReader {
         let header = self.bytes(at + FRAME_LEN, MIN_BODY)?;
         let is_later = zxid_of(header).is_some_and(|zxid| Some(zxid) > before);
         // Types of transactions are small numbers.
-        let op = header.get(28..32).map(|op| i32::from_be_bytes(op.try_into().expect("4 bytes")));
-        if !is_later || !op.is_some_and(|op| (-128..128).contains(&op)) {
+        if !is_later || !type_of(header).is_some_and(|op| (-128..128).contains(&op)) {
             return Ok(false);
         }
         Ok(self.bytes(end, 1)? == [END_OF_RECORD])

@@ -55,7 +55,7 @@ pub use names::{
     unfinished_install,
 };
 pub use real_disk::RealDisk;
-pub use record::{HEADER_LEN, MAX_UNSYNCED, RECORD_FRAME, follows};
+pub use record::{HEADER_LEN, MAX_UNSYNCED, RECORD_FRAME, follows, is_error, type_of};
 pub use recovery::{
     Missing, Note, Progress, Recovered, Restore, Seen, Upto, load_snapshot, recover, reread, see,
 };

@@ -58,9 +58,14 @@ pub(super) fn after_of(bytes: &[u8]) -> Option<Zxid> {
     (header[..4] == MAGIC).then_some(Zxid(after))
 }
 
+/// Reads the fixed part of a body: the transaction's type.
+pub fn type_of(body: &[u8]) -> Option<i32> {
+    Some(i32::from_be_bytes(body.get(28..32)?.try_into().ok()?))
+}
+
 /// Whether a transaction's type is −1.
-pub(super) fn is_error(body: &[u8]) -> bool {
-    body.get(28..32) == Some(&[0xff; 4])
+pub fn is_error(body: &[u8]) -> bool {
+    type_of(body) == Some(-1)
 }
 
 /// Whether a transaction may come right after another: the next of its epoch, or the first of a later one. A new

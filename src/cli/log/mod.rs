@@ -11,8 +11,8 @@ pub mod show;
 pub mod tests;
 mod verify;
 
-use super::outcome::{Found, ToolError};
-use std::io::{self, BufWriter, Write};
+use super::outcome::{Found, ToolError, to_stdout};
+use std::io::Write;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,15 +50,15 @@ enum Verb {
 }
 
 pub fn run(args: &LogArgs) -> Result<Found, ToolError> {
-    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    let found = match &args.verb {
-        None => dump::run(&args.dump, &mut out),
-        Some(Verb::Last(args)) => last::run(args, &mut out),
-        Some(Verb::Verify(args)) => verify::run(args, &mut out),
-        Some(Verb::Mend(args)) => mend::run(args, &mut out),
-        Some(Verb::Chop(args)) => chop::run(args, &mut out),
-    };
-    // What was found before an error is worth to be seen.
-    out.flush()?;
-    found
+    to_stdout(|out| run_to(args, out))
+}
+
+fn run_to(args: &LogArgs, out: &mut impl Write) -> Result<Found, ToolError> {
+    match &args.verb {
+        None => dump::run(&args.dump, out),
+        Some(Verb::Last(args)) => last::run(args, out),
+        Some(Verb::Verify(args)) => verify::run(args, out),
+        Some(Verb::Mend(args)) => mend::run(args, out),
+        Some(Verb::Chop(args)) => chop::run(args, out),
+    }
 }

@@ -23,13 +23,7 @@ struct Line {
 fn ran(words: &[&str]) -> (String, Result<Found, ToolError>) {
     let args = Line::try_parse_from(std::iter::once("log").chain(words.iter().copied())).unwrap().args;
     let mut out = Vec::new();
-    let found = match &args.verb {
-        None => dump::run(&args.dump, &mut out),
-        Some(Verb::Last(args)) => last::run(args, &mut out),
-        Some(Verb::Verify(args)) => verify::run(args, &mut out),
-        Some(Verb::Mend(args)) => mend::run(args, &mut out),
-        Some(Verb::Chop(args)) => chop::run(args, &mut out),
-    };
+    let found = run_to(&args, &mut out);
     (String::from_utf8(out).unwrap(), found)
 }
 

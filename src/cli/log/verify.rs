@@ -2,8 +2,8 @@
 
 use crate::cli::outcome::{Found, ToolError};
 use crate::cli::source::logs;
-use crate::model::{Op, Zxid};
-use crate::storage::{BadPlace, LogRecord, LogWalk, RealDisk, Step, follows};
+use crate::model::Zxid;
+use crate::storage::{BadPlace, LogRecord, LogWalk, RealDisk, Step, follows, is_error};
 use crate::wire::txn::Txn;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -111,8 +111,7 @@ impl<W: Write> Verifier<'_, W> {
         let Some(last) = self.last else { return Ok(()) };
         let zxid = record.zxid;
         // A Java server of 3.9 repeats the last zxid for a request that did not decode.
-        let is_error = record.body.get(28..32) == Some(&Op::Error.code().to_be_bytes());
-        if follows(last, zxid) || (zxid == last && is_error) {
+        if follows(last, zxid) || (zxid == last && is_error(&record.body)) {
             return Ok(());
         }
         let (kind, text) = match missing(last, zxid) {

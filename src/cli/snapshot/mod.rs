@@ -7,8 +7,8 @@ mod summary;
 mod tests;
 mod verify;
 
-use super::outcome::{Found, ToolError};
-use std::io::{self, BufWriter, Write};
+use super::outcome::{Found, ToolError, to_stdout};
+use std::io::Write;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,15 +43,16 @@ enum Verb {
 }
 
 pub fn run(args: &SnapshotArgs) -> Result<Found, ToolError> {
-    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    let found = match &args.verb {
-        None => dump::run(&args.dump, &mut out),
-        Some(Verb::Summary(args)) => summary::run(args, &mut out),
-        Some(Verb::Compare(args)) => compare::run(args, &mut out),
-        Some(Verb::Verify(args)) => verify::run(args, &mut out),
-    };
-    out.flush()?;
-    found
+    to_stdout(|out| run_to(args, out))
+}
+
+fn run_to(args: &SnapshotArgs, out: &mut impl Write) -> Result<Found, ToolError> {
+    match &args.verb {
+        None => dump::run(&args.dump, out),
+        Some(Verb::Summary(args)) => summary::run(args, out),
+        Some(Verb::Compare(args)) => compare::run(args, out),
+        Some(Verb::Verify(args)) => verify::run(args, out),
+    }
 }
 
 /// Checks one snapshot, and prints what was found.

@@ -24,12 +24,7 @@ struct Line {
 fn ran(words: &[&str]) -> (String, Result<Found, ToolError>) {
     let args = Line::try_parse_from(std::iter::once("snapshot").chain(words.iter().copied())).unwrap().args;
     let mut out = Vec::new();
-    let found = match &args.verb {
-        None => dump::run(&args.dump, &mut out),
-        Some(Verb::Summary(args)) => summary::run(args, &mut out),
-        Some(Verb::Compare(args)) => compare::run(args, &mut out),
-        Some(Verb::Verify(args)) => verify::run(args, &mut out),
-    };
+    let found = run_to(&args, &mut out);
     (String::from_utf8(out).unwrap(), found)
 }
 

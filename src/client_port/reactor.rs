@@ -224,6 +224,12 @@ impl Reactor {
             self.waits_for_lease = false;
             (0..self.slots.len()).for_each(|slot| self.ready.push(slot));
         }
+        self.is_locked_out = false;
+        let until = Instant::now() + SHARE;
+        // A ping tells what is new as far as events of that have left: those that wait go before it.
+        if !self.arrived.is_empty() && (!self.mail.is_empty() || port.core.mailboxes[self.index].has_mail()) {
+            self.work(None, true, now, until);
+        }
         self.look_at_arrived(now);
         self.is_locked_out = false;
         let until = Instant::now() + SHARE;
@@ -247,8 +253,7 @@ impl Reactor {
     fn look_at_arrived(&mut self, now: Instant) {
         let port = self.port.clone();
         let round = port.core.touches.round();
-        let until = Instant::now() + SHARE;
-        let mut is_locked_out = false;
+        let mut share = Share::until(Instant::now() + SHARE);
         while let Some(slot) = self.arrived.pop() {
             let bounds = self.bounds(&port, slot);
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
@@ -256,10 +261,11 @@ impl Reactor {
             let mut tally = Tally::default();
             // As new as it can be known where no mail waits, and nobody is at work in the database for longer.
             let (seen, mail, core) = (&mut self.seen, &self.mail, &port.core);
+            let is_locked_out = &mut self.is_locked_out;
             let newest = || {
-                if !is_locked_out && mail.is_empty() {
+                if !*is_locked_out && mail.is_empty() {
                     let db = core.db.try_read_for(PATIENCE);
-                    is_locked_out = db.is_none();
+                    *is_locked_out = db.is_none();
                     let no_mail = !core.mailboxes[self.index].has_mail();
                     *seen = db.filter(|_| no_mail).map_or(*seen, |db| db.last_zxid.0);
                 }
@@ -276,7 +282,7 @@ impl Reactor {
             if !pinged || !connection.is_quiet() {
                 self.ready.push(slot);
             }
-            if Instant::now() >= until {
+            if share.is_over() {
                 return;
             }
         }
@@ -284,6 +290,7 @@ impl Reactor {
 
     fn work_ready(&mut self, now: Instant, until: Instant) {
         let port = self.port.clone();
+        let mut share = Share::until(until);
         // A wake-up is answered by taking the mail, also where it is there no more.
         let mut take = true;
         loop {
@@ -300,7 +307,7 @@ impl Reactor {
                 slot.into_iter().for_each(|slot| self.ready.push(slot));
             }
             take = false;
-            if self.ready.is_empty() || Instant::now() >= until {
+            if self.ready.is_empty() || share.is_over() {
                 return;
             }
         }
@@ -511,6 +518,7 @@ impl Reactor {
     /// Offers the sockets what there is for them: all, or a share that ends at `until`.
     fn flush(&mut self, now: Instant, until: Option<Instant>) {
         let port = self.port.clone();
+        let mut share = until.map(Share::until);
         self.made = 0;
         while let Some(slot) = self.dirty.pop() {
             let bounds = self.bounds(&port, slot);
@@ -529,7 +537,7 @@ impl Reactor {
             } else if connection.hungry {
                 self.hungry.push(slot);
             }
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if share.as_mut().is_some_and(Share::is_over) {
                 break;
             }
         }
@@ -774,6 +782,24 @@ impl Reactor {
                 return;
             }
         }
+    }
+}
+
+/// A share of a turn, for connections one after the other. The clock is looked at after several of them: none takes long.
+struct Share {
+    until: Instant,
+    done: u32,
+}
+
+impl Share {
+    fn until(until: Instant) -> Self {
+        Self { until, done: 0 }
+    }
+
+    /// One more is done.
+    fn is_over(&mut self) -> bool {
+        self.done += 1;
+        self.done.is_multiple_of(8) && Instant::now() >= self.until
     }
 }
 

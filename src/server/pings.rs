@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PING: i32 = 11;
+const CREATE: i32 = 1;
 const DELETE: i32 = 2;
 const EXISTS: i32 = 3;
 const SYNC: i32 = 9;
@@ -83,8 +84,13 @@ impl Client {
     /// Pings, and returns the zxid of the answer.
     fn ping(&mut self) -> i64 {
         self.ask(-2, PING, b"");
+        self.answer(-2)
+    }
+
+    /// The zxid of the answer that comes next.
+    fn answer(&mut self, xid: i32) -> i64 {
         let answer = self.frame();
-        assert_eq!(answer[..4], (-2_i32).to_be_bytes());
+        assert_eq!(answer[..4], xid.to_be_bytes());
         i64::from_be_bytes(answer[4..12].try_into().unwrap())
     }
 }
@@ -115,9 +121,32 @@ fn a_ping_of_one_client_tells_what_another_has_written() {
     for xid in 1..=20 {
         // A version that is not there: an error, which takes a zxid too.
         writer.ask(xid, DELETE, &[&2_i32.to_be_bytes()[..], b"/x", &9_i32.to_be_bytes()].concat());
-        let answer = writer.frame();
-        let zxid = i64::from_be_bytes(answer[4..12].try_into().unwrap());
+        let zxid = writer.answer(xid);
         assert_eq!(client.ping(), zxid);
+    }
+    server.stop();
+}
+
+/// The event goes before the ping's answer, whichever of them the reactor hears of first.
+#[test]
+fn a_ping_tells_of_what_the_client_was_shown_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), 2);
+    let (mut client, mut writer) = (Client::new(&server), Client::new(&server));
+    let path = [&2_i32.to_be_bytes()[..], b"/x"].concat();
+    let anyone = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone";
+    let create = [&path[..], &0_i32.to_be_bytes(), anyone, &0_i32.to_be_bytes()].concat();
+    let delete = [&path[..], &(-1_i32).to_be_bytes()].concat();
+    let exists = [&path[..], &[1]].concat();
+    for xid in 1..=2_000 {
+        client.ask(xid, EXISTS, &exists);
+        client.answer(xid);
+        let (op, body) = if xid % 2 == 1 { (CREATE, &create) } else { (DELETE, &delete) };
+        writer.ask(xid, op, body);
+        let zxid = writer.answer(xid);
+        client.ask(-2, PING, b"");
+        client.answer(-1);
+        assert_eq!(client.answer(-2), zxid);
     }
     server.stop();
 }

@@ -97,7 +97,7 @@ def test_what_is_not_there_is_told_once():
     if IS_JAVA:
         pytest.skip("Java has it")
     adds = {"admin.enableServer": "true", "localSessionsEnabled": "true", "observerMasterPort": "2191", "oraclePath": "/tmp/oracle",
-            "snapshot.compression.method": "gz", "fsync.warningthresholdms": "20", "skipACL": "yes",
+            "fsync.warningthresholdms": "20", "skipACL": "yes",
             "metricsProvider.className": "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider"}
     harmless = {"nio.numWorkerThreads": "3", "metricsProvider.httpPort": "7000", "serverCnxnFactory": "any", "closeSessionTxn.enabled": "false"}
     with Server({**adds, **harmless, "ki\x00ll": "secret"}, {"zookeeper.flushDelay": "3", "zookeeper.server.realm": "EXAMPLE.COM"}) as server:

@@ -92,3 +92,32 @@ def test_the_other_server_shows_the_same_tree(tmp_path, first_java, end):
     finally:
         third.stop()
         shutil.rmtree(third.dir / "data", ignore_errors=True)
+
+
+def number(path):
+    """The zxid in a file's name."""
+    return int(path.name.split(".")[1], 16)
+
+
+@pytest.mark.parametrize("first_java", [True, False], ids=["java-to-zabra", "zabra-to-java"])
+@pytest.mark.parametrize("packing", ["gz", "snappy"])
+def test_compressed_snapshots_are_read_by_the_other_server(tmp_path, first_java, packing):
+    first = Server({**SETTINGS, **SUPER, "snapshot.compression.method": packing}, data=tmp_path, java=first_java)
+    with first:
+        client = fill(first)
+        client.stop()
+        client.close()
+        before = tree(first)
+    newest = max(first.files.glob(f"snapshot.*.{packing}"), key=number)
+    assert number(newest) > 100
+    # The other one has nothing else to begin with.
+    for snapshot in first.files.glob("snapshot.*"):
+        if snapshot != newest:
+            snapshot.unlink()
+    logs = sorted(first.files.glob("log.*"), key=number)
+    needed = max(number(log) for log in logs if number(log) <= number(newest) + 1)
+    for log in logs:
+        if number(log) < needed:
+            log.unlink()
+    with Server({**SETTINGS, **SUPER}, data=tmp_path, java=not first_java) as second:
+        assert tree(second) == before

@@ -16,6 +16,7 @@ const SLICE: usize = 4096;
 #[command(after_help = "\
 Examples:
   zabra backup /var/lib/zookeeper --to /backup/                    /backup/snapshot.<zxid>
+  zabra backup /var/lib/zookeeper --to /backup/today.gz            compressed, as the name says: .gz or .snappy
   zabra backup /var/lib/zookeeper --to - | gzip > backup.gz        to standard output
 
 The newest good snapshot and the logs after it are read, also while a server writes them: it is not asked and does not wait. So the

@@ -7,7 +7,7 @@ use super::log::filter::time_of;
 use super::outcome::{Found, ToolError};
 use super::snapshot::verified;
 use super::source::version_dir;
-use crate::model::{Op, Zxid};
+use crate::model::{Op, Packing, Zxid};
 use crate::storage::{Dirs, Disk, Epochs, LogRecord, LogWalk, RealDisk, SnapshotWriter, Step, type_of};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -95,7 +95,7 @@ fn restore(
     RealDisk.create_dir_all(&dirs.data).map_err(io)?;
     let zxid = state.point();
     keep_promises(args, &dirs, zxid)?;
-    let writer = SnapshotWriter::create(Arc::new(RealDisk), &dirs.data, zxid)?;
+    let writer = SnapshotWriter::create(Arc::new(RealDisk), &dirs.data, zxid, Packing::Plain)?;
     write(&mut state, writer, bar)?;
     let path = dirs.data.join(crate::storage::snapshot_name(zxid));
     let found = verified(&path, out)?;

@@ -98,7 +98,6 @@ const NO_LOCAL_SESSIONS: &str = "there are no local sessions yet: all are global
 const NO_OBSERVER_MASTER: &str = "followers serve no observers yet: they follow the leader";
 const NO_ORACLE: &str = "there is no oracle: two servers stand still when one of them is lost";
 const NO_STATISTICS: &str = "there are no statistics of request paths";
-const NO_COMPRESSION: &str = "snapshots are written uncompressed, and read either way";
 const NO_LIMIT: &str = "this limit is not there yet";
 const TEST_ONLY: &str = "it is for tests of Apache's server";
 const OWN_THREADS: &str = "threads and buffers are laid out differently here";
@@ -149,7 +148,7 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     ("closeSessionTxn.enabled", Property, Harmless("a closed session's paths are always in its transaction")),
     ("digest.enabled", Property, Works),
     ("serializeLastProcessedZxid.enabled", Property, Harmless("snapshots always have it")),
-    ("snapshot.compression.method", Property, Adds(Always, NO_COMPRESSION)),
+    ("snapshot.compression.method", Property, Works),
     (
         "snapshot.trust.empty",
         Property,

@@ -2,6 +2,7 @@
 
 use super::value::{At, INT};
 use super::{ConfigError, Remark};
+use crate::model::Packing;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone)]
@@ -20,6 +21,10 @@ pub struct Storage {
     pub snap_size_limit_kb: i64,
     /// Below 1: no limit.
     pub log_size_limit_kb: i64,
+    /// How new snapshots are compressed. All are read.
+    pub packing: Packing,
+    /// What it was meant to be, if that is not known.
+    unknown_packing: Option<String>,
     retain_count: usize,
     /// 0: off.
     pub purge_interval_hours: u64,
@@ -37,6 +42,8 @@ impl Default for Storage {
             snap_count: 100_000,
             snap_size_limit_kb: 4_194_304,
             log_size_limit_kb: -1,
+            packing: Packing::Plain,
+            unknown_packing: None,
             retain_count: Self::MIN_RETAINED,
             purge_interval_hours: 0,
         }
@@ -58,11 +65,19 @@ impl Storage {
             "snapCount" => self.snap_count = at.number::<u64>(0..=INT)?.max(2),
             "snapSizeLimitInKb" => self.snap_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
             "txnLogSizeLimitInKb" => self.log_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
+            "snapshot.compression.method" => self.set_packing(at.value.trim()),
             "autopurge.snapRetainCount" => self.retain_count = at.number(0..=INT)?,
             "autopurge.purgeInterval" => self.purge_interval_hours = at.number_or_zero(1_000_000)?,
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// What Java does not know, it does not use.
+    fn set_packing(&mut self, name: &str) {
+        let known = Packing::named(name);
+        self.packing = known.unwrap_or_default();
+        self.unknown_packing = if known.is_none() { Some(name.to_owned()) } else { None };
     }
 
     pub fn log_dir(&self) -> &Path {
@@ -81,6 +96,11 @@ impl Storage {
             let text =
                 "forceSync=no: nothing is synced, and what is acknowledged can be lost with the machine";
             remarks.push(Remark::new("forceSync", text));
+        }
+        if let Some(name) = &self.unknown_packing {
+            let key = "snapshot.compression.method";
+            let text = format!("{key}={name} is neither gz nor snappy: snapshots are written uncompressed");
+            remarks.push(Remark::new(key, text));
         }
         if self.retain_count < Self::MIN_RETAINED {
             let key = "autopurge.snapRetainCount";

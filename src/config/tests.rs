@@ -1,6 +1,6 @@
 use super::keys::{Effect, Source};
 use super::*;
-use crate::model::{DigestAlgorithm, ServerId};
+use crate::model::{DigestAlgorithm, Packing, ServerId};
 
 /// Asks a machine with these files, which knows its own name.
 fn with_files<T>(files: &[(&str, &str)], ask: impl FnOnce(&Machine<'_>) -> T) -> T {
@@ -41,6 +41,20 @@ fn a_wrong_value_names_file_line_and_key() {
     assert_eq!(error, "zoo.cfg:3: tickTime=\"soon\": expected a whole number from 1 to 2147483647");
     let error = parse("dataDir=/d\nclientPort=2181\nstandaloneEnabled=maybe\n").unwrap_err().to_string();
     assert!(error.starts_with("zoo.cfg:3: standaloneEnabled"), "{error}");
+}
+
+#[test]
+fn snapshots_are_compressed_by_javas_names() {
+    let parsed = |value: &str| {
+        let line = format!("dataDir=/d\nclientPort=2181\nsnapshot.compression.method={value}\n");
+        let mut config = parse(&line).unwrap();
+        conclude(&mut config).unwrap();
+        (config.storage.packing, config.warnings.len())
+    };
+    assert_eq!(parsed("gz"), (Packing::Gzip, 0));
+    assert_eq!(parsed("SNAPPY"), (Packing::Snappy, 0));
+    assert_eq!(parsed(""), (Packing::Plain, 0));
+    assert_eq!(parsed("lz4"), (Packing::Plain, 1));
 }
 
 #[test]

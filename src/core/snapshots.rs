@@ -1,7 +1,7 @@
 //! Snapshots: the tree is walked in slices and written; no lock is held across I/O.
 
 use super::Core;
-use crate::model::Zxid;
+use crate::model::{Packing, Zxid};
 use crate::storage::{Dirs, Disk, SnapshotWriter, StorageError};
 use crate::tree::{Database, SnapshotSlice};
 use parking_lot::{Condvar, Mutex};
@@ -34,9 +34,14 @@ pub struct SnapshotJob {
 
 impl SnapshotJob {
     /// Of the tree as it is now.
-    pub fn begin(db: &mut Database, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<Self, StorageError> {
+    pub fn begin(
+        db: &mut Database,
+        disk: &Arc<dyn Disk>,
+        dirs: &Dirs,
+        packing: Packing,
+    ) -> Result<Self, StorageError> {
         let (zxid, digest) = (db.last_txn, db.tree.digest());
-        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid)?;
+        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid, packing)?;
         db.begin_snapshot();
         Ok(Self { writer, zxid, digest })
     }
@@ -122,9 +127,9 @@ impl Snapshots {
 }
 
 /// Runs until the core stops.
-pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs) {
+pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs, packing: Packing) {
     while core.snapshots.wait() {
-        match write_snapshot(core, disk, dirs) {
+        match write_snapshot(core, disk, dirs, packing) {
             Ok(path) => tracing::info!("wrote {}", path.display()),
             // The log still holds everything: the next one may succeed.
             Err(SnapshotError::Stopping) => tracing::info!("gave up a snapshot: the log holds everything"),
@@ -134,9 +139,14 @@ pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs) {
 }
 
 /// Writes the tree as it is now.
-pub fn write_snapshot(core: &Core, disk: &Arc<dyn Disk>, dirs: &Dirs) -> Result<PathBuf, SnapshotError> {
+pub fn write_snapshot(
+    core: &Core,
+    disk: &Arc<dyn Disk>,
+    dirs: &Dirs,
+    packing: Packing,
+) -> Result<PathBuf, SnapshotError> {
     let started = Instant::now();
-    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs)?;
+    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs, packing)?;
     let written = write_slices(core, job);
     match &written {
         Ok(_) => core.figures.snapshot_written(started.elapsed()),
@@ -161,13 +171,13 @@ fn write_slices(core: &Core, mut job: SnapshotJob) -> Result<PathBuf, SnapshotEr
     }
 }
 
-/// Writes a snapshot of a database that nobody else uses.
+/// Writes a snapshot of a database that nobody else uses: a small one, uncompressed.
 pub fn write_snapshot_of(
     db: &mut Database,
     disk: &Arc<dyn Disk>,
     dirs: &Dirs,
 ) -> Result<PathBuf, StorageError> {
-    let mut job = SnapshotJob::begin(db, disk, dirs)?;
+    let mut job = SnapshotJob::begin(db, disk, dirs, Packing::Plain)?;
     loop {
         let slice = job.slice(db, usize::MAX >> 1).expect("nobody replaces the database");
         if job.write(&slice)? {

@@ -10,6 +10,7 @@ mod ids;
 mod net;
 mod op;
 pub mod owner;
+mod packing;
 pub mod path;
 mod place;
 pub mod text;
@@ -23,6 +24,7 @@ pub use error_code::ErrorCode;
 pub use ids::{ConnId, Epoch, LinkId, ServerId, SessionId, Zxid};
 pub use net::{Net, Width};
 pub use op::Op;
+pub use packing::Packing;
 pub use place::Place;
 pub use txn_mark::TxnMark;
 

@@ -142,7 +142,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let member = config.quorum.is_distributed().then_some(&settings.election_addresses);
     if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
-        write_snapshot(&core, &disk, &dirs)?;
+        write_snapshot(&core, &disk, &dirs, config.storage.packing)?;
         // None better comes, if one was asked for.
         core.snapshots.take_due();
     }
@@ -175,8 +175,8 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     spawn("core".into(), Box::new(move || at.relieve()))?;
     let at = core.clone();
     spawn("log".into(), Box::new(move || run_log(&at, journal)))?;
-    let (at, on, of) = (core.clone(), disk.clone(), dirs.clone());
-    spawn("snapshot".into(), Box::new(move || run_snapshots(&at, &on, &of)))?;
+    let (at, on, of, packing) = (core.clone(), disk.clone(), dirs.clone(), config.storage.packing);
+    spawn("snapshot".into(), Box::new(move || run_snapshots(&at, &on, &of, packing)))?;
     let tick = Duration::from_millis(
         (config.sessions.tick_ms / 2).min(config.znodes.container_check_ms).clamp(10, 1000),
     );

@@ -15,7 +15,7 @@ use crate::core::{
 use crate::election::{ElectionConn, LinkOutput};
 use crate::figures::Figures;
 use crate::link::{Link, Step};
-use crate::model::{Budget, ConnId, LinkId, ServerId, Zxid};
+use crate::model::{Budget, ConnId, LinkId, Packing, ServerId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, Input, LeaderMisbehaved, LinkAction, Listen, LostWhy, Mode,
     Outputs, QuorumInput, Replica, Told,
@@ -833,7 +833,7 @@ impl Process {
         self.start_disk(out);
         if self.snapshot.is_none() && self.core.snapshots.take_due() {
             let Files { disk, dirs, .. } = &self.files;
-            let begun = SnapshotJob::begin(&mut self.core.db.write(), disk, dirs);
+            let begun = SnapshotJob::begin(&mut self.core.db.write(), disk, dirs, Packing::Plain);
             if let Ok(job) = begun {
                 self.snapshot = Some(Job { job, written: false });
                 out.push(Effect::Later { disk: true, bytes: 0, incoming: Incoming::Snapshot });

@@ -25,6 +25,7 @@ mod log_copy;
 mod log_reader;
 mod log_walk;
 mod names;
+mod packing;
 mod real_disk;
 mod record;
 mod recovery;

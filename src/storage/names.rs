@@ -1,7 +1,7 @@
 //! Names of files and directories, and the marks before them.
 
 use super::{Disk, StorageError};
-use crate::model::{LinkId, Zxid};
+use crate::model::{LinkId, Packing, Zxid};
 use std::path::{Path, PathBuf};
 
 /// Where a server's files are: the `version-2` directories.
@@ -38,6 +38,14 @@ pub fn log_name(zxid: Zxid) -> String {
 /// The name of the snapshot of this point.
 pub fn snapshot_name(zxid: Zxid) -> String {
     format!("snapshot.{:x}", zxid.0)
+}
+
+/// The same of one that is compressed, or not.
+pub(super) fn packed_name(zxid: Zxid, packing: Packing) -> String {
+    match packing.name() {
+        "" => snapshot_name(zxid),
+        extension => format!("{}.{extension}", snapshot_name(zxid)),
+    }
 }
 
 /// The name of a snapshot that arrives over a link. A start removes it.

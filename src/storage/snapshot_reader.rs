@@ -1,7 +1,8 @@
 //! Reads a snapshot, plain or compressed, in windows, and checks its seals.
 
+use super::packing::unpacked;
 use super::snapshot_writer::{HEADER_BYTES, MAGIC, SEAL};
-use super::{Damage, Disk, ReadFile, StorageError};
+use super::{Damage, Disk, StorageError};
 use crate::model::Zxid;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -36,14 +37,8 @@ impl SnapshotReader {
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
         let file = disk.open(path).map_err(StorageError::io("open", path))?;
         let file_len = file.len();
-        let plain = Plain { file, at: 0 };
-        let from: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("gz") => Box::new(flate2::read::GzDecoder::new(plain)),
-            Some("snappy") => Box::new(Xerial::new(plain)),
-            _ => Box::new(plain),
-        };
         let mut reader = Self {
-            from,
+            from: unpacked(path, file),
             path: path.to_path_buf(),
             window: Vec::new(),
             start: 0,
@@ -164,85 +159,5 @@ impl SnapshotReader {
             Some(N)
         })?;
         Ok(out)
-    }
-}
-
-struct Plain {
-    file: Box<dyn ReadFile>,
-    at: u64,
-}
-
-impl Read for Plain {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(self.at, into)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-/// The framing of snappy-java: a header, then chunks of a length and a raw snappy block.
-struct Xerial<R> {
-    from: R,
-    block: Vec<u8>,
-    at: usize,
-    started: bool,
-}
-
-impl<R: Read> Xerial<R> {
-    const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
-    /// snappy-java's largest block.
-    const MAX_BLOCK: usize = 512 << 20;
-
-    fn new(from: R) -> Self {
-        Self { from, block: Vec::new(), at: 0, started: false }
-    }
-
-    fn next_block(&mut self) -> io::Result<bool> {
-        if !self.started {
-            let mut header = [0; 16];
-            self.from.read_exact(&mut header)?;
-            if header[..8] != Self::HEADER[..8] {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "no snappy header"));
-            }
-            self.started = true;
-        }
-        let mut len = [0; 4];
-        let mut filled = 0;
-        while filled < 4 {
-            match self.from.read(&mut len[filled..])? {
-                0 if filled == 0 => return Ok(false),
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        let len = u32::from_be_bytes(len);
-        let mut packed = Vec::new();
-        self.from.by_ref().take(u64::from(len)).read_to_end(&mut packed)?;
-        if packed.len() != len as usize {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let invalid = |error: snap::Error| io::Error::new(io::ErrorKind::InvalidData, error);
-        // A block unpacks to at most this much; a larger claim is a lie and must not be allocated.
-        let unpacked = snap::raw::decompress_len(&packed).map_err(invalid)?;
-        if unpacked > Self::MAX_BLOCK.min(packed.len().saturating_mul(64) + 64) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snappy block that claims too much"));
-        }
-        self.block = snap::raw::Decoder::new().decompress_vec(&packed).map_err(invalid)?;
-        self.at = 0;
-        Ok(true)
-    }
-}
-
-impl<R: Read> Read for Xerial<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.block.len() {
-            if !self.next_block()? {
-                return Ok(0);
-            }
-        }
-        let count = into.len().min(self.block.len() - self.at);
-        into[..count].copy_from_slice(&self.block[self.at..][..count]);
-        self.at += count;
-        Ok(count)
     }
 }

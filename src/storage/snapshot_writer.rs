@@ -1,9 +1,10 @@
 //! Writes a snapshot: temporary name, body, seals, sync, rename (`server/persistence/FileSnap`).
 
-use super::names::TEMPORARY;
+use super::names::{TEMPORARY, packed_name};
+use super::packing::Packer;
 use super::small_file::dir_of;
-use super::{Disk, StorageError, WriteFile, snapshot_name};
-use crate::model::Zxid;
+use super::{Disk, StorageError, WriteFile};
+use crate::model::{Packing, Zxid};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,29 +12,31 @@ pub(super) const MAGIC: [u8; 4] = *b"ZKSN";
 pub(super) const SEAL: [u8; 5] = [0, 0, 0, 1, b'/'];
 pub(super) const DIGEST_VERSION: i32 = 2;
 pub(super) const HEADER_BYTES: usize = 16;
-/// Synced piece by piece, so that no giant flush delays the log.
-const SYNC_EVERY: u64 = 8 << 20;
 
 /// Writes one snapshot file. It is removed if it is dropped before [`Self::finish`].
 pub struct SnapshotWriter {
     /// None: it goes to a stream, which has no name.
     disk: Option<Arc<dyn Disk>>,
-    file: Option<Box<dyn WriteFile>>,
+    file: Option<Packer>,
     temporary: PathBuf,
     path: PathBuf,
+    /// Of what is packed.
     adler: simd_adler32::Adler32,
-    len: u64,
-    unsynced: u64,
 }
 
 impl SnapshotWriter {
     /// `zxid`: the point that the snapshot shows.
-    pub fn create(disk: Arc<dyn Disk>, dir: &Path, zxid: Zxid) -> Result<Self, StorageError> {
-        let temporary = dir.join(format!("{TEMPORARY}{}", snapshot_name(zxid)));
-        Self::start(disk, temporary, dir.join(snapshot_name(zxid)))
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        zxid: Zxid,
+        packing: Packing,
+    ) -> Result<Self, StorageError> {
+        let name = packed_name(zxid, packing);
+        Self::start(disk, dir.join(format!("{TEMPORARY}{name}")), dir.join(name))
     }
 
-    /// For a snapshot that arrives: it keeps the temporary name `file`, until it is installed.
+    /// For a snapshot that arrives: it keeps the temporary name `file`, until it is installed. The name says how it is compressed.
     pub fn create_received(disk: Arc<dyn Disk>, file: PathBuf) -> Result<Self, StorageError> {
         Self::start(disk, file.clone(), file)
     }
@@ -55,7 +58,7 @@ impl SnapshotWriter {
         path: PathBuf,
     ) -> Result<Self, StorageError> {
         let adler = simd_adler32::Adler32::new();
-        let mut writer = Self { disk, file: Some(file), temporary, path, adler, len: 0, unsynced: 0 };
+        let mut writer = Self { disk, file: Some(Packer::new(&path, file)), temporary, path, adler };
         let mut header = [0xff; HEADER_BYTES];
         header[..4].copy_from_slice(&MAGIC);
         header[4..8].copy_from_slice(&2_i32.to_be_bytes());
@@ -68,16 +71,11 @@ impl SnapshotWriter {
         let file = self.file.as_mut().expect("open until finish()");
         file.write_all(bytes).map_err(StorageError::io("write", &self.temporary))?;
         self.adler.write(bytes);
-        self.len += bytes.len() as u64;
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= SYNC_EVERY {
-            self.unsynced = 0;
-            file.sync().map_err(StorageError::io("sync", &self.temporary))?;
-        }
         Ok(())
     }
 
-    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point, where it is known.
+    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point, where it is known. Returns
+    /// the file and its length.
     pub fn finish(mut self, zxid: Zxid, tree_digest: Option<u64>) -> Result<(PathBuf, u64), StorageError> {
         self.seal()?;
         // Without a digest: a zxid of 0 says so.
@@ -87,7 +85,8 @@ impl SnapshotWriter {
         self.seal()?;
         self.write(&zxid.0.to_be_bytes())?;
         self.seal()?;
-        let mut file = self.file.take().expect("open until finish()");
+        let packer = self.file.take().expect("open until finish()");
+        let (mut file, len) = packer.finish().map_err(StorageError::io("write", &self.temporary))?;
         file.sync().map_err(StorageError::io("sync", &self.temporary))?;
         drop(file);
         if let Some(disk) = &self.disk {
@@ -98,7 +97,7 @@ impl SnapshotWriter {
             let dir = dir_of(&self.path);
             disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
         }
-        Ok((self.path.clone(), self.len))
+        Ok((self.path.clone(), len))
     }
 
     fn seal(&mut self) -> Result<(), StorageError> {

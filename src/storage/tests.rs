@@ -1,7 +1,7 @@
 //! Logs and snapshots on a real disk and on one that fails: golden bytes, every cut, every flip.
 
 use super::*;
-use crate::model::{Epoch, LinkId, Place, Zxid};
+use crate::model::{Epoch, LinkId, Packing, Place, Zxid};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::fs;
@@ -56,7 +56,12 @@ impl Dir {
     }
 
     fn write_snapshot(&self, zxid: i64) -> PathBuf {
-        let mut writer = SnapshotWriter::create(Arc::new(RealDisk), &self.path(), Zxid(zxid)).unwrap();
+        self.write_packed_snapshot(zxid, Packing::Plain)
+    }
+
+    fn write_packed_snapshot(&self, zxid: i64, packing: Packing) -> PathBuf {
+        let mut writer =
+            SnapshotWriter::create(Arc::new(RealDisk), &self.path(), Zxid(zxid), packing).unwrap();
         writer.write(&zxid.to_be_bytes()).unwrap();
         writer.write(b"\0\0\0\x01/").unwrap();
         writer.finish(Zxid(zxid), Some(7)).unwrap().0
@@ -717,6 +722,46 @@ fn compressed_snapshots_are_read() {
     fs::write(dir.path().join("snapshot.5.snappy"), &snappy).unwrap();
     let error = recovered(&dir).err().unwrap().to_string();
     assert!(error.contains("snapshot.5.snappy") && error.contains("compressed data"), "{error}");
+}
+
+/// Of many blocks, in pieces that end anywhere: what is read is what was written, and nothing of it may be missing.
+#[test]
+fn a_snapshot_is_written_compressed_as_its_name_says() {
+    let body: Vec<u8> = (0..150_000_u32).flat_map(|number| (number / 7).to_be_bytes()).collect();
+    for (packing, name) in [
+        (Packing::Plain, "snapshot.5"),
+        (Packing::Gzip, "snapshot.5.gz"),
+        (Packing::Snappy, "snapshot.5.snappy"),
+    ] {
+        let dir = Dir::new();
+        let mut writer = SnapshotWriter::create(Arc::new(RealDisk), &dir.path(), Zxid(5), packing).unwrap();
+        for piece in body.chunks(7_777) {
+            writer.write(piece).unwrap();
+        }
+        let (path, len) = writer.finish(Zxid(5), Some(7)).unwrap();
+        assert_eq!(path, dir.path().join(name));
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(len, whole.len() as u64);
+        assert_eq!(packing == Packing::Plain, whole.len() > body.len(), "{packing:?}: {} bytes", whole.len());
+        assert_eq!(kind_of(&RealDisk, &path).unwrap(), FileKind::Snapshot);
+        let read = || {
+            let mut reader = SnapshotReader::open(&RealDisk, &path)?;
+            let mut found = Vec::new();
+            while found.len() < body.len() {
+                reader.with(&mut |window| {
+                    let count = window.len().min(body.len() - found.len());
+                    found.extend_from_slice(&window[..count]);
+                    (count > 0).then_some(count)
+                })?;
+            }
+            reader.finish().map(|seal| (found, seal))
+        };
+        let (found, seal) = read().unwrap();
+        assert!(found == body, "{packing:?}");
+        assert_eq!((seal.digest, seal.last_zxid), (Some((Zxid(5), 7)), Some(Zxid(5))));
+        fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+        assert!(matches!(read(), Err(StorageError::Damaged { .. })), "{packing:?}");
+    }
 }
 
 #[test]

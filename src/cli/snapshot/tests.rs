@@ -258,6 +258,15 @@ fn a_backup_is_the_directory_at_one_point() {
     let error = backed_up(&[history.path(), "--to", to.to_str().unwrap()]).unwrap_err();
     assert!(matches!(error, ToolError::Exists { .. }), "{error}");
     assert_eq!(fs::read(&to).unwrap(), before, "no existing file is written over");
+    for packed in ["today.gz", "today.snappy"] {
+        let to = history.dir.path().join(packed);
+        backed_up(&[history.path(), "--to", to.to_str().unwrap()]).unwrap();
+        assert!(fs::read(&to).unwrap().len() < before.len(), "{packed}");
+        assert_eq!(
+            (state(&to).point(), state(&to).db.tree.digest()),
+            (Zxid(TXNS), history.trees[TXNS as usize])
+        );
+    }
     backed_up(&[history.path(), "--to", history.path()]).unwrap();
     assert_eq!(fs::read(history.dir.path().join("snapshot.28")).unwrap(), before);
 }

@@ -167,13 +167,7 @@ impl Leadership {
             // The election goes by the newer configuration.
             return self.look(BTreeMap::from([(from, heard)]), turn);
         }
-        let leads_far_ahead = self.leads_far_ahead(from, &heard, turn);
         let heard = heard.notification;
-        if leads_far_ahead {
-            let state = peer_state(turn.zab.server.is_observer());
-            self.election.settle(from, heard.zxid, heard.peer_epoch, state);
-            return self.begin_elected(from, turn);
-        }
         let server = &mut turn.zab.server;
         if heard.tells_history() && server.view.is_voter(from) && server.hear_of_history(&mut turn.out.zab) {
             turn.out.told.push(Told::History { from });
@@ -203,23 +197,13 @@ impl Leadership {
         let Some(config) = config.filter(may_be) else { return false };
         told.insert(from, config.clone());
         let is_logged = *view.last_seen == config;
-        // A claim is believed where an epoch that is not far away made the configuration. A new server may be far behind.
+        // A claim is believed where an epoch that is not far away made the configuration. Who was away for long may hear of none
+        // that is near: in the time in which there is a leader it would have found one.
         let farthest = Epoch(turn.zab.server.accepted.0 + MAX_EPOCHS_AHEAD);
         let is_near = Zxid(config.version()).epoch() <= farthest;
-        let is_told = is_near && view.has_some_quorum(|id| told.get(&id) == Some(&config));
-        (heard.proved || is_logged || is_told) && turn.zab.server.adopt(config, &mut turn.out.zab)
-    }
-
-    /// Whether this server leads by a configuration that a quorum of this server's one tells, and that is of an epoch too far away to be
-    /// believed. Who was away for long may hear of no other leader: it asks this one at the address that it knows. A liar who
-    /// says so keeps this server from looking for a moment, once in the time in which it should have found a leader.
-    fn leads_far_ahead(&self, from: ServerId, heard: &Heard, turn: &Turn<'_>) -> bool {
-        let Between::Looking { told, .. } = &self.between else { return false };
         let is_late = turn.now.mono_ms >= self.looking_since + init_ms(turn);
-        let leads = heard.notification.state == PeerState::Leading && heard.notification.leader == from;
-        let is_told =
-            |config: &Ensemble| turn.zab.server.view.has_some_quorum(|id| told.get(&id) == Some(config));
-        is_late && leads && told.get(&from).is_some_and(is_told)
+        let is_told = (is_near || is_late) && view.has_some_quorum(|id| told.get(&id) == Some(&config));
+        (heard.proved || is_logged || is_told) && turn.zab.server.adopt(config, &mut turn.out.zab)
     }
 
     fn carry_votes(&mut self, votes: Vec<Output>, turn: &mut Turn<'_>) {
@@ -236,17 +220,13 @@ impl Leadership {
         }
         carry_links(links, turn);
         if let Some(leader) = elected {
-            self.begin_elected(leader, turn);
+            turn.out.told.push(Told::Elected { leader, round: self.election.round() });
+            let early = match std::mem::replace(&mut self.between, Between::Term) {
+                Between::Looking { early, .. } => early,
+                Between::Settling { .. } | Between::Term => Vec::new(),
+            };
+            self.begin_term(leader, early, turn);
         }
-    }
-
-    fn begin_elected(&mut self, leader: ServerId, turn: &mut Turn<'_>) {
-        turn.out.told.push(Told::Elected { leader, round: self.election.round() });
-        let early = match std::mem::replace(&mut self.between, Between::Term) {
-            Between::Looking { early, .. } => early,
-            Between::Settling { .. } | Between::Term => Vec::new(),
-        };
-        self.begin_term(leader, early, turn);
     }
 
     fn begin_term(&mut self, leader: ServerId, early: Vec<Early>, turn: &mut Turn<'_>) {
@@ -432,12 +412,12 @@ fn lost_to(why: Overtaken) -> LostWhy {
     }
 }
 
-/// The state that other servers are sent.
 /// Milliseconds in which a leader is found, if there is one.
 fn init_ms(turn: &Turn<'_>) -> u64 {
     turn.settings.zab.init_limit * turn.settings.tick_ms
 }
 
+/// The state that other servers are sent.
 fn peer_state(observer: bool) -> PeerState {
     if observer { PeerState::Observing } else { PeerState::Following }
 }

@@ -295,6 +295,7 @@ impl World {
                 let older = self.random.permille(300).then(|| self.random.pick(&names).0.clone());
                 let name = older.unwrap_or(newest);
                 disk.lose(&dir.join(&name));
+                self.nodes[index].lost_log |= name.starts_with("log.");
                 ("the disk has lost", name)
             }
             _ => {

@@ -14,6 +14,8 @@ pub struct Files {
     pub logs: Vec<LogFile>,
     /// The zxids that its snapshots show.
     pub snapshots: Vec<i64>,
+    /// Its disk has lost a log once.
+    pub lost_log: bool,
 }
 
 /// Reads them.
@@ -142,9 +144,11 @@ impl Observed {
         let is_whole = !files.logs.iter().any(|file| file.is_damaged);
         // One that was stopped for long may find out late that it leads: what is of later epochs is not its business.
         for (zxid, _) in self.committed.range(first..epoch << 32) {
-            // Where a torn end was cut off, a snapshot has what it held.
+            // Where a torn end was cut off, a snapshot has what it held. Of a log that the disk has lost, a later one may have it:
+            // what comes after that log is not sent to who has less, as its header tells.
             let is_shown = || {
                 let goes_on_at = log.range(zxid..).next().map_or(i64::MAX, |(next, _)| *next);
+                let goes_on_at = if files.lost_log { i64::MAX } else { goes_on_at };
                 files.snapshots.iter().any(|shown| (*zxid..goes_on_at).contains(shown))
             };
             if is_whole && !log.contains_key(zxid) && !is_shown() {

@@ -110,6 +110,8 @@ pub(super) struct Node {
     pub owes: bool,
     /// A file of it was damaged. The damage may be found late, and no other server is damaged meanwhile.
     pub damaged: bool,
+    /// Its disk has lost a log once.
+    pub lost_log: bool,
     pub boots: u64,
     /// Its tree was made to differ when it stood there.
     pub spoilt_at: Option<i64>,
@@ -237,6 +239,7 @@ impl World {
                 rate: 1000 - drift + random.below(2 * drift + 1),
                 owes: false,
                 damaged: false,
+                lost_log: false,
                 boots: 0,
                 spoilt_at: None,
                 disk_hangs_until: 0,

@@ -366,7 +366,11 @@ impl World {
             };
             let logs = of_kind("log.").filter_map(|(name, _)| disk.read(&dir.join(name)));
             let snapshots = of_kind("snapshot.").filter_map(|(_, hex)| i64::from_str_radix(hex, 16).ok());
-            Files { logs: logs.map(|bytes| LogFile::read(&bytes)).collect(), snapshots: snapshots.collect() }
+            Files {
+                logs: logs.map(|bytes| LogFile::read(&bytes)).collect(),
+                snapshots: snapshots.collect(),
+                lost_log: node.lost_log,
+            }
         };
         self.observed.look(self.now, index, node.life, process, &files, &mut node.spoilt_at)
     }

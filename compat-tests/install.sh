@@ -11,6 +11,8 @@ need javac default-jdk-headless
 need mvn maven
 need python3 python3
 need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
 need mount mount
 need nft nftables
 need setpriv util-linux

@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import struct
-import subprocess
 
 import pytest
 from harness.server import IS_JAVA, Server
-from harness.wire import CLOSE, CREATE, GET, SET, Closed, Session, create, set_data, watched
+from harness.wire import CLOSE, CREATE, GET, SET, Session, create, set_data, watched
 
 # Places of a log that are damaged, one after the other.
 PLACES = int(os.environ.get("PLACES", "20"))
@@ -299,52 +298,3 @@ def test_sigterm_ends_cleanly_and_loses_nothing(copy):
         assert copy.process.wait(10) == 0
     assert copy.start() and value(copy) == 777
     copy.stop()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """24 MiB of ext4 in a file."""
-    image, mount = tmp_path / "disk.img", tmp_path / "mount"
-    mount.mkdir()
-    image.write_bytes(b"")
-    subprocess.run(["truncate", "-s", "24M", str(image)], check=True)
-    made = subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(image)], capture_output=True, text=True)
-    done = subprocess.run(["mount", "-o", "loop", str(image), str(mount)], capture_output=True, text=True)
-    if done.returncode != 0:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no small disk can be mounted here: {made.stderr} {done.stderr}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
-def test_a_full_disk_loses_nothing_acknowledged(small_disk):
-    server = Server({"preAllocSize": "1024", "snapCount": "100000"}, data=small_disk)
-    acknowledged = 0
-    server.start()
-    try:
-        with Session(server.port) as session:
-            assert session.call(CREATE, create("/d", b"0"))[1] == 0
-            for number in range(1, 2000):
-                assert session.call(SET, set_data("/d", str(number).encode() + b" " * 100_000))[1] == 0
-                acknowledged = number
-        pytest.fail("the disk never filled")
-    except Closed:
-        pass
-    assert server.process.wait(20) != 0
-    assert "log.1" in server.log() and "No space left" in server.log(), server.log()
-    assert acknowledged > 50
-    # With space again it starts by itself, with everything that was acknowledged.
-    bulk = [path for path in server.dir.glob("server.log")]
-    for path in bulk:
-        path.write_text("")
-    subprocess.run(["cp", "-a", str(server.dir / "data"), str(small_disk.parent / "data")], check=True)
-    moved = Server({"preAllocSize": "1024"}, data=small_disk.parent)
-    moved.start()
-    try:
-        with Session(moved.port) as session:
-            body = session.call(GET, watched("/d"))[2]
-            (length,) = struct.unpack(">i", body[:4])
-            assert int(body[4:4 + length].split()[0]) in (acknowledged, acknowledged + 1)
-    finally:
-        moved.stop()

@@ -5,7 +5,7 @@ use super::signals::Signals;
 use super::thrift::begin_thriftily;
 use crate::config::{Config, Machine};
 use crate::server::{self, Memory, Parts, Watch};
-use crate::storage::{Progress, Recovered};
+use crate::storage::{Progress, Recovered, name_bus_errors};
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -41,6 +41,7 @@ fn serve(args: &ServeArgs, memory: Memory) -> Result<(), String> {
     for note in &config.notes {
         tracing::info!("{}: {}", note.place, note.text);
     }
+    name_bus_errors();
     let signals = Signals::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
     let server = server::start(&config, Parts::real(fail, memory), &mut Told::default())

@@ -190,6 +190,7 @@ impl ClientPort {
             admitted_bytes: if is_full { usize::MAX } else { handed_in },
             unlogged_bytes: self.core.unlogged_bytes(),
             may_read: self.core.may_read(),
+            refuses_writes: self.core.refuses_writes(),
         }
     }
 

@@ -885,6 +885,9 @@ fn count(port: &ClientPort, connection: &mut Connection, tally: &Tally, reactor:
         figures.update_latency.record(ms);
         info.latency.record(ms as u64, 1);
     }
+    if tally.no_room > 0 {
+        port.core.account.refused_writes.fetch_add(tally.no_room, Ordering::Relaxed);
+    }
     if tally.auth_failed > 0 {
         figures.auth_failed.increment(tally.auth_failed);
     }

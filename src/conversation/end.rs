@@ -141,6 +141,9 @@ pub enum End {
     /// This server has no leader, is not up to date with it, or leaves clients to others.
     #[error("this server serves no clients now")]
     NotServing,
+    /// What the client asked for waits for room on the disk: its outcome is not known.
+    #[error("the disk has no room for what it asked for: whether that is done later is not known")]
+    NoRoom,
 }
 
 impl End {
@@ -178,7 +181,8 @@ impl End {
             | Self::BadSasl
             | Self::AnotherEnsemble
             | Self::NoRandom
-            | Self::UnreadableCertificate => false,
+            | Self::UnreadableCertificate
+            | Self::NoRoom => false,
         }
     }
 }
@@ -210,7 +214,8 @@ impl End {
             | Self::Silent(_)
             | Self::NoSuchSession(_)
             | Self::ClientIsAhead { .. }
-            | Self::SessionEnded { .. } => Weight::Notable,
+            | Self::SessionEnded { .. }
+            | Self::NoRoom => Weight::Notable,
             Self::Tls(_)
             | Self::TooSlow { .. }
             | Self::Unfinished(_)

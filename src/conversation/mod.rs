@@ -63,6 +63,8 @@ pub struct Bounds<'a> {
     pub unlogged_bytes: usize,
     /// Reads may be answered: see `Core::may_read`.
     pub may_read: bool,
+    /// The disk has no room for new writes.
+    pub refuses_writes: bool,
 }
 
 impl Bounds<'_> {
@@ -117,6 +119,8 @@ pub struct Tally {
     pub waits_for_lease: bool,
     /// The session was heard from, for the first time in this round of touches.
     pub touched: bool,
+    /// Writes that were refused, as the disk has no room for them.
+    pub no_room: u64,
     /// Attempts to authenticate that failed.
     pub auth_failed: u64,
     /// Checks of the ensemble's name: skipped, passed, failed.
@@ -428,6 +432,7 @@ impl Conversation {
         self.state == State::Open
             && self.in_flight.is_empty()
             && bounds.is_full()
+            && !bounds.refuses_writes
             && op_of(frame).is_some_and(brings_data)
     }
 
@@ -619,6 +624,17 @@ impl Conversation {
                 true
             }
             Some(op) if is_read(op) => self.read(op, xid, body, world, tally),
+            Some(op) if world.bounds.refuses_writes && brings_data(op) => {
+                if self.waits_for_writes() {
+                    return false;
+                }
+                self.told = world.db.last_zxid.0;
+                let no_room = Err::<fn(&mut BytesMut), _>(ErrorCode::SystemError);
+                write_reply(&mut self.output, xid, self.told, no_room);
+                tally.answered(xid, op, self.told);
+                tally.no_room += 1;
+                true
+            }
             Some(op) if brings_data(op) || matches!(op, Op::Sync | Op::CloseSession) => {
                 let request = Request {
                     session: self.session,
@@ -742,6 +758,7 @@ impl Conversation {
             CloseReason::SessionEnded => End::SessionEnded { timeout_ms: self.timeout_ms },
             CloseReason::SessionMoved => End::SessionMoved,
             CloseReason::NotServing => End::NotServing,
+            CloseReason::NoRoom => End::NoRoom,
         }
     }
 

@@ -23,6 +23,7 @@ struct Talk {
     rules: Rules,
     limits: Limits,
     may_read: bool,
+    refuses_writes: bool,
     /// Bytes of others' requests.
     others: usize,
     touch_round: u32,
@@ -45,6 +46,7 @@ impl Talk {
                 enforced_schemes: Vec::new(),
             },
             may_read: true,
+            refuses_writes: false,
             others: 0,
             touch_round: 1,
             inputs: Vec::new(),
@@ -86,7 +88,11 @@ impl Talk {
         &mut self,
         f: impl FnOnce(&mut Conversation, &World<'_>, &mut Vec<Input>, &mut Tally) -> T,
     ) -> T {
-        let bounds = bounds(&self.limits, self.others + self.it.handed_in(), self.may_read);
+        let admitted_bytes = self.others + self.it.handed_in();
+        let bounds = Bounds {
+            refuses_writes: self.refuses_writes,
+            ..bounds(&self.limits, admitted_bytes, self.may_read)
+        };
         let work = Budget::default();
         let world = World {
             db: &self.db,
@@ -131,7 +137,7 @@ impl Talk {
 }
 
 fn bounds(limits: &Limits, admitted_bytes: usize, may_read: bool) -> Bounds<'_> {
-    Bounds { limits, outstanding: 0, admitted_bytes, unlogged_bytes: 0, may_read }
+    Bounds { limits, outstanding: 0, admitted_bytes, unlogged_bytes: 0, may_read, refuses_writes: false }
 }
 
 fn frame(body: &[u8]) -> Vec<u8> {
@@ -206,6 +212,26 @@ fn a_read_waits_until_reads_may_be_answered() {
     talk.may_read = true;
     talk.advance();
     assert_eq!(talk.answers(), [1]);
+}
+
+#[test]
+fn without_room_writes_are_refused_in_their_turn_and_the_rest_goes_on() {
+    let mut talk = Talk::open();
+    talk.says(&request(1, CREATE));
+    assert_eq!(talk.asked(), [Op::Create]);
+    talk.refuses_writes = true;
+    // Nobody waits at the door for a refusal.
+    talk.others = 1000;
+    talk.says(&[request(2, CREATE), request(3, GET), request(4, CREATE), request(5, CLOSE)].concat());
+    assert_eq!(talk.answers(), [0; 0], "the first one's outcome comes first");
+    talk.core_answers(1);
+    let second = &talk.it.output()[20..];
+    let header = ReplyHeader::decode(&mut Reader::new(&second[4..])).unwrap();
+    assert_eq!((header.xid, header.err), (2, ErrorCode::SystemError.code()));
+    assert_eq!(talk.answers(), [1, 2, 3, 4]);
+    assert_eq!(talk.tally.no_room, 2);
+    assert_eq!(talk.asked(), [Op::CloseSession], "sessions end as ever");
+    assert_eq!(talk.over(), None);
 }
 
 #[test]

@@ -22,6 +22,12 @@ pub struct Account {
     learners: AtomicUsize,
     /// Answers and events that clients have not taken, but for those of clients that few wait for.
     pub unread: AtomicUsize,
+    /// What the disk of the log has free; 0 before it was looked at.
+    pub disk_free: AtomicU64,
+    /// What room there is for the log: 0 enough, 1 for what is under way, 2 none.
+    pub room: AtomicU64,
+    /// Writes that were refused for want of room.
+    pub refused_writes: AtomicU64,
 }
 
 impl Account {
@@ -55,6 +61,10 @@ impl Account {
         ] {
             let _ = writeln!(out, "zk_zabra_{name}_bytes\t{}", bytes.load(Ordering::Relaxed));
         }
+        let free = self.disk_free.load(Ordering::Relaxed);
+        let _ = writeln!(out, "zk_zabra_disk_free\t{free}");
+        let _ = writeln!(out, "zk_zabra_disk_room\t{}", self.room.load(Ordering::Relaxed));
+        let _ = writeln!(out, "zk_zabra_refused_writes\t{}", self.refused_writes.load(Ordering::Relaxed));
     }
 }
 

@@ -4,10 +4,10 @@
 use super::write_snapshot_of;
 use crate::config;
 use crate::model::owner::OwnerRules;
-use crate::model::{Debt, ServerId, Zxid};
+use crate::model::{Debt, Room, ServerId, Zxid};
 use crate::replica::{ConfigFile, DiskDone, DiskOp, Input};
 use crate::storage::{
-    self, Cut, Dirs, Disk, Epochs, Kept, LogOptions, MAX_UNSYNCED, Recovered, StorageError, TxnLog,
+    self, Cut, Dirs, Disk, Epochs, Kept, LogOptions, MAX_UNSYNCED, Recovered, Space, StorageError, TxnLog,
     write_whole,
 };
 use crate::tree::Database;
@@ -74,6 +74,8 @@ pub struct Performed {
     pub syncs: Vec<(usize, Duration)>,
     /// So much was logged since the last snapshot that it is time for another.
     pub wants_snapshot: bool,
+    /// Bytes that the disk of the log has free, where that was looked at.
+    pub free: Option<u64>,
 }
 
 pub struct Journal {
@@ -81,44 +83,146 @@ pub struct Journal {
     log: TxnLog,
     due: Due,
     random: Box<dyn FnMut() -> u64 + Send>,
+    /// What room the replica was told of.
+    room: Room,
+    /// The log file says that the disk fills.
+    has_warned: bool,
 }
+
+/// A disk that has this many growths of the log free does not fill yet.
+const PLENTY: u64 = 4;
 
 impl Journal {
     /// Appends continue after `last`. `random` spreads the snapshots of an ensemble's servers.
     pub fn new(setup: Setup, last: Zxid, mut random: Box<dyn FnMut() -> u64 + Send>) -> Self {
         let log = TxnLog::new(setup.disk.clone(), setup.dirs.log.clone(), setup.log, last);
         let due = Due::new(setup.roll, &mut *random);
-        Self { setup, log, due, random }
+        Self { setup, log, due, random, room: Room::Enough, has_warned: false }
     }
 
-    /// Does all of `ops`. After an error nothing more may be asked: what is on the disk is not known.
+    /// Does all of `ops`, unless the disk has no room: then those that are left are to be tried again. After an error nothing more
+    /// may be asked: what is on the disk is not known.
     pub fn perform(&mut self, ops: &mut Vec<DiskOp>) -> Result<Performed, StorageError> {
         let mut performed = Performed::default();
-        let mut appended = 0;
-        let mut bytes = 0;
-        for op in ops.drain(..) {
-            if let DiskOp::Append(entry) = &op {
-                let framed = entry.body.len() as u64 + storage::RECORD_FRAME;
-                // One that is larger than what recovery takes for one write is written alone.
-                if appended > 0 && bytes + framed > MAX_UNSYNCED {
-                    self.sync(std::mem::take(&mut appended), std::mem::take(&mut bytes), &mut performed)?;
-                }
-                self.log.append(entry.zxid, &entry.body)?;
-                appended += 1;
-                bytes += framed;
-                if bytes < MAX_UNSYNCED / 2 {
-                    continue;
-                }
+        let mut done = 0;
+        let tried = self.perform_all(ops, &mut done, &mut performed);
+        ops.drain(..done);
+        match tried {
+            Ok(()) if self.room == Room::Out => self.look(&mut performed),
+            Ok(()) => {
+                let room = self.log.room();
+                self.tell_room(room, None, &mut performed);
             }
-            if appended > 0 {
-                self.sync(std::mem::take(&mut appended), std::mem::take(&mut bytes), &mut performed)?;
+            // Whatever it was, the files are as a crash could leave them, and it goes on from there.
+            Err(error) if error.is_full() => {
+                self.tell_room(Room::Out, Some(&error), &mut performed);
             }
-            self.one(op, &mut performed)?;
-        }
-        if appended > 0 {
-            self.sync(appended, bytes, &mut performed)?;
+            Err(error) => return Err(error),
         }
         Ok(performed)
+    }
+
+    /// Counts in `done` what need not be done again.
+    fn perform_all(
+        &mut self,
+        ops: &[DiskOp],
+        done: &mut usize,
+        performed: &mut Performed,
+    ) -> Result<(), StorageError> {
+        let mut bytes = 0;
+        for (at, op) in ops.iter().enumerate() {
+            if let DiskOp::Append(entry) = op {
+                let framed = entry.body.len() as u64 + storage::RECORD_FRAME;
+                // One that is larger than what recovery takes for one write is written alone.
+                if bytes + framed > MAX_UNSYNCED {
+                    self.sync_to(at, &mut bytes, done, performed)?;
+                }
+                self.log.append(entry.zxid, &entry.body)?;
+                bytes += framed;
+                if bytes >= MAX_UNSYNCED / 2 {
+                    self.sync_to(at + 1, &mut bytes, done, performed)?;
+                }
+            } else {
+                self.sync_to(at, &mut bytes, done, performed)?;
+                self.one(op, performed)?;
+                *done = at + 1;
+            }
+        }
+        self.sync_to(ops.len(), &mut bytes, done, performed)
+    }
+
+    /// Makes the appends before `end` durable, if there are some.
+    fn sync_to(
+        &mut self,
+        end: usize,
+        bytes: &mut u64,
+        done: &mut usize,
+        performed: &mut Performed,
+    ) -> Result<(), StorageError> {
+        if *done < end {
+            self.sync(end - *done, std::mem::take(bytes), performed)?;
+            *done = end;
+        }
+        Ok(())
+    }
+
+    /// Looks what room there is, whether or not there is something to write.
+    pub fn look_for_room(&mut self) -> Performed {
+        let mut performed = Performed::default();
+        // What waits shows when there is room.
+        if self.room != Room::Out {
+            self.look(&mut performed);
+        }
+        performed
+    }
+
+    fn look(&mut self, performed: &mut Performed) {
+        let room = self.log.look_for_room();
+        self.tell_room(room, None, performed);
+        self.warn_of_filling(self.log.space());
+        performed.free = Some(self.log.space().free);
+    }
+
+    /// Tells the replica, and the log file, what has changed.
+    fn tell_room(&mut self, room: Room, full: Option<&StorageError>, performed: &mut Performed) {
+        let had = std::mem::replace(&mut self.room, room);
+        if had == room {
+            return;
+        }
+        performed.done.push(Input::Room(room));
+        let dir = self.setup.dirs.log.display();
+        match (room, full) {
+            (Room::Enough, _) => tracing::info!("there is room in {dir} again: this server takes writes"),
+            (Room::Low, _) if had == Room::Out => {
+                tracing::warn!("{dir} has room for what was under way, and no more: new writes are refused");
+            }
+            (Room::Low, _) => tracing::warn!(
+                "the disk of {dir} is almost full: {} bytes are free, and {} are kept for what is under way. A server alone, and a leader \
+                 that nobody can take the place of, refuses new writes with error -1 until there is room; reads are served. Make room: \
+                 remove old snapshots and logs (autopurge), or files of others",
+                self.log.space().free,
+                self.log.reserve()
+            ),
+            (Room::Out, Some(error)) => tracing::error!(
+                "{error}: the disk is full. What waits to be written is tried again until there is room, and nothing of it is acknowledged \
+                 before. Make room: remove old snapshots and logs (autopurge), or files of others"
+            ),
+            (Room::Out, None) => {}
+        }
+    }
+
+    /// In time: while all is taken still.
+    fn warn_of_filling(&mut self, Space { free, size }: Space) {
+        let plenty = (PLENTY * self.setup.log.prealloc_bytes).min(size / 8);
+        if free < plenty && !self.has_warned {
+            self.has_warned = true;
+            tracing::warn!(
+                "the disk of {} fills: {free} bytes are free. Below {} this server refuses new writes",
+                self.setup.dirs.log.display(),
+                self.log.reserve()
+            );
+        }
+        self.has_warned &= free < 2 * plenty;
     }
 
     /// The end, with everything done that was asked for.
@@ -134,20 +238,24 @@ impl Journal {
         performed.done.push(Input::Disk(DiskDone::Logged(last), None));
         self.due.count(txns as u64, bytes);
         let roll = self.setup.roll;
+        // Who has a log to write to keeps it: there may be no room for another one.
+        let may_roll = self.room == Room::Enough;
         if self.due.snapshot() {
-            self.log.roll();
+            if may_roll {
+                self.log.roll();
+            }
             performed.wants_snapshot = true;
             self.due = Due::new(roll, &mut *self.random);
-        } else if roll.segment_bytes > 0 && self.log.position() > roll.segment_bytes {
+        } else if may_roll && roll.segment_bytes > 0 && self.log.position() > roll.segment_bytes {
             self.log.roll();
         }
         Ok(())
     }
 
-    fn one(&mut self, op: DiskOp, performed: &mut Performed) -> Result<(), StorageError> {
+    fn one(&mut self, op: &DiskOp, performed: &mut Performed) -> Result<(), StorageError> {
         let (disk, dirs) = (&*self.setup.disk.clone(), self.setup.dirs.clone());
         let mut database = None;
-        let done = match op {
+        let done = match *op {
             DiskOp::Append(_) => return Ok(()),
             DiskOp::SaveAccepted(epoch) => {
                 Epochs::write_accepted(disk, &dirs.data, epoch)?;
@@ -214,7 +322,7 @@ impl Journal {
                 database = Some(Box::new(empty));
                 DiskDone::Wiped
             }
-            DiskOp::SaveConfig(file) => {
+            DiskOp::SaveConfig(ref file) => {
                 if let Err(error) = self.save_config(file) {
                     tracing::error!("{error}");
                 }
@@ -241,22 +349,22 @@ impl Journal {
         }
     }
 
-    fn save_config(&self, file: ConfigFile) -> Result<(), ConfigNotSaved> {
+    fn save_config(&self, file: &ConfigFile) -> Result<(), ConfigNotSaved> {
         let Some(path) = &self.setup.config_file else { return Ok(()) };
         self.write_config(path, file).map_err(|source| ConfigNotSaved { source, file: path.clone() })
     }
 
-    fn write_config(&self, path: &Path, file: ConfigFile) -> Result<(), StorageError> {
+    fn write_config(&self, path: &Path, file: &ConfigFile) -> Result<(), StorageError> {
         let disk = &*self.setup.disk;
         match file {
             ConfigFile::Next(ensemble) => {
                 let next = config::dynamic_file(path, None);
-                write_whole(disk, &next, config::dynamic_text(&ensemble, true).as_bytes())
+                write_whole(disk, &next, config::dynamic_text(ensemble, true).as_bytes())
             }
             ConfigFile::NoNext => storage::remove_if_there(disk, &config::dynamic_file(path, None)),
             ConfigFile::Active(ensemble) => {
                 let dynamic = config::dynamic_file(path, Some(ensemble.version()));
-                write_whole(disk, &dynamic, config::dynamic_text(&ensemble, false).as_bytes())?;
+                write_whole(disk, &dynamic, config::dynamic_text(ensemble, false).as_bytes())?;
                 let old = storage::read_whole(disk, path)?;
                 let old = String::from_utf8_lossy(&old).into_owned();
                 let own = ensemble.member(self.setup.me);

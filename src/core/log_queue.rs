@@ -15,6 +15,8 @@ struct State {
     ops: Vec<DiskOp>,
     stop: bool,
     waiting: bool,
+    /// Somebody wants to know what room there is.
+    looks: bool,
 }
 
 impl LogQueue {
@@ -27,6 +29,21 @@ impl LogQueue {
         }
     }
 
+    /// It is time to look what room the disk has.
+    pub fn look_for_room(&self) {
+        let mut state = self.state.lock();
+        state.looks = true;
+        if state.waiting {
+            state.waiting = false;
+            self.filled.notify_one();
+        }
+    }
+
+    /// Whether that was asked for since it was last done.
+    pub fn take_look(&self) -> bool {
+        std::mem::take(&mut self.state.lock().looks)
+    }
+
     pub(super) fn stop(&self) {
         self.state.lock().stop = true;
         self.filled.notify_one();
@@ -37,14 +54,14 @@ impl LogQueue {
         std::mem::take(&mut self.state.lock().ops)
     }
 
-    /// Waits for work and swaps it in. False: the server stops and nothing is left.
+    /// Waits for work, or until it is time for a look, and swaps the work in. False: the server stops and nothing is left.
     pub(super) fn take(&self, batch: &mut Vec<DiskOp>) -> bool {
         let mut state = self.state.lock();
-        while state.ops.is_empty() && !state.stop {
+        while state.ops.is_empty() && !state.stop && !state.looks {
             state.waiting = true;
             self.filled.wait(&mut state);
         }
         std::mem::swap(&mut state.ops, batch);
-        !batch.is_empty()
+        !batch.is_empty() || !state.stop
     }
 }

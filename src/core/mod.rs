@@ -100,6 +100,8 @@ pub struct Core {
     durable: AtomicI64,
     /// Everything up to here is committed: what feeds of the log may send.
     committed: Arc<AtomicI64>,
+    /// New writes of this server's clients are refused.
+    refuses_writes: AtomicBool,
     status: Mutex<Status>,
     stopping: AtomicBool,
     clock: Clock,
@@ -208,6 +210,7 @@ impl Core {
             lease: AtomicU64::new(lease),
             durable,
             committed,
+            refuses_writes: AtomicBool::new(false),
             status: Mutex::new(status),
             stopping: AtomicBool::new(false),
             clock,
@@ -236,6 +239,11 @@ impl Core {
     /// Bytes on their way to the log.
     pub fn unlogged_bytes(&self) -> usize {
         self.account.unlogged()
+    }
+
+    /// Whether new writes are refused, as the disk has no room for them.
+    pub fn refuses_writes(&self) -> bool {
+        self.refuses_writes.load(Ordering::Relaxed)
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -276,6 +284,9 @@ impl Core {
             {
                 self.durable.store(zxid.0, Ordering::Release);
             }
+        }
+        if let Some(free) = performed.free {
+            self.account.disk_free.store(free, Ordering::Relaxed);
         }
         self.inbox.submit(&mut performed.done, &mut self.run(Who::Log));
         if performed.wants_snapshot {
@@ -388,6 +399,8 @@ impl Core {
         self.outstanding.store(replica.outstanding(), Ordering::Relaxed);
         let has_room = self.account.publish(&replica.amounts());
         self.committed.store(replica.committed().0, Ordering::Release);
+        self.refuses_writes.store(replica.refuses_writes(), Ordering::Relaxed);
+        self.account.room.store(replica.room().number(), Ordering::Relaxed);
         self.figures.count(&std::mem::take(&mut outputs.tally));
         outputs.quota_exceeded.drain(..).for_each(|namespace| self.figures.quota_exceeded(&namespace));
         self.alarm.set(replica.next_wake());

@@ -6,6 +6,9 @@ use crate::replica::Input;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Milliseconds between two looks what room the disk has, at the least.
+const LOOK_MS: u64 = 500;
+
 /// Ticks at least every `period` until the core stops. Touches come first: no session expires that a reactor has heard
 /// from.
 pub fn run(core: &Arc<Core>, period: Duration) {
@@ -13,9 +16,14 @@ pub fn run(core: &Arc<Core>, period: Duration) {
     let mut inputs = Vec::new();
     // The first tick begins the first election.
     let mut next = core.now().mono_ms;
+    let mut next_look = next;
     while !core.is_stopping() {
-        core.alarm.sleep(core.now().mono_ms, next);
+        core.alarm.sleep(core.now().mono_ms, next.min(next_look));
         let now = core.now().mono_ms;
+        if now >= next_look {
+            next_look = now + LOOK_MS;
+            core.log.look_for_room();
+        }
         if now >= next {
             next = now + period;
             inputs.push(core.collect_touches());

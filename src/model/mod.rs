@@ -13,6 +13,7 @@ pub mod owner;
 mod packing;
 pub mod path;
 mod place;
+mod room;
 pub mod text;
 mod txn_mark;
 
@@ -26,6 +27,7 @@ pub use net::{Net, Width};
 pub use op::Op;
 pub use packing::Packing;
 pub use place::Place;
+pub use room::Room;
 pub use txn_mark::TxnMark;
 
 /// Permission bits of an ACL entry (`ZooDefs.Perms`). Unknown bits are stored and returned unchanged.

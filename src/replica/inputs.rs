@@ -1,7 +1,7 @@
 //! What comes to a server: from clients, from other servers, from its disk, and with time.
 
 use crate::election::ElectionConn;
-use crate::model::{ConnId, LinkId, ServerId, SessionId, Zxid};
+use crate::model::{ConnId, LinkId, Room, ServerId, SessionId, Zxid};
 use crate::request::Request;
 use crate::tree::Database;
 use crate::wire::connect::Connect;
@@ -46,6 +46,8 @@ pub enum Input {
     Touched(Vec<SessionId>),
     /// The disk has done this. A truncated log may need the database read again: here it is.
     Disk(DiskDone, Option<Box<Database>>),
+    /// The disk has more room or less than before.
+    Room(Room),
     /// From the election port.
     Election(ElectionInput),
     /// From the quorum port.
@@ -70,6 +72,7 @@ impl Input {
             | Self::Disconnected { .. }
             | Self::Touched(_)
             | Self::Disk(..)
+            | Self::Room(_)
             | Self::Election(_)
             | Self::Quorum(_)
             | Self::Tick => 0,

@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// Learners that may wait for this server to be elected, at the most.
 const MAX_EARLY: usize = 64;
 
+/// Ticks in which a server without room on its disk leaves the lead to others.
+const PATIENCE_TICKS: u64 = 2;
+
 /// Between two terms, or in one.
 #[derive(Debug)]
 enum Between {
@@ -109,6 +112,13 @@ impl Leadership {
         carry_links(links, turn);
     }
 
+    /// The disk has enough room, or has not any more: that decides whether this server may be elected.
+    pub(super) fn on_room(&mut self, turn: &mut Turn<'_>) {
+        if self.is_looking() {
+            self.look(BTreeMap::new(), turn);
+        }
+    }
+
     /// Goes on to what comes next, once the disk is still.
     pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
         if !turn.zab.server.disk_is_idle() {
@@ -144,7 +154,9 @@ impl Leadership {
             _ if server.abstains => Standing::Abstaining,
             _ if server.is_new() => Standing::New,
             _ if server.is_forgetful() => Standing::Forgetful,
-            _ if server.tree == Tree::Wrong => Standing::AtLeast(server.history_epoch(), server.log_end),
+            _ if server.tree == Tree::Wrong || server.lacks_room(turn.now.mono_ms) => {
+                Standing::AtLeast(server.history_epoch(), server.log_end)
+            }
             Debt::AtLeast(epoch, zxid) if has < (epoch, zxid) => Standing::AtLeast(epoch, zxid),
             Debt::None | Debt::AtLeast(..) | Debt::Unknown => Standing::Voter,
         };
@@ -369,6 +381,14 @@ impl Leadership {
         {
             // All the others may think the same of theirs.
             turn.zab.trust_tree(turn.now.mono_ms);
+            self.look(BTreeMap::new(), turn);
+        }
+        if is_looking
+            && turn.zab.server.lacks_room(turn.now.mono_ms)
+            && turn.now.mono_ms >= self.looking_since + PATIENCE_TICKS * turn.settings.tick_ms
+        {
+            // All the others may lack it too: one that leads keeps sessions, and reads are served.
+            turn.zab.server.do_without_room(turn.now.mono_ms);
             self.look(BTreeMap::new(), turn);
         }
         if let Between::Looking { early, .. } = &mut self.between {

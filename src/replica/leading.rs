@@ -7,7 +7,7 @@ use super::share::{LOOKS_AT_ONCE, STEPS_AT_ONCE, UnderWay};
 use super::{ClientMessage, Now, Outputs, Settings};
 use crate::jute::SharedReader;
 use crate::jute::records::{CreateSessionTxn, Id, ReconfigRequest};
-use crate::model::{ConnId, ErrorCode, LinkId, Op, SessionId, Zxid};
+use crate::model::{ConnId, ErrorCode, LinkId, Op, Room, SessionId, Zxid};
 use crate::request::{Preparer, Request, reconfig};
 use crate::session::{Home, SessionTracker};
 use crate::tree::{Applied, Database, Look, Tree};
@@ -142,6 +142,19 @@ impl Leading {
         arriving
     }
 
+    /// The connections that wait for a proposal, each once.
+    pub(super) fn waiting(&self) -> Vec<ConnId> {
+        let conn = |origin: &Origin| match origin {
+            Origin::Establish(hello) => hello.conn,
+            Origin::Request { conn, .. } | Origin::CloseSession { conn, .. } => *conn,
+        };
+        let mut conns: Vec<ConnId> = self.origins.iter().map(|(_, origin)| conn(origin)).collect();
+        conns.extend(self.syncs.iter().map(|sync| sync.conn));
+        conns.sort_unstable();
+        conns.dedup();
+        conns
+    }
+
     pub(super) fn outstanding(&self) -> usize {
         let closing = self.closing.iter().filter(|closing| closing.origin.is_some());
         self.origins.len() + self.syncs.len() + closing.count()
@@ -242,6 +255,8 @@ impl Leading {
         let session = match self.sessions.check_from(request.session, from) {
             // A leader that was not there when the session began can't tell "unknown" from "over".
             Err(ErrorCode::UnknownSession) if !alone => Err(ErrorCode::SessionExpired),
+            // Of a learner's client, or one that came before this was known: what says no is small.
+            Ok(()) if turn.zab.server.room != Room::Enough => Err(ErrorCode::SystemError),
             other => other,
         };
         let txn = if request.op == Op::Reconfig && !alone {
@@ -493,7 +508,10 @@ impl Leading {
         }
         let room = self.under_way.room();
         let mut steps = self.end_sessions(room, turn);
-        steps += self.remove_due(room.saturating_sub(steps), turn);
+        // They can wait for room on the disk.
+        if turn.zab.server.room == Room::Enough {
+            steps += self.remove_due(room.saturating_sub(steps), turn);
+        }
         if steps > 0
             && let Some(leader) = turn.zab.leader()
         {

@@ -304,7 +304,7 @@ impl Learning {
         let rest = self.touched.keys().nth(most).copied().map(|first| self.touched.split_off(&first));
         let touched = std::mem::replace(&mut self.touched, rest.unwrap_or_default()).into_iter().collect();
         if let Some(learner) = turn.zab.learner() {
-            learner.pong(zxid, touched, &mut turn.out.zab);
+            learner.pong(zxid, touched, &turn.zab.server, &mut turn.out.zab);
         }
     }
 

@@ -37,7 +37,7 @@ pub use status::{Amounts, Mode, Standing, Status};
 use crate::election::Pace;
 use crate::ensemble::{Ensemble, Member, PeerAddress, View};
 use crate::jute::records::Id;
-use crate::model::{Budget, ConnId, Debt, Epoch, ServerId, SessionId, Zxid, perms};
+use crate::model::{Budget, ConnId, Debt, Epoch, Room, ServerId, SessionId, Zxid, perms};
 use crate::request::{Rules, acl, write_event};
 use crate::session::{SessionIds, SessionTracker, password_of};
 use crate::tree::{AclList, Database, WatchEvent};
@@ -205,6 +205,7 @@ impl Replica {
                 self.reread = reread.or(self.reread.take());
                 self.zab.on_disk(now.mono_ms, done, &mut out.zab);
             }
+            Input::Room(room) => self.on_room(now, db, room, out),
             Input::Election(input) => {
                 let (leadership, mut turn) = self.leadership_turn(now, db, out);
                 leadership.on_election(input, &mut turn);
@@ -214,6 +215,20 @@ impl Replica {
             Input::Tick => self.on_tick(now, db, out),
         }
         self.after(now, db, out);
+    }
+
+    /// What the disk can take has changed. Once it can't take what is under way, the clients that wait for that learn that nobody knows
+    /// its outcome: they may read here, or go elsewhere.
+    fn on_room(&mut self, now: Now, db: &Database, room: Room, out: &mut Outputs) {
+        let lacked = self.zab.server.lacks_room(now.mono_ms);
+        self.zab.on_room(now.mono_ms, room);
+        if self.zab.server.lacks_room(now.mono_ms) != lacked {
+            let (leadership, mut turn) = self.leadership_turn(now, db, out);
+            leadership.on_room(&mut turn);
+        }
+        if room == Room::Out {
+            self.serving.waiting_for_log().into_iter().for_each(|conn| out.close(conn, CloseReason::NoRoom));
+        }
     }
 
     /// Inputs come at least twice a tick. Where one is later than that by a whole one, this process was stopped, got no time of
@@ -313,6 +328,9 @@ impl Replica {
             // It has seen a future that this server has not: no answer, so that it tries another one.
             return out.close(conn, CloseReason::ClientIsAhead);
         }
+        if connect.session == SessionId::NONE && self.serving.is_leading() && self.room() == Room::Out {
+            return out.close(conn, CloseReason::NoRoom);
+        }
         let (min, max) = (self.settings.min_session_timeout_ms, self.settings.max_session_timeout_ms);
         let timeout_ms = connect.timeout.min(max).max(min);
         let Connect { session, passwd, read_only, last_zxid_seen, .. } = connect;
@@ -388,6 +406,17 @@ impl Replica {
     /// Requests of this server's own clients that are not answered yet.
     pub fn outstanding(&self) -> usize {
         self.serving.outstanding()
+    }
+
+    /// What room the disk has, as far as this server was told.
+    pub fn room(&self) -> Room {
+        self.zab.server.room
+    }
+
+    /// Whether new writes of this server's clients are refused: they would have to be in a log that has no room for them. A
+    /// learner's clients write by others' logs.
+    pub fn refuses_writes(&self) -> bool {
+        self.serving.is_leading() && self.room() != Room::Enough
     }
 
     /// The bytes that wait in its queues.

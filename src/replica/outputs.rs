@@ -45,6 +45,8 @@ pub enum CloseReason {
     SessionMoved,
     /// This server has no leader, or is not up to date.
     NotServing,
+    /// The disk has no room for what it asked for.
+    NoRoom,
 }
 
 /// A message for a client's connection.

@@ -177,7 +177,7 @@ impl Serving {
             // UPTODATE came with it, and is still to be applied. The leader counts its pings: each is answered.
             Self::Nobody | Self::ReadOnly(_) => {
                 if let Some(learner) = turn.zab.learner() {
-                    learner.pong(zxid, Vec::new(), &mut turn.out.zab);
+                    learner.pong(zxid, Vec::new(), &turn.zab.server, &mut turn.out.zab);
                 }
             }
             Self::Leading(_) => {}
@@ -283,6 +283,14 @@ impl Serving {
             Self::ReadOnly(_) => u64::MAX,
             Self::Learning(learning) if learning.doubts_leader() => 0,
             Self::Leading(_) | Self::Learning(_) => zab.lease(),
+        }
+    }
+
+    /// The connections that wait for this server's own log.
+    pub(super) fn waiting_for_log(&self) -> Vec<ConnId> {
+        match self {
+            Self::Nobody | Self::ReadOnly(_) | Self::Learning(_) => Vec::new(),
+            Self::Leading(leading) => leading.waiting(),
         }
     }
 

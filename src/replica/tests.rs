@@ -166,6 +166,36 @@ fn nothing_is_acknowledged_before_it_is_durable() {
 }
 
 #[test]
+fn a_full_disk_refuses_what_comes_and_keeps_what_is_under_way() {
+    let mut server = Server::new();
+    let session = server.connect(CONN);
+    server.create(session, "/a", 0);
+    assert_eq!(server.input(Input::Room(Room::Low)), []);
+    assert!(server.replica.refuses_writes());
+    // It was on its way here already.
+    server.create(session, "/b", 0);
+    let told = server.sync();
+    let errors: Vec<i32> = told.iter().map(|(_, bytes)| header(bytes).err).collect();
+    assert_eq!(errors, [0, ErrorCode::SystemError.code()]);
+    assert!(server.db.tree.find(b"/a").is_some() && server.db.tree.find(b"/b").is_none());
+    let other = server.connect(ConnId(2));
+    assert_ne!(session, other, "sessions begin");
+
+    server.input(Input::Room(Room::Enough));
+    server.create(session, "/c", 0);
+    let told = server.input(Input::Room(Room::Out));
+    let closed = [ClientMessage::Close(CloseReason::NoRoom)];
+    assert!(told.iter().map(|(output, _)| output.message).eq(closed), "nobody knows what becomes of it");
+    let told = server.input(Input::Connect { conn: ConnId(3), connect: a_client() });
+    assert!(told.iter().map(|(output, _)| output.message).eq(closed), "a new session would wait as well");
+    server.input(Input::Room(Room::Enough));
+    server.sync();
+    assert!(!server.replica.refuses_writes());
+    assert!(server.db.tree.find(b"/c").is_some(), "it was done once there was room");
+    assert!(server.db.sessions.contains_key(&session) && server.db.sessions.contains_key(&other));
+}
+
+#[test]
 fn every_failed_write_takes_a_zxid_too() {
     let mut server = Server::new();
     let session = server.connect(CONN);

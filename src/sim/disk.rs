@@ -3,7 +3,7 @@
 //! since their directory was synced, in order. A process that is killed loses nothing of that.
 
 use super::random::Random;
-use crate::storage::{Disk, ReadFile, SegmentFile, WriteFile};
+use crate::storage::{Disk, ReadFile, SegmentFile, Space, WriteFile};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -87,7 +87,21 @@ impl Inode {
     }
 
     fn power_failure(&mut self, random: &mut Random) {
-        // Each run of unsynced sectors may be there in part.
+        self.lose_sectors(random);
+        if random.permille(500) {
+            if !self.cut.is_empty() {
+                self.bytes.resize(self.len, 0);
+                self.bytes.append(&mut self.cut);
+            }
+            self.bytes.truncate(self.synced_len);
+            self.len = self.synced_len;
+        }
+        self.cut.clear();
+        self.synced_len = self.len;
+    }
+
+    /// Each run of unsynced sectors may be there in part.
+    fn lose_sectors(&mut self, random: &mut Random) {
         let often = *random.pick(&[0, 100, 500, 900, 1000]);
         for (sector, old) in std::mem::take(&mut self.old) {
             if random.permille(often) {
@@ -99,16 +113,6 @@ impl Inode {
                 self.bytes[start..end].copy_from_slice(&old[..end - start]);
             }
         }
-        if random.permille(500) {
-            if !self.cut.is_empty() {
-                self.bytes.resize(self.len, 0);
-                self.bytes.append(&mut self.cut);
-            }
-            self.bytes.truncate(self.synced_len);
-            self.len = self.synced_len;
-        }
-        self.cut.clear();
-        self.synced_len = self.len;
     }
 }
 
@@ -162,6 +166,8 @@ pub struct DiskFaults {
     pub fail_sync: bool,
     /// No block is left.
     pub full: bool,
+    /// What is written goes to other blocks than those that are allocated: none of them is left either.
+    pub copies: bool,
 }
 
 #[derive(Debug, Default)]
@@ -213,6 +219,10 @@ impl State {
             self.inodes[inode].lose_dirty(random);
             self.failed = true;
             return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if self.faults.full && self.faults.copies && !self.inodes[inode].old.is_empty() {
+            self.inodes[inode].lose_sectors(random);
+            return self.room();
         }
         self.inodes[inode].sync();
         Ok(())
@@ -449,6 +459,11 @@ impl Disk for SimDisk {
         Ok(state.inodes[state.find(file)?].len as u64)
     }
 
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let size = 1 << 40;
+        Ok(Space { free: if self.0.lock().faults.full { 0 } else { size }, size })
+    }
+
     fn sync_file(&self, file: &Path) -> io::Result<()> {
         let mut random = self.random();
         let mut state = self.0.lock();
@@ -536,12 +551,26 @@ impl SegmentFile for Open {
         Ok(())
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
+    fn write(&mut self, offset: u64, first: &[u8], rest: &[&[u8]]) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        // A store into a mapping can't fail; a process that is gone makes none.
-        if state.step().is_ok() {
-            state.inodes[self.inode].write(offset as usize, bytes);
+        let mut at = offset as usize + first.len();
+        let mut parts = Vec::new();
+        for part in rest {
+            parts.push((at, *part));
+            at += part.len();
         }
+        parts.push((offset as usize, first));
+        for (at, part) in parts {
+            // A process that is gone stores nothing.
+            if state.step().is_err() {
+                return Ok(());
+            }
+            if state.faults.copies {
+                state.room()?;
+            }
+            state.inodes[self.inode].write(at, part);
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {

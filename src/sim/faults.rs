@@ -92,9 +92,12 @@ impl World {
         }
         if hit(rates.disk_full, self) {
             let index = self.target();
+            let millis = *self.random.pick(&[20, 200, 1000, 3000]);
+            let copies = self.random.permille(500);
             let disk = &self.nodes[index].disk;
-            disk.set_faults(DiskFaults { full: true, ..disk.faults() });
-            self.say(|| format!("the disk of server {} is full", index + 1));
+            disk.set_faults(DiskFaults { full: true, copies, ..disk.faults() });
+            self.say(|| format!("the disk of server {} is full for {millis} ms", index + 1));
+            self.room_after(index, millis * 1000);
         }
         if hit(rates.hang, self) {
             let (index, millis) = (self.target(), self.random.between(10, 2000));
@@ -147,6 +150,13 @@ impl World {
             Some(leader) if self.random.permille(400) => leader,
             _ => self.random.below(self.nodes.len() as u64) as usize,
         }
+    }
+
+    /// Somebody has removed files.
+    pub(super) fn make_room(&mut self, index: usize) {
+        let disk = &self.nodes[index].disk;
+        disk.set_faults(DiskFaults { full: false, copies: false, ..disk.faults() });
+        self.say(|| format!("the disk of server {} has room again", index + 1));
     }
 
     fn end_one(&mut self, power: bool) {

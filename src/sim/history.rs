@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A read whose answer would be larger than any may be.
 const TOO_LARGE: i32 = -8;
+/// A write that is not executed, as a disk has no room.
+const NO_ROOM: i32 = -1;
 const CONFIG: &str = "/zookeeper/config";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,8 +227,14 @@ fn check_read(model: &Model, request: &Request) -> Result<(), String> {
 /// Every write that was answered is there, with that outcome.
 fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), String> {
     let mut answered = BTreeMap::new();
+    let mut refused = Vec::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         let Some((_, answer)) = &request.ended else { continue };
+        let is_own = |txn: &Txn| (txn.session, txn.cxid) == (request.session, request.cxid);
+        if answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_own) {
+            refused.push(request);
+            continue;
+        }
         let lost =
             |what: &str| Err(format!("{what}: {request:?}, committed is {:?}", txns.get(&answer.zxid)));
         let Some(txn) = txns.get(&answer.zxid) else { return lost("an acknowledged write is lost") };
@@ -268,14 +276,27 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
             _ => return lost("a write came out otherwise"),
         }
     }
-    Ok(())
+    refused.into_iter().try_for_each(|request| check_refused(request, history, txns))
+}
+
+/// What was refused was not done, unless the session counted from the start again and asked for something else under the same number.
+fn check_refused(request: &Request, history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), String> {
+    let ids = (request.session, request.cxid);
+    let asked = history.requests.iter().filter(|other| (other.session, other.cxid) == ids).count();
+    let is_done = |txn: &&Txn| (txn.session, txn.cxid) == ids && !matches!(txn.change, Change::Error { .. });
+    match txns.values().find(is_done) {
+        Some(txn) if asked == 1 => Err(format!("a write was refused, and done: {request:?}, {txn:?}")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// What was over before something else began has the smaller zxid; and a `sync` brings all of it.
 fn check_real_time(history: &History) -> Result<(), String> {
     let mut ends: Vec<(u64, i64)> = Vec::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
-        if let Some((at, answer)) = &request.ended {
+        if let Some((at, answer)) = &request.ended
+            && answer.err != NO_ROOM
+        {
             ends.push((*at, answer.zxid));
         }
     }
@@ -300,7 +321,7 @@ fn check_real_time(history: &History) -> Result<(), String> {
                     answer.zxid
                 ));
             }
-            _ if request.asked.is_write() && answer.zxid <= must => {
+            _ if request.asked.is_write() && answer.err != NO_ROOM && answer.zxid <= must => {
                 return Err(format!("a write got {:#x} behind {must:#x}: {request:?}", answer.zxid));
             }
             _ => {}

@@ -219,6 +219,9 @@ pub struct Process {
     pub wrong: Option<String>,
     /// The log failed: the process ends.
     pub failed: Option<String>,
+    /// What the disk had no room for; it is tried again with each tick.
+    waits_for_room: Vec<DiskOp>,
+    tries_again: bool,
     /// It must not go on, as its history would be lost: the process ends.
     pub refused: Arc<Mutex<Option<String>>>,
     slice: usize,
@@ -345,6 +348,8 @@ impl Process {
             reads: Vec::new(),
             wrong: None,
             failed: None,
+            waits_for_room: Vec::new(),
+            tries_again: false,
             refused,
             slice: options.slice,
             piece: options.feed_piece,
@@ -383,7 +388,7 @@ impl Process {
 
     /// Whether something is on its way to the disk.
     pub fn uses_disk(&self) -> bool {
-        self.snapshot.is_some() || self.disk_busy
+        self.snapshot.is_some() || self.disk_busy || !self.waits_for_room.is_empty()
     }
 
     /// Whether this connection brought something that was not read yet.
@@ -509,7 +514,9 @@ impl Process {
                 if now >= self.next_period {
                     self.next_period = now + self.period;
                     inputs.push(self.core.collect_touches());
+                    self.core.log.look_for_room();
                 }
+                self.tries_again = true;
                 inputs.push(Input::Tick);
             }
         }
@@ -845,36 +852,56 @@ impl Process {
         if self.disk_busy || self.failed.is_some() {
             return;
         }
-        let mut ops = self.core.log.take_now();
+        let mut ops = std::mem::take(&mut self.waits_for_room);
         if ops.is_empty() {
+            ops = self.core.log.take_now();
+            for op in &ops {
+                if let DiskOp::Append(entry) = op {
+                    self.last_body = entry.body.clone();
+                    self.appended.push((entry.zxid.0, entry.body.clone()));
+                }
+            }
+        } else if !std::mem::take(&mut self.tries_again) {
+            self.waits_for_room = ops;
             return;
         }
-        let appends = ops.iter().any(|op| matches!(op, DiskOp::Append(_)));
-        let (mut logged, mut staged, mut bytes) = (Vec::new(), self.staged.take(), 0);
-        for op in &ops {
-            if let DiskOp::Append(entry) = op {
-                bytes += entry.body.len();
-                self.last_body = entry.body.clone();
-                self.appended.push((entry.zxid.0, entry.body.clone()));
-                staged.as_mut().unwrap_or(&mut logged).push(entry.zxid.0);
-            } else if let DiskOp::Stage { .. } = op {
-                staged = Some(Vec::new());
-            } else if let DiskOp::Install { .. } = op {
-                logged.extend(staged.take().into_iter().flatten());
-            } else if let DiskOp::Unstage { .. } = op {
-                staged = None;
+        if ops.is_empty() {
+            if self.core.log.take_look() {
+                let performed = self.journal.look_for_room();
+                self.core.performed(performed);
             }
+            return;
         }
+        let asked = ops.clone();
         match self.journal.perform(&mut ops) {
             Ok(performed) => {
-                self.logged.append(&mut logged);
-                self.staged = staged;
+                let bytes = self.count_logged(&asked[..asked.len() - ops.len()]);
+                let appends = asked.iter().any(|op| matches!(op, DiskOp::Append(_)));
+                self.waits_for_room = ops;
                 self.disk_busy = true;
                 self.writes_since = Some(self.core.now().mono_ms).filter(|_| appends);
                 out.push(Effect::Later { disk: true, bytes, incoming: Incoming::DiskDone(performed) });
             }
             Err(error) => self.failed = Some(error.to_string()),
         }
+    }
+
+    /// The log has these durably. Returns the bytes that they took.
+    fn count_logged(&mut self, done: &[DiskOp]) -> usize {
+        let mut bytes = 0;
+        for op in done {
+            if let DiskOp::Append(entry) = op {
+                bytes += entry.body.len();
+                self.staged.as_mut().unwrap_or(&mut self.logged).push(entry.zxid.0);
+            } else if let DiskOp::Stage { .. } = op {
+                self.staged = Some(Vec::new());
+            } else if let DiskOp::Install { .. } = op {
+                self.logged.extend(self.staged.take().into_iter().flatten());
+            } else if let DiskOp::Unstage { .. } = op {
+                self.staged = None;
+            }
+        }
+        bytes
     }
 
     fn carry(&mut self, carry: Carry, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {
@@ -945,7 +972,8 @@ impl Pipe {
 fn bounds<'a>(core: &Core, limits: &'a Limits, handed_in: usize) -> Bounds<'a> {
     let admitted_bytes = handed_in.max(core.outstanding_bytes());
     let (outstanding, unlogged_bytes) = (core.outstanding(), core.unlogged_bytes());
-    Bounds { limits, outstanding, admitted_bytes, unlogged_bytes, may_read: core.may_read() }
+    let (may_read, refuses_writes) = (core.may_read(), core.refuses_writes());
+    Bounds { limits, outstanding, admitted_bytes, unlogged_bytes, may_read, refuses_writes }
 }
 
 fn world<'a>(

@@ -29,8 +29,19 @@ pub trait Disk: Send + Sync {
     fn allocated(&self, file: &Path) -> io::Result<u64>;
     /// Makes what the file holds durable, whoever wrote it.
     fn sync_file(&self, file: &Path) -> io::Result<()>;
+    /// What there is on the disk of `dir`.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
     /// Makes creates, renames and removes in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The bytes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// That files may still take.
+    pub free: u64,
+    /// All of them.
+    pub size: u64,
 }
 
 /// A file that is read at any place.
@@ -63,8 +74,10 @@ pub trait SegmentFile: Send {
     }
     /// Allocates up to `len`; what is written stays.
     fn grow(&mut self, len: u64) -> io::Result<()>;
-    /// The range must be allocated, and not before what was synced. One write is not begun before the last one is done.
-    fn write(&mut self, offset: u64, bytes: &[u8]);
+    /// Writes the parts one after the other, `first` at `offset`: but in a process that is killed meanwhile, `first` is there only if
+    /// all the others are. The range must be allocated, and not before what was synced. One write is not begun before the
+    /// last one is done. After an error the range may hold anything, and is written again before it is read.
+    fn write(&mut self, offset: u64, first: &[u8], rest: &[&[u8]]) -> io::Result<()>;
     /// Makes everything written durable.
     fn sync(&mut self) -> io::Result<()>;
     /// Ends the writing: gives back what is allocated from `len` on, after everything written. A crash may leave it.

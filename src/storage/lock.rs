@@ -20,7 +20,11 @@ impl DirLock {
         match file.try_lock() {
             Ok(()) => {
                 let told = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-                told.map_err(StorageError::io("write", &path))?;
+                match told {
+                    // It is locked all the same.
+                    Err(error) if super::is_full(&error) => {}
+                    told => told.map_err(StorageError::io("write", &path))?,
+                }
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {

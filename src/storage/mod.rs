@@ -12,6 +12,7 @@
     )
 )]
 
+mod bus_error;
 mod cursor;
 mod damage;
 mod debt;
@@ -39,10 +40,11 @@ mod synced;
 mod tests;
 mod txn_log;
 
+pub use bus_error::name_bus_errors;
 pub use cursor::{LogCursor, newest_snapshots};
 pub use damage::{BadRecord, Damage};
 pub use debt::{read_debt, write_debt};
-pub use disk::{Disk, ReadFile, SegmentFile, WriteFile};
+pub use disk::{Disk, ReadFile, SegmentFile, Space, WriteFile};
 pub use epochs::Epochs;
 pub use install::{Cut, install, last_shown, stage, truncate, unstage, wipe};
 pub use kept::Kept;
@@ -141,6 +143,11 @@ pub enum StorageError {
 /// Says whether a snapshot can be read to its end.
 pub type LoadCheck<'a> = dyn Fn(&Path) -> bool + 'a;
 
+/// The disk has no room, or this user may have no more of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
 /// A number of bytes as a length in memory: none is more than the machine can address.
 fn len_of(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -152,6 +159,11 @@ const DAMAGE_ADVICE: &str =
 impl StorageError {
     fn io(op: &'static str, file: &Path) -> impl FnOnce(io::Error) -> StorageError {
         move |source| StorageError::Io { op, file: file.to_path_buf(), source }
+    }
+
+    /// Whether the disk has no room for it, or this user may have no more: it may have some later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
     /// Whether the disk does not give back what it holds.

@@ -1,7 +1,7 @@
 //! The file system of the machine, as a [`Disk`].
 
-use super::disk::{Disk, ReadFile, SegmentFile, WriteFile};
-use super::segment::MappedSegment;
+use super::disk::{Disk, ReadFile, SegmentFile, Space, WriteFile};
+use super::segment;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -61,7 +61,7 @@ impl Disk for RealDisk {
     }
 
     fn segment(&self, file: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
-        Ok(Box::new(MappedSegment::create(file, len)?))
+        segment::create(file, len)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -85,6 +85,12 @@ impl Disk for RealDisk {
 
     fn sync_file(&self, file: &Path) -> io::Result<()> {
         File::open(file)?.sync_all()
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free: bytes(found.f_bavail), size: bytes(found.f_blocks) })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

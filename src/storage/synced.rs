@@ -72,16 +72,17 @@ impl SyncedFile {
         remove_if_there(disk, &temporary)?;
         let file = disk.segment(&temporary, FILE_LEN).map_err(StorageError::io("create", &temporary))?;
         let mut created = Self { file, number: 0 };
-        created.store(synced);
+        created.store(synced).map_err(StorageError::io("write", &temporary))?;
         created.file.sync().map_err(StorageError::io("sync", &temporary))?;
         rename(disk, &temporary, &dir.join(NAME))?;
         Ok(created)
     }
 
-    pub(super) fn store(&mut self, synced: Synced) {
+    /// After an error the place that was stored before is true still.
+    pub(super) fn store(&mut self, synced: Synced) -> std::io::Result<()> {
         self.number += 1;
         let place = if self.number.is_multiple_of(2) { SLOTS[0] } else { SLOTS[1] };
-        self.file.write(place, &synced.slot(self.number));
+        self.file.write(place, &synced.slot(self.number), &[])
     }
 }
 

@@ -1,13 +1,13 @@
 //! Logs and snapshots on a real disk and on one that fails: golden bytes, every cut, every flip.
 
 use super::*;
-use crate::model::{Epoch, LinkId, Packing, Place, Zxid};
+use crate::model::{Epoch, LinkId, Packing, Place, Room, Zxid};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const OPTIONS: LogOptions = LogOptions { prealloc_bytes: 64 << 10, force_sync: true };
 
@@ -842,12 +842,15 @@ struct FaultyDisk {
     syncs_left: Arc<AtomicU64>,
     /// Renames and removes until all fail.
     changes_left: AtomicU64,
+    /// No block is left, not even for what is written to those that are allocated: a write is cut short, and a sync fails.
+    is_full: Arc<AtomicBool>,
 }
 
 impl FaultyDisk {
     fn new(room: u64, syncs: u64) -> Arc<Self> {
         let (room, syncs_left) = (AtomicU64::new(room), Arc::new(AtomicU64::new(syncs)));
-        Arc::new(Self { room, syncs_left, changes_left: AtomicU64::new(u64::MAX) })
+        let (changes_left, is_full) = (AtomicU64::new(u64::MAX), Arc::default());
+        Arc::new(Self { room, syncs_left, changes_left, is_full })
     }
 
     /// A process that ends after this many changes of names.
@@ -868,6 +871,11 @@ impl FaultyDisk {
 struct FaultySegment {
     inner: Box<dyn SegmentFile>,
     syncs_left: Arc<AtomicU64>,
+    is_full: Arc<AtomicBool>,
+}
+
+fn no_space() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOSPC)
 }
 
 impl SegmentFile for FaultySegment {
@@ -875,12 +883,19 @@ impl SegmentFile for FaultySegment {
         self.inner.len()
     }
     fn grow(&mut self, _: u64) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        Err(no_space())
     }
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        self.inner.write(offset, bytes);
+    fn write(&mut self, offset: u64, first: &[u8], rest: &[&[u8]]) -> io::Result<()> {
+        if self.is_full.load(Ordering::Relaxed) {
+            self.inner.write(offset, &vec![0xee; first.len()], rest)?;
+            return Err(no_space());
+        }
+        self.inner.write(offset, first, rest)
     }
     fn sync(&mut self) -> io::Result<()> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(no_space());
+        }
         match self.syncs_left.load(Ordering::Relaxed) {
             0 => Err(io::Error::from_raw_os_error(libc::EIO)),
             left => {
@@ -915,10 +930,11 @@ impl Disk for FaultyDisk {
     }
     fn segment(&self, file: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
         if len > self.room.load(Ordering::Relaxed) {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            return Err(no_space());
         }
         let inner = RealDisk.segment(file, len)?;
-        Ok(Box::new(FaultySegment { inner, syncs_left: self.syncs_left.clone() }))
+        let (syncs_left, is_full) = (self.syncs_left.clone(), self.is_full.clone());
+        Ok(Box::new(FaultySegment { inner, syncs_left, is_full }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change()?;
@@ -933,6 +949,9 @@ impl Disk for FaultyDisk {
     }
     fn allocated(&self, file: &Path) -> io::Result<u64> {
         RealDisk.allocated(file)
+    }
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        Ok(Space { free: self.room.load(Ordering::Relaxed), size: 1 << 40 })
     }
     fn sync_file(&self, file: &Path) -> io::Result<()> {
         RealDisk.sync_file(file)
@@ -993,6 +1012,67 @@ fn a_full_disk_is_an_error_that_names_the_file() {
     let error =
         (2..9999).find_map(|zxid| log.append(Zxid(zxid), &body(zxid, 1000)).err()).unwrap().to_string();
     assert!(error.contains("log.1") && error.contains("No space left"), "{error}");
+}
+
+/// What was synced before stays, what was not is appended again, and then all is there once.
+#[test]
+fn what_a_full_disk_did_not_take_is_appended_again() {
+    for first in [1, 2] {
+        for fails_at_sync in [false, true] {
+            let dir = Dir::new();
+            let disk = FaultyDisk::new(1 << 30, u64::MAX);
+            let mut log = TxnLog::new(disk.clone(), dir.path(), OPTIONS, Zxid(0));
+            for zxid in 1..first {
+                log.append(Zxid(zxid), &body(zxid, 10)).unwrap();
+                log.sync().unwrap();
+            }
+            for _ in 0..3 {
+                disk.is_full.store(!fails_at_sync, Ordering::Relaxed);
+                let appended = log.append(Zxid(first), &body(first, 10));
+                disk.is_full.store(true, Ordering::Relaxed);
+                let error = if fails_at_sync { log.sync() } else { appended }.unwrap_err();
+                assert!(error.is_full(), "{error}");
+                assert_eq!(log.last_zxid(), Zxid(first - 1));
+            }
+            disk.is_full.store(false, Ordering::Relaxed);
+            for zxid in first..=3 {
+                log.append(Zxid(zxid), &body(zxid, 10)).unwrap();
+            }
+            log.sync().unwrap();
+            drop(log);
+            let (found, _) = recovered(&dir).unwrap();
+            assert_eq!(found.replayed, [1, 2, 3], "{first} {fails_at_sync}");
+        }
+    }
+}
+
+#[test]
+fn a_log_says_that_room_is_low_before_it_is_out() {
+    let dir = Dir::new();
+    let disk = FaultyDisk::new(1 << 30, u64::MAX);
+    let options = LogOptions { prealloc_bytes: 100_000, ..OPTIONS };
+    let mut log = TxnLog::new(disk.clone(), dir.path(), options, Zxid(0));
+    assert_eq!(log.look_for_room(), Room::Enough);
+    let mut zxid = 0;
+    // Its segments do not grow.
+    while log.room() == Room::Enough {
+        zxid += 1;
+        log.append(Zxid(zxid), &body(zxid, 1000)).unwrap();
+        log.sync().unwrap();
+    }
+    for at in 1..20 {
+        log.append(Zxid(zxid + at), &body(zxid + at, 1000)).unwrap();
+    }
+    log.sync().unwrap();
+    assert_eq!(log.look_for_room(), Room::Low);
+    log.roll();
+    assert_eq!(log.look_for_room(), Room::Enough, "the next one has room");
+    disk.room.store(log.reserve() - 1, Ordering::Relaxed);
+    assert_eq!(log.look_for_room(), Room::Low, "of others' files, it is full too");
+    disk.room.store(log.reserve() + 1, Ordering::Relaxed);
+    assert_eq!(log.look_for_room(), Room::Low, "it does not go to and fro");
+    disk.room.store(2 * log.reserve(), Ordering::Relaxed);
+    assert_eq!(log.look_for_room(), Room::Enough);
 }
 
 /// A leader's history, snapshot and log, comes and is installed. The old one reaches further than the snapshot.

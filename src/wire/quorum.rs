@@ -257,6 +257,10 @@ pub enum FromLeader {
     Unknown(i32),
 }
 
+/// At the end of the sessions of a learner's PING, to a leader of this kind alone: the learner's disk has no room to lead. There is no
+/// session of this number.
+pub const NO_ROOM: (SessionId, i32) = (SessionId::NONE, -1);
+
 /// Writes one packet without authinfo.
 fn put(out: &mut BytesMut, kind: i32, zxid: Zxid, data: Option<&[u8]>) {
     QuorumPacket { kind, zxid: zxid.0, data, authinfo: None }.encode(out);

@@ -225,6 +225,11 @@ pub enum LostWhy {
         /// Milliseconds since it was handed to the log.
         ms: u64,
     },
+    /// The disk is full, or almost.
+    #[error(
+        "the disk of this leader has no room for its log, and the others are enough: one of them is to lead"
+    )]
+    NoRoomToLead,
     /// Fewer servers came than a quorum needs, or they did not get through this phase.
     #[error("no quorum for epoch {epoch} in time: {phase}")]
     NoQuorumInTime {
@@ -279,6 +284,11 @@ pub enum LostWhy {
     /// The leader sent nothing for too long.
     #[error("server {0} is silent as leader")]
     LeaderSilent(ServerId),
+    /// The disk is full, and what the leader sends does not end.
+    #[error(
+        "the disk of this server has no room for what the leader sends; it takes part again once there is"
+    )]
+    NoRoomToLearn,
     /// The leader's tree differs, and it leads on: this server takes its snapshot.
     #[error("this server's tree differs from that of server {0} and must be replaced")]
     TreeDiffers(ServerId),

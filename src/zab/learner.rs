@@ -6,7 +6,8 @@ use super::{
     Outputs, Server, Tree, parse_config,
 };
 use crate::ensemble::Ensemble;
-use crate::model::{Debt, Epoch, LinkId, ServerId, TxnMark, Zxid};
+use crate::model::{Debt, Epoch, LinkId, Room, ServerId, TxnMark, Zxid};
+use crate::wire::quorum::NO_ROOM;
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
 use std::collections::VecDeque;
 
@@ -769,7 +770,17 @@ impl Learner {
     }
 
     /// Answers the leader's ping of `zxid` with the sessions that were active, and their timeouts in milliseconds.
-    pub fn pong(&self, zxid: Zxid, touched: Vec<(crate::model::SessionId, i32)>, out: &mut Outputs) {
+    /// A leader of this kind hears at the end of them whether this server has room.
+    pub fn pong(
+        &self,
+        zxid: Zxid,
+        mut touched: Vec<(crate::model::SessionId, i32)>,
+        server: &Server,
+        out: &mut Outputs,
+    ) {
+        if self.hears_pleas && server.room != Room::Enough {
+            touched.push(NO_ROOM);
+        }
         if let Some(link) = self.link.filter(|_| self.is_live()) {
             out.tell_leader(link, &FromLearner::Ping { zxid, touched });
         }
@@ -784,6 +795,9 @@ impl Learner {
         if self.doubted_until.is_some_and(|until| now >= until) {
             server.tree = Tree::Wrong;
             return self.lose(LostWhy::TreeDiffers(self.leader), out);
+        }
+        if server.room == Room::Out && server.log_is_full {
+            return self.lose(LostWhy::NoRoomToLearn, out);
         }
         if let Stage::Dialing { retry_at: Some(at) } = self.stage
             && now >= at

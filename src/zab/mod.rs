@@ -32,7 +32,7 @@ pub use outputs::{ConfigFile, DiskDone, DiskOp, Event, Feed, LinkAction, Located
 
 use crate::ensemble::{Ensemble, View};
 use crate::jute::DecodeError;
-use crate::model::{Debt, Epoch, LinkId, ServerId, SessionId, TxnMark, Zxid};
+use crate::model::{Debt, Epoch, LinkId, Room, ServerId, SessionId, TxnMark, Zxid};
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::wire::txn::{Txn, TxnBody};
 use bytes::{Bytes, BytesMut};
@@ -206,6 +206,12 @@ pub enum Doubt {
 /// How often the log says that a tree differs that cannot be replaced, in milliseconds.
 const TELL_DOUBT_EVERY_MS: u64 = 60_000;
 
+/// Milliseconds in which each server looks at its disk.
+const LOOKS_MS: u64 = 1000;
+
+/// So long a server without room leads, where nobody else did when it could, in milliseconds.
+const DOES_WITHOUT_ROOM_MS: u64 = 600_000;
+
 /// So long a tree is not replaced twice, in milliseconds.
 const REPLACED_MS: u64 = 600_000;
 
@@ -258,6 +264,12 @@ pub struct Server {
     unlogged: usize,
     /// More was on its way to the log than may be, and is not down to half of that yet.
     log_is_full: bool,
+    /// What room the disk has for the log.
+    pub room: Room,
+    /// Since when that is not enough, in monotonic milliseconds.
+    room_since: u64,
+    /// Until then (monotonic milliseconds) it leads without room as well: nobody else does.
+    does_without_room_until: u64,
 }
 
 /// How often an empty leader gives way to claims. A server that has a history may lose the race of the next election: its vote
@@ -292,6 +304,9 @@ impl Server {
             unlogged_bytes: VecDeque::new(),
             unlogged: 0,
             log_is_full: false,
+            room: Room::Enough,
+            room_since: 0,
+            does_without_room_until: 0,
         }
     }
 
@@ -340,6 +355,16 @@ impl Server {
             self.unlogged -= bytes;
         }
         self.log_is_full &= self.unlogged > self.settings.max_unlogged_bytes / 2;
+    }
+
+    /// Whether another server is to lead if one can: the disk here has no room for what would be proposed.
+    pub fn lacks_room(&self, now: u64) -> bool {
+        self.room != Room::Enough && now >= self.does_without_room_until
+    }
+
+    /// No other server leads, or so it seems: this one may, room or not.
+    pub fn do_without_room(&mut self, now: u64) {
+        self.does_without_room_until = now + DOES_WITHOUT_ROOM_MS;
     }
 
     /// Bytes on their way to the log.
@@ -712,6 +737,14 @@ impl Zab {
             }
             Term::Learning(learner) => learner.on_disk(now, &done, &mut self.server, out),
         }
+    }
+
+    /// The disk has more room or less than before.
+    pub fn on_room(&mut self, now: u64, room: Room) {
+        if self.server.room == Room::Enough {
+            self.server.room_since = now;
+        }
+        self.server.room = room;
     }
 
     /// Looks at what is due: pings, deadlines, dials. `now` is in monotonic milliseconds.

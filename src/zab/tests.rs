@@ -3,7 +3,7 @@
 use super::*;
 use crate::jute::records::{ErrorTxn, SetDataTxn, TxnHeader};
 use crate::model::Place;
-use crate::wire::quorum::{Forwarded, OBSERVE, PROTOCOL, Plea, take};
+use crate::wire::quorum::{Forwarded, NO_ROOM, OBSERVE, PROTOCOL, Plea, take};
 
 const LINK: LinkId = LinkId(1);
 
@@ -811,6 +811,57 @@ fn a_leader_whose_own_log_hangs_gives_the_others_the_lead() {
     assert_eq!(with_a_log_that_hangs(true, u64::MAX), [LostWhy::OwnLogHangs { zxid, ms: 550 }]);
     assert_eq!(with_a_log_that_hangs(true, 500), []);
     assert_eq!(with_a_log_that_hangs(false, u64::MAX), [], "without it there is no quorum");
+}
+
+/// Server 1 leads, with followers 2 to `last`; its disk fills at 10 ms. Why it loses the lead.
+fn with_a_disk_that_fills(last: i64, they_have_room: bool, room: Room) -> Vec<LostWhy> {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    if last == 3 {
+        let link = LinkId(2);
+        welcome(&mut zab, link, ServerId(3), Epoch(0), &mut out);
+        let ack = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid::ZERO, plea: Plea::default() };
+        zab.on_learner_packet(0, link, ack, &mut out);
+        zab.on_learner_packet(0, link, FromLearner::Ack(Zxid::new(Epoch(1), 0)), &mut out);
+    }
+    zab.on_room(10, room);
+    let zxid = Zxid::new(Epoch(1), 0);
+    let touched = if they_have_room { vec![] } else { vec![NO_ROOM] };
+    for now in (50..2000).step_by(50) {
+        for link in [LinkId(1), LinkId(2)].into_iter().take(if last == 3 { 2 } else { 1 }) {
+            let pong = FromLearner::Ping { zxid, touched: touched.clone() };
+            zab.on_learner_packet(now, link, pong, &mut out);
+        }
+        zab.on_tick(now, &mut out);
+    }
+    assert!(!out.events.contains(&Event::Touched(vec![NO_ROOM])));
+    lost(&mut out)
+}
+
+#[test]
+fn a_leader_without_room_gives_the_lead_to_followers_that_are_enough() {
+    assert_eq!(with_a_disk_that_fills(3, true, Room::Low), [LostWhy::NoRoomToLead]);
+    assert_eq!(with_a_disk_that_fills(3, true, Room::Out), [LostWhy::NoRoomToLead]);
+    assert_eq!(with_a_disk_that_fills(3, true, Room::Enough), []);
+    assert_eq!(with_a_disk_that_fills(3, false, Room::Low), [], "they could do no better");
+    let alone = with_a_disk_that_fills(2, true, Room::Low);
+    assert!(!alone.contains(&LostWhy::NoRoomToLead), "without this server there is no quorum: {alone:?}");
+}
+
+#[test]
+fn a_follower_without_room_goes_once_its_log_takes_no_more() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    follow(&mut zab, LINK, ServerId(2), Epoch(1), &mut out);
+    enter(&mut zab, LINK, Epoch(1), &mut out);
+    zab.server.settings.max_unlogged_bytes = entry(Zxid(1)).body.len();
+    zab.on_room(10, Room::Out);
+    for counter in 1..=2 {
+        zab.on_tick(10, &mut out);
+        assert_eq!(lost(&mut out), [], "it follows and learns");
+        zab.on_leader_packet(10, LINK, proposal(Zxid::new(Epoch(1), counter)), &mut out);
+    }
+    zab.on_tick(10, &mut out);
+    assert_eq!(lost(&mut out), [LostWhy::NoRoomToLearn]);
 }
 
 #[test]

@@ -58,6 +58,8 @@ enum Event {
     /// A leader that was removed is gone.
     Crash(usize, u64),
     Resume(usize, u64),
+    /// The disk of a server has room again.
+    Room(usize),
     Heal(u64),
     Fault,
     Client(usize),
@@ -438,6 +440,10 @@ impl World {
                 Ok(())
             }
             Event::Boot(..) | Event::Resume(..) | Event::Crash(..) => Ok(()),
+            Event::Room(index) => {
+                self.make_room(index);
+                Ok(())
+            }
             Event::Heal(number) => {
                 if self.faults.partition_number == number {
                     self.heal();

@@ -29,6 +29,10 @@ impl World {
         self.after(delay, Event::Boot(index, life));
     }
 
+    pub(in crate::sim) fn room_after(&mut self, index: usize, delay: u64) {
+        self.after(delay, Event::Room(index));
+    }
+
     pub(super) fn boot(&mut self, index: usize) -> Result<(), String> {
         let now = self.now;
         let rate = self.nodes[index].rate;

@@ -71,6 +71,8 @@ pub(super) struct Link {
     /// What was committed when its synchronization began. It may have been committed with its help, so that it has to have all of
     /// that before it acknowledges this leader's history.
     pub target: Zxid,
+    /// Its disk has no room to lead, as it says.
+    pub lacks_room: bool,
     /// What is under way to it.
     pub window: Window,
     /// It is not sent what happens as it happens: more is under way to it than its window takes.
@@ -100,6 +102,7 @@ impl Link {
             asked: VecDeque::new(),
             answered: Question::default(),
             wants_snapshot: false,
+            lacks_room: false,
             target: Zxid::ZERO,
             window: Window::default(),
             behind: None,
@@ -240,6 +243,11 @@ impl Links {
         let live =
             |link: &Link| link.sid == sid && !link.observer && link.is_told() && link.alive_until >= now;
         self.0.values().any(live)
+    }
+
+    /// Whether a follower could lead: it lives, and has not said that its disk has no room.
+    pub(super) fn could_lead(&self, now: u64, sid: ServerId) -> bool {
+        self.has_synced(now, sid) && !self.0.values().any(|link| link.sid == sid && link.lacks_room)
     }
 
     /// Whether a server has answered a ping of this round, or of a later one.

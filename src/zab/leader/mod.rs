@@ -14,7 +14,7 @@ use self::links::{Links, Question};
 pub use self::packets::MAX_EPOCHS_AHEAD;
 use self::syncs::Sync;
 use super::broadcast::Broadcast;
-use super::{CloseWhy, DiskDone, DiskOp, Entry, Event, LinkAction, LostWhy, Next, Outputs, Server};
+use super::{CloseWhy, DiskDone, DiskOp, Entry, Event, LOOKS_MS, LinkAction, LostWhy, Next, Outputs, Server};
 use crate::ensemble::Ensemble;
 use crate::model::{Epoch, LinkId, ServerId, SessionId, Zxid};
 use crate::wire::quorum::FromLeader;
@@ -419,6 +419,15 @@ impl Leader {
         hangs.then_some(LostWhy::OwnLogHangs { zxid, ms })
     }
 
+    /// Whether this leader has no room, and the followers could go on without it. Not before those who have none either had time to
+    /// say so: where all disks fill together, nobody could do better.
+    fn hands_over(&self, now: u64, server: &Server) -> bool {
+        let could_lead = |id: ServerId| id != server.me() && self.links.could_lead(now, id);
+        server.lacks_room(now)
+            && now >= server.room_since + server.settings.tick_ms + LOOKS_MS
+            && server.view.has_quorum(could_lead)
+    }
+
     fn commit(&mut self, server: &mut Server, out: &mut Outputs) {
         while self.commits
             && let Some(entry) = self.broadcast.next_committed(&server.view)
@@ -492,6 +501,9 @@ impl Leader {
         }
         if let Some(why) = self.log_hangs(now, server) {
             return self.give_up(why, out);
+        }
+        if self.hands_over(now, server) {
+            return self.give_up(LostWhy::NoRoomToLead, out);
         }
         self.ping(now, |_, link| matches!(link.stage, Stage::Ready | Stage::Live), out);
     }

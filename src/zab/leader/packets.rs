@@ -3,7 +3,7 @@
 use super::links::{Link, Stage, Waiting};
 use super::{Leader, Memory, Phase};
 use crate::model::{Epoch, LinkId, ServerId, Zxid};
-use crate::wire::quorum::{FromLeader, FromLearner, OBSERVE, PROTOCOL, Plea};
+use crate::wire::quorum::{FromLeader, FromLearner, NO_ROOM, OBSERVE, PROTOCOL, Plea};
 use crate::zab::{CloseWhy, Event, LearnerMisbehaved, LinkAction, LostWhy, Outputs, Server, Tree};
 use std::collections::BTreeMap;
 
@@ -44,8 +44,9 @@ impl Leader {
                 }
                 Ok(())
             }
-            FromLearner::Ping { touched, .. } => {
+            FromLearner::Ping { mut touched, .. } => {
                 require_live(link, "PING")?;
+                link.lacks_room = touched.pop_if(|last| *last == NO_ROOM).is_some();
                 link.answer();
                 link.window.on_answer();
                 out.events.push_back(Event::Touched(touched));

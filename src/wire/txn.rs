@@ -53,7 +53,7 @@ pub enum TxnBody {
     Check(CheckVersionTxn<Bytes>),
     /// createSession.
     CreateSession(CreateSessionTxn),
-    /// Without a list in logs of 3.5 and older.
+    /// Without a list in logs of 3.5 and older, and where Java's `closeSessionTxn.enabled` is false.
     CloseSession(Option<CloseSessionTxn<Bytes>>),
     /// A request that was refused: it takes a zxid, and changes nothing.
     Error(ErrorTxn),
@@ -169,7 +169,7 @@ impl TxnBody {
             Op::Reconfig => Self::Reconfig(SetDataTxn::decode(from)?),
             Op::SetAcl => Self::SetAcl(SetAclTxn::decode(from)?),
             Op::CreateSession => Self::CreateSession(CreateSessionTxn::decode(from)?),
-            Op::CloseSession if from.remaining() == 0 => Self::CloseSession(None),
+            Op::CloseSession if lists_nothing(from) => Self::CloseSession(None),
             Op::CloseSession => Self::CloseSession(Some(CloseSessionTxn::decode(from)?)),
             Op::Multi => {
                 let parts = MultiTxn::decode(from)?.txns.into_iter().map(|part| {
@@ -183,7 +183,19 @@ impl TxnBody {
     }
 }
 
-/// Logs before 3.3 have creates without the parent's cversion: told by the bytes that are left.
+/// Whether a closeSession ends without a list, with a digest or without one. The digest's version and value would be a list of
+/// two paths without a letter, which no znode has.
+fn lists_nothing(from: &SharedReader) -> bool {
+    match from.remaining() {
+        0 => true,
+        TxnDigest::MIN_LEN => {
+            TxnDigest::decode(&mut from.clone()).is_ok_and(|digest| digest.version == DIGEST_VERSION)
+        }
+        _ => false,
+    }
+}
+
+/// Logs of 3.3 have creates without the parent's cversion: told by the bytes that are left.
 fn create(from: &mut SharedReader) -> Result<CreateTxn<Bytes>, DecodeError> {
     let mut ahead = from.clone();
     match CreateTxn::decode(&mut ahead) {
@@ -228,5 +240,57 @@ impl Txn {
         let body = TxnBody::decode(header.op, &mut from, false)?;
         let digest = if from.remaining() > 0 { Some(TxnDigest::decode(&mut from)?) } else { None };
         Ok(Self { header, body, digest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transaction(op: Op, body: &[u8]) -> Bytes {
+        let mut bytes = BytesMut::new();
+        TxnHeader { client_id: 7, cxid: 1, zxid: 9, time: 5, op: op.code() }.encode(&mut bytes);
+        bytes.put_slice(body);
+        bytes.freeze()
+    }
+
+    fn paths_of(body: &[u8]) -> (Option<Vec<Bytes>>, Option<u64>) {
+        let bytes = transaction(Op::CloseSession, body);
+        let txn = Txn::decode(bytes.clone()).unwrap();
+        let mut again = BytesMut::new();
+        txn.encode(&mut again);
+        assert_eq!(again, bytes);
+        let TxnBody::CloseSession(listed) = txn.body else { panic!("{:?}", txn.body) };
+        (listed.map(|listed| listed.paths_to_delete), txn.digest.map(|digest| digest.tree_digest as u64))
+    }
+
+    #[test]
+    fn a_closed_session_is_read_with_and_without_a_list_and_a_digest() {
+        let digest = [0, 0, 0, 2, 0, 0, 0, 3, 0xa1, 0xb2, 0xc3, 0xd4];
+        let value = 0x3_a1b2_c3d4;
+        let one = [&[0, 0, 0, 1, 0, 0, 0, 4][..], b"/abc"].concat();
+        let none = [0; 4];
+        assert_eq!(paths_of(&[]), (None, None));
+        assert_eq!(paths_of(&digest), (None, Some(value)));
+        assert_eq!(paths_of(&none), (Some(vec![]), None));
+        assert_eq!(paths_of(&[&none[..], &digest].concat()), (Some(vec![]), Some(value)));
+        // As long as a digest alone.
+        assert_eq!(one.len(), digest.len());
+        assert_eq!(paths_of(&one), (Some(vec![Bytes::from_static(b"/abc")]), None));
+        assert_eq!(
+            paths_of(&[&one[..], &digest].concat()),
+            (Some(vec![Bytes::from_static(b"/abc")]), Some(value))
+        );
+    }
+
+    #[test]
+    fn a_create_without_the_parents_version_counts_one_more() {
+        let mut body = BytesMut::new();
+        CreateTxnV0 { path: &b"/a"[..], data: Some(&b"x"[..]), acl: vec![], ephemeral: true }
+            .encode(&mut body);
+        let TxnBody::Create(txn) = Txn::decode(transaction(Op::Create, &body)).unwrap().body else {
+            panic!()
+        };
+        assert_eq!((&txn.path[..], txn.ephemeral, txn.parent_cversion), (&b"/a"[..], true, -1));
     }
 }

@@ -147,7 +147,11 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     ("emulate353TTLNodes", Property, Works),
     ("closeSessionTxn.enabled", Property, Harmless("a closed session's paths are always in its transaction")),
     ("digest.enabled", Property, Works),
-    ("serializeLastProcessedZxid.enabled", Property, Harmless("snapshots always have it")),
+    (
+        "serializeLastProcessedZxid.enabled",
+        Property,
+        Harmless("a snapshot with a digest has it, and who does not read it ends before it"),
+    ),
     ("snapshot.compression.method", Property, Works),
     (
         "snapshot.trust.empty",

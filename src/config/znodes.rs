@@ -8,7 +8,7 @@ pub struct Znodes {
     /// There are znodes with a time to live.
     pub extended_types: bool,
     pub emulate_353_ttl: bool,
-    /// Transactions carry a digest of the tree.
+    /// Transactions and snapshots carry a digest of the tree.
     pub txn_digests: bool,
     pub enforce_quota: bool,
     pub container_check_ms: u64,

@@ -191,7 +191,7 @@ impl Core {
     ) -> Self {
         let replica = replica(&db, clock());
         let (status, lease) = (replica.status(), replica.lease());
-        let snapshots = Snapshots::default();
+        let snapshots = Snapshots::new(replica.writes_digests());
         snapshots.allow(status.mode.has_leader());
         let durable = AtomicI64::new(db.last_zxid.0);
         let committed = Arc::new(AtomicI64::new(replica.committed().0));

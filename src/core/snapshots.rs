@@ -29,18 +29,21 @@ pub enum SnapshotError {
 pub struct SnapshotJob {
     writer: SnapshotWriter,
     zxid: Zxid,
-    digest: u64,
+    digest: Option<u64>,
 }
 
 impl SnapshotJob {
-    /// Of the tree as it is now.
+    /// Of the tree as it is now, with its digest or without.
     pub fn begin(
         db: &mut Database,
         disk: &Arc<dyn Disk>,
         dirs: &Dirs,
         packing: Packing,
+        with_digest: bool,
     ) -> Result<Self, StorageError> {
-        let (zxid, digest) = (db.last_txn, db.tree.digest());
+        let zxid = db.last_txn;
+        // Of the tree that every server begins with nobody asks it.
+        let digest = (with_digest && zxid != Zxid::ZERO).then(|| db.tree.digest());
         let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid, packing)?;
         db.begin_snapshot();
         Ok(Self { writer, zxid, digest })
@@ -67,13 +70,13 @@ impl SnapshotJob {
     }
 
     pub fn finish(self) -> Result<PathBuf, StorageError> {
-        self.writer.finish(self.zxid, Some(self.digest)).map(|(path, _)| path)
+        self.writer.finish(self.zxid, self.digest).map(|(path, _)| path)
     }
 }
 
 /// Asks the snapshot thread for work. Asking while it works is as good as not asking.
-#[derive(Default)]
 pub struct Snapshots {
+    with_digest: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -93,6 +96,15 @@ impl State {
 }
 
 impl Snapshots {
+    pub(super) fn new(with_digest: bool) -> Self {
+        Self { with_digest, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Whether they have one (`zookeeper.digest.enabled`).
+    pub fn with_digest(&self) -> bool {
+        self.with_digest
+    }
+
     pub fn ask(&self) {
         self.state.lock().asked = true;
         self.changed.notify_one();
@@ -146,7 +158,8 @@ pub fn write_snapshot(
     packing: Packing,
 ) -> Result<PathBuf, SnapshotError> {
     let started = Instant::now();
-    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs, packing)?;
+    let with_digest = core.snapshots.with_digest();
+    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs, packing, with_digest)?;
     let written = write_slices(core, job);
     match &written {
         Ok(_) => core.figures.snapshot_written(started.elapsed()),
@@ -177,7 +190,7 @@ pub fn write_snapshot_of(
     disk: &Arc<dyn Disk>,
     dirs: &Dirs,
 ) -> Result<PathBuf, StorageError> {
-    let mut job = SnapshotJob::begin(db, disk, dirs, Packing::Plain)?;
+    let mut job = SnapshotJob::begin(db, disk, dirs, Packing::Plain, true)?;
     loop {
         let slice = job.slice(db, usize::MAX >> 1).expect("nobody replaces the database");
         if job.write(&slice)? {

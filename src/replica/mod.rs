@@ -449,6 +449,11 @@ impl Replica {
         Standing::of(&self.zab)
     }
 
+    /// Whether transactions and snapshots have digests.
+    pub fn writes_digests(&self) -> bool {
+        self.settings.rules.txn_digests
+    }
+
     /// What this server tells of itself.
     pub fn status(&self) -> Status {
         Status::of(&self.zab, &self.serving, self.settings.leader_serves)

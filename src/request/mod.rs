@@ -55,7 +55,7 @@ pub struct Rules {
     pub key_auth: bool,
     /// The names of this server's ensemble, for the scheme `ensemble`; `None`: the scheme is off.
     pub ensemble_names: Option<Vec<String>>,
-    /// Digests go into the log (`zookeeper.digest.enabled`).
+    /// Digests go into the log and into snapshots (`zookeeper.digest.enabled`).
     pub txn_digests: bool,
     /// Bytes that one transaction may have, header and digest with it: what every peer reads from the wire and from its
     /// log (`jute.maxbuffer` and its extra size).

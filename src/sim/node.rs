@@ -840,7 +840,9 @@ impl Process {
         self.start_disk(out);
         if self.snapshot.is_none() && self.core.snapshots.take_due() {
             let Files { disk, dirs, .. } = &self.files;
-            let begun = SnapshotJob::begin(&mut self.core.db.write(), disk, dirs, Packing::Plain);
+            let with_digest = self.core.snapshots.with_digest();
+            let begun =
+                SnapshotJob::begin(&mut self.core.db.write(), disk, dirs, Packing::Plain, with_digest);
             if let Ok(job) = begun {
                 self.snapshot = Some(Job { job, written: false });
                 out.push(Effect::Later { disk: true, bytes: 0, incoming: Incoming::Snapshot });

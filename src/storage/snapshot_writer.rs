@@ -74,17 +74,19 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point, where it is known. Returns
-    /// the file and its length.
+    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point. Without one there is nothing
+    /// after the first seal: Java's server 3.9 takes what comes there for what its own settings make it write. Returns the
+    /// file and its length.
     pub fn finish(mut self, zxid: Zxid, tree_digest: Option<u64>) -> Result<(PathBuf, u64), StorageError> {
         self.seal()?;
-        // Without a digest: a zxid of 0 says so.
-        self.write(&tree_digest.map_or(Zxid::ZERO, |_| zxid).0.to_be_bytes())?;
-        self.write(&DIGEST_VERSION.to_be_bytes())?;
-        self.write(&tree_digest.unwrap_or(0).to_be_bytes())?;
-        self.seal()?;
-        self.write(&zxid.0.to_be_bytes())?;
-        self.seal()?;
+        if let Some(digest) = tree_digest {
+            self.write(&zxid.0.to_be_bytes())?;
+            self.write(&DIGEST_VERSION.to_be_bytes())?;
+            self.write(&digest.to_be_bytes())?;
+            self.seal()?;
+            self.write(&zxid.0.to_be_bytes())?;
+            self.seal()?;
+        }
         let packer = self.file.take().expect("open until finish()");
         let (mut file, len) = packer.finish().map_err(StorageError::io("write", &self.temporary))?;
         file.sync().map_err(StorageError::io("sync", &self.temporary))?;

@@ -698,6 +698,20 @@ fn every_flip_in_a_snapshot_is_seen_and_the_one_before_is_taken() {
     }
 }
 
+/// Java's server 3.9 with `digest.enabled=false` reads no other.
+#[test]
+fn a_snapshot_without_a_digest_ends_with_its_first_seal() {
+    let dir = Dir::new();
+    let with = fs::read(dir.write_snapshot(5)).unwrap();
+    let body = &with[16..with.len() - 13 - 20 - 13 - 8 - 13];
+    let mut writer =
+        SnapshotWriter::create(Arc::new(RealDisk), &dir.path(), Zxid(6), Packing::Plain).unwrap();
+    writer.write(body).unwrap();
+    let (path, _) = writer.finish(Zxid(6), None).unwrap();
+    assert_eq!(fs::read(path).unwrap(), with[..16 + body.len() + 13]);
+    assert_eq!(recovered(&dir).unwrap().1.snapshot_zxid, Zxid(6));
+}
+
 #[test]
 fn compressed_snapshots_are_read() {
     use std::io::Write;

@@ -23,10 +23,12 @@ def free_port():
 
 
 class Server:
-    """`settings` are lines of the zoo.cfg; `flags` are -D flags, passed as a Java deployment passes them."""
+    """`settings` are lines of the zoo.cfg; `flags` are -D flags, passed as a Java deployment passes them. `classpath` names
+    another version of Java's server."""
 
-    def __init__(self, settings=None, flags=None, data=None, java=IS_JAVA):
+    def __init__(self, settings=None, flags=None, data=None, java=IS_JAVA, classpath=JAVA_CLASSPATH):
         self.java = java
+        self.classpath = classpath
         self.port = free_port()
         self.own_dir = data is None
         self.dir = pathlib.Path(data or tempfile.mkdtemp(prefix="zabra-test-"))
@@ -59,7 +61,7 @@ class Server:
         logback = self.dir / "logback.xml"
         logback.write_text('<configuration><root level="ERROR"/></configuration>\n')
         flags = [f"-D{key}={value}" for key, value in self.flags.items()]
-        return ["java", "-Xmx1g", f"-Dlogback.configurationFile={logback}", *flags, "-cp", JAVA_CLASSPATH,
+        return ["java", "-Xmx1g", f"-Dlogback.configurationFile={logback}", *flags, "-cp", self.classpath,
                 "org.apache.zookeeper.server.quorum.QuorumPeerMain", str(config)]
 
     def start(self, wait=True):
@@ -81,15 +83,15 @@ class Server:
         self.wait_until(f"port {port} is closed", lambda: not socket.create_connection(("127.0.0.1", port), timeout=5).close(), 30)
 
     def wait_until(self, otherwise, is_there, seconds):
-        """Asks until it is; a server that ended is an error at once."""
+        """Asks until it is, and returns what was answered; a server that ended is an error at once."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
             # There is no event to await across processes but the next try.
             with contextlib.suppress(OSError):
-                if is_there():
-                    return
+                if found := is_there():
+                    return found
             time.sleep(0.01)
         raise AssertionError(f"{otherwise} after {seconds} s:\n{self.log()}")
 

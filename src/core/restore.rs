@@ -142,7 +142,8 @@ impl Restore for RestoredDatabase {
         let loader = self.loader.take().expect("reset() came first");
         self.shows = seal.digest.map_or(zxid, |(zxid, _)| zxid);
         self.reaches = self.shows.max(loader.newest());
-        self.digests.exact_from = seal.digest.map(|(until, _)| until);
+        // What a znode shows of a later transaction is not in the digest that the file states.
+        self.digests.exact_from = seal.digest.map(|_| self.reaches);
         let db = Database::from_snapshot(loader, zxid);
         if let Some((until, stated)) = seal.digest.filter(|(until, _)| *until == zxid) {
             self.digests.compare(until, stated, db.tree.digest());
@@ -188,4 +189,49 @@ impl Restore for Dry {
 /// Whether a snapshot can be read to its end, seals and all.
 pub fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
     load_snapshot(disk, Zxid::ZERO, path, &mut Dry(Loader::dry(rules)), &mut |_| ()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jute::records::{CreateTxn, TxnDigest, TxnHeader};
+    use crate::wire::txn::TxnBody;
+    use bytes::BytesMut;
+
+    fn create(zxid: i64) -> Txn {
+        let (path, parent_cversion) = (Bytes::from(format!("/n{zxid}")), zxid as i32);
+        let body =
+            TxnBody::Create(CreateTxn { path, data: None, acl: vec![], ephemeral: false, parent_cversion });
+        let header = TxnHeader { client_id: 7, cxid: 1, zxid, time: 5, op: body.op().code() };
+        Txn { header, body, digest: None }
+    }
+
+    /// A Java server states the digest of one moment, and goes on while it writes.
+    #[test]
+    fn a_snapshot_is_compared_from_the_newest_transaction_on_that_it_shows() {
+        let mut db = Database::new(OwnerRules::default());
+        let digests: Vec<_> = (1..=2)
+            .map(|zxid| {
+                db.apply(&create(zxid), &mut Vec::new());
+                db.tree.digest()
+            })
+            .collect();
+        db.begin_snapshot();
+        let mut bytes = BytesMut::new();
+        while {
+            let slice = db.tree.snapshot_slice(100);
+            bytes.extend_from_slice(&slice.bytes);
+            !slice.done
+        } {}
+        let mut state = RestoredDatabase::new(OwnerRules::default());
+        state.reset();
+        assert_eq!(state.feed(&bytes).unwrap(), bytes.len());
+        state.loaded(Zxid(1), &SnapshotSeal { digest: Some((Zxid(1), digests[0])), last_zxid: None });
+        assert_eq!(state.digests().differs, None);
+        let stated = TxnDigest { version: DIGEST_VERSION, tree_digest: digests[1] as i64 };
+        let mut body = BytesMut::new();
+        Txn { digest: Some(stated), ..create(2) }.encode(&mut body);
+        state.replay(body.freeze()).unwrap();
+        assert_eq!((state.digests().equal, state.digests().differs), (1, None));
+    }
 }

@@ -381,9 +381,14 @@ impl Server {
     }
 
     /// The epoch of the history that this server has. One without a transaction is of no epoch: whoever has transactions
-    /// has more than a server that saw an empty ensemble open one.
+    /// has more than a server that saw an empty ensemble open one. Nor is one whose end was lost that of the leader who
+    /// gave it: whoever has that end has more.
     pub fn history_epoch(&self) -> Epoch {
-        if self.log_end == Zxid::ZERO { Epoch(0) } else { self.current }
+        match self.debt {
+            Debt::None if self.log_end == Zxid::ZERO => Epoch(0),
+            Debt::None => self.current,
+            Debt::AtLeast(..) | Debt::Unknown => self.log_end.epoch(),
+        }
     }
 
     /// It has nothing, and has heard of nobody who has: the ensemble is new, as far as it knows.

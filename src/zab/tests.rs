@@ -886,6 +886,18 @@ fn a_leader_reads_from_no_learner_while_its_own_log_is_full() {
     assert_eq!(holds(&mut zab, &logged(zxid(3))), [LinkAction::Hold(false)]);
 }
 
+/// It was about to lead epoch 2 when its disk lost the end of epoch 1: whoever follows epoch 1 and has that end has more.
+#[test]
+fn a_history_whose_end_was_lost_is_not_of_the_epoch_that_opened_on_it() {
+    let mut zab = new();
+    (zab.server.current, zab.server.log_end) = (Epoch(2), Zxid::new(Epoch(1), 3));
+    assert_eq!(zab.server.history_epoch(), Epoch(2));
+    for debt in [Debt::Unknown, Debt::AtLeast(Epoch(2), Zxid::new(Epoch(1), 9))] {
+        zab.server.debt = debt;
+        assert_eq!(zab.server.history_epoch(), Epoch(1));
+    }
+}
+
 #[test]
 fn a_leader_without_a_transaction_gives_way_to_a_voter_that_has_some() {
     let history = FromLearner::AckEpoch { current: Some(Epoch(0)), last: Zxid(5), plea: Plea::default() };

@@ -1,15 +1,17 @@
 //! From a data directory to what a server begins with: database, position in the protocol, configurations.
 
+use super::restore::{DigestDiffers, Digests};
 use super::{RestoredDatabase, write_snapshot_of};
 use crate::ensemble::{Ensemble, View};
 use crate::model::owner::OwnerRules;
 use crate::model::{Debt, Epoch, Zxid};
 use crate::replica::{Position, is_in_log};
 use crate::storage::{
-    self, Damage, Dirs, Disk, Epochs, Lost, Note, Progress, Recovered, StorageError, read_debt, read_synced,
-    recover, remove_if_there, write_debt,
+    self, Damage, Dirs, Disk, Epochs, Lost, Note, Progress, Recovered, StorageError, Upto, read_debt,
+    read_synced, recover, remove_if_there, write_debt,
 };
 use crate::tree::{CONFIG, Database};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How a data directory is opened.
@@ -22,7 +24,17 @@ pub struct Opening {
     pub history_bytes: usize,
     /// An empty member may take part without the file `initialize` (`db.autocreate`).
     pub autocreate: bool,
+    /// The tree must have the digests that the files state (`digest.enabled`).
+    pub checks_digests: bool,
 }
+
+/// No snapshot, with the log after it, gives the tree that the files state.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0}, whichever snapshot the tree is built from. Restore a backup (zabra restore --help), or serve the tree as it is with \
+     digest.enabled=false"
+)]
+struct NoTreeIsRight(DigestDiffers);
 
 pub struct Opened {
     pub db: Database,
@@ -90,6 +102,36 @@ pub fn open(
         }
         found.notes.push(Note::EpochRestored { file });
     }
+    let differs = state.digests().differs.filter(|_| opening.checks_digests);
+    let mut tree_differs = differs.is_some();
+    if let Some(differs) = differs {
+        drop(state);
+        let rebuilt = rebuild(disk, dirs, opening, &found, progress)?;
+        if rebuilt.is_none() && !opening.distributed {
+            let file = found.snapshot.unwrap_or_else(|| dirs.log.clone());
+            return Err(StorageError::Damaged {
+                file,
+                offset: 0,
+                what: Damage::Content(NoTreeIsRight(differs).into()),
+            });
+        }
+        let why = differs.to_string();
+        state = match rebuilt {
+            Some(Rebuilt { state, seen, kept_in }) => {
+                let Recovered { snapshot, snapshot_zxid, txns, bytes, logs, .. } = seen;
+                found = Recovered { snapshot, snapshot_zxid, txns, bytes, logs, ..found };
+                found.notes.push(Note::TreeRebuilt { why, from: found.snapshot.clone(), kept_in });
+                tree_differs = false;
+                state
+            }
+            None => {
+                found.notes.push(Note::TreeDiffers { why });
+                let mut state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
+                storage::reread(&**disk, dirs, &mut state)?;
+                state
+            }
+        };
+    }
     let recent = state.take_recent();
     let mut db = state.into_database();
     db.last_txn = db.last_txn.max(found.last_zxid);
@@ -108,8 +150,50 @@ pub fn open(
     // A server that served alone has committed all it has; snapshots are written of what was committed.
     let served_alone = last.epoch() == Epoch(0);
     let committed = if served_alone { last } else { found.snapshot_zxid };
-    let position = Position { accepted, current, last, recent, debt, abstains, committed };
+    let position = Position { accepted, current, last, recent, debt, abstains, tree_differs, committed };
     Ok(Opened { db, found, position })
+}
+
+/// A tree that is right, out of an older snapshot than the newest.
+struct Rebuilt {
+    state: RestoredDatabase,
+    seen: Recovered,
+    /// Where the newer snapshots are now.
+    kept_in: Vec<PathBuf>,
+}
+
+/// Looks for a snapshot from which the log leads to the tree that the files state, where the newest good one did not. Those that are
+/// newer are set aside: the next start would begin with them.
+fn rebuild(
+    disk: &Arc<dyn Disk>,
+    dirs: &Dirs,
+    opening: &Opening,
+    found: &Recovered,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Option<Rebuilt>, StorageError> {
+    let snapshots = storage::snapshots_in(&**disk, &dirs.data)?;
+    let logs = storage::logs_in(&**disk, &dirs.log)?;
+    let mut newer = snapshots.partition_point(|(zxid, _)| *zxid < found.snapshot_zxid);
+    while found.snapshot.is_some() {
+        let mut state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
+        // Damage of older files is no news: nobody would have read them.
+        let Ok(seen) = storage::see(&**disk, &snapshots[..newer], &logs, Upto::END, &mut state, progress)
+        else {
+            return Ok(None);
+        };
+        let Digests { equal, differs, .. } = state.digests();
+        let seen = seen.found;
+        if equal > 0 && differs.is_none() && seen.last_zxid == found.last_zxid {
+            let wrong = snapshots[newer..].iter().map(|(_, path)| storage::set_aside(&**disk, path));
+            let kept_in = wrong.collect::<Result<_, _>>()?;
+            return Ok(Some(Rebuilt { state, seen, kept_in }));
+        }
+        if seen.snapshot.is_none() {
+            break;
+        }
+        newer = snapshots.partition_point(|(zxid, _)| *zxid < seen.snapshot_zxid);
+    }
+    Ok(None)
 }
 
 /// Whether a member of an ensemble begins again with nothing where this is wrong. Bytes that are as they were written, and that
@@ -184,6 +268,7 @@ mod tests {
             recent: Vec::new(),
             debt,
             abstains: false,
+            tree_differs: false,
             committed: Zxid::ZERO,
         };
         assert!(!may_be_committed(&proposed, &at(0x2_0000_003a, 2, Debt::None)));

@@ -154,6 +154,7 @@ impl Replica {
             recent: Vec::new(),
             debt: Debt::None,
             abstains: false,
+            tree_differs: false,
             committed: db.last_zxid,
         };
         let mut replica = Self::new(settings, View::new(Arc::new(me)), at, now);

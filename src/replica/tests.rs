@@ -541,6 +541,7 @@ fn leaderless(alone: bool) -> Server {
         recent: Vec::new(),
         debt: Debt::None,
         abstains: false,
+        tree_differs: false,
     };
     let mut server = Server::new();
     server.replica = Replica::in_ensemble(settings(), view, at, server.now);
@@ -899,6 +900,7 @@ fn looking(me: ServerId) -> (Replica, Database, Outputs, &'static str) {
         recent: Vec::new(),
         debt: crate::model::Debt::None,
         abstains: false,
+        tree_differs: false,
     };
     let replica = Replica::in_ensemble(settings, view, at, Now { mono_ms: 1000, wall_ms: 0 });
     (replica, Database::new(OwnerRules::default()), Outputs::default(), three)

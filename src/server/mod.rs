@@ -10,6 +10,8 @@ mod memory;
 #[cfg(test)]
 mod pings;
 mod settings;
+#[cfg(test)]
+mod wrong_tree;
 
 pub use assemble::{Assembled, Surroundings, assemble};
 pub use budgets::{LEAST_MEMORY, Tuning};

@@ -34,6 +34,7 @@ pub(super) fn opening(config: &Config, tuning: &Tuning) -> Opening {
         owners: owners(config),
         history_bytes: if config.quorum.is_distributed() { tuning.history_bytes } else { 0 },
         autocreate: config.storage.creates_data,
+        checks_digests: config.znodes.txn_digests,
     }
 }
 

@@ -60,7 +60,7 @@ pub use names::{
 pub use real_disk::RealDisk;
 pub use record::{HEADER_LEN, MAX_UNSYNCED, RECORD_FRAME, follows, is_error, type_of};
 pub use recovery::{
-    Missing, Note, Progress, Recovered, Restore, Seen, Upto, load_snapshot, recover, reread, see,
+    Missing, Note, Progress, Recovered, Restore, Seen, Upto, load_snapshot, recover, reread, see, set_aside,
 };
 pub use retention::purge;
 pub use small_file::{read_whole, remove_if_there, write_whole};

@@ -91,6 +91,20 @@ pub enum Note {
         /// Where the files are; none where they hold no transaction.
         kept: Option<Kept>,
     },
+    /// The newest snapshot, whose checksums are right, gives another tree than the files state. An older one gives the right one.
+    TreeRebuilt {
+        /// What differed.
+        why: String,
+        /// The snapshot that the tree was built from; none where the log alone was enough.
+        from: Option<PathBuf>,
+        /// Where the newer snapshots are now.
+        kept_in: Vec<PathBuf>,
+    },
+    /// The files state another tree than they give, whichever snapshot is taken: a member of an ensemble takes the leader's.
+    TreeDiffers {
+        /// What differs.
+        why: String,
+    },
     /// `acceptedEpoch` or `currentEpoch` held no epoch: its copy had it.
     EpochRestored {
         /// The file.
@@ -130,6 +144,15 @@ impl std::fmt::Display for Note {
                     }
                     None => Ok(()),
                 }
+            }
+            Note::TreeRebuilt { why, from, kept_in } => {
+                let from = from.as_ref().map_or("the log alone".into(), |from| from.display().to_string());
+                let kept_in: Vec<_> = kept_in.iter().map(|file| file.display().to_string()).collect();
+                write!(f, "{why}. The right tree is built from {from}; what gave another is kept in ")?;
+                write!(f, "{}", kept_in.join(" and "))
+            }
+            Note::TreeDiffers { why } => {
+                write!(f, "{why}. This server serves nobody until it has the tree of the ensemble's leader")
             }
             Note::EpochRestored { file } => {
                 write!(f, "{} held no epoch, and is restored from its copy", file.display())
@@ -564,7 +587,7 @@ impl<'a> Recovery<'a> {
         let Some((file, offset, what)) = self.tail.take() else { return Ok(()) };
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let dir = dir_of(&file).to_path_buf();
-        let kept_in = self.unused(&dir, format!("torn.{name}.{offset}"))?;
+        let kept_in = unused(self.disk, &dir, format!("torn.{name}.{offset}"))?;
         if offset <= HEADER_LEN {
             self.padded.retain(|(padded, _)| *padded != file);
             self.disk.rename(&file, &kept_in).map_err(StorageError::io("rename", &file))?;
@@ -609,14 +632,6 @@ impl<'a> Recovery<'a> {
     }
 
     /// `name`, or with a number after it if something is kept under it already.
-    fn unused(&self, dir: &Path, name: String) -> Result<PathBuf, StorageError> {
-        let taken = self.disk.list(dir).map_err(StorageError::io("list", dir))?;
-        let is_free = |name: &String| !taken.iter().any(|(other, _)| other == name);
-        let numbered = (2..).map(|number| format!("{name}.{number}"));
-        let free = std::iter::once(name.clone()).chain(numbered).find(is_free);
-        Ok(dir.join(free.expect("numbers do not end")))
-    }
-
     /// Copies the torn bytes, up to the last that is not zero.
     fn keep_copy(&self, file: &Path, offset: u64, copy: &Path) -> Result<(), StorageError> {
         let mut from = self.disk.open(file).map_err(StorageError::io("open", file))?;
@@ -669,4 +684,23 @@ fn refuse_mixed_dirs(disk: &dyn Disk, dirs: &Dirs) -> Result<(), StorageError> {
         }
     }
     Ok(())
+}
+
+/// Durably moves a snapshot that is not to be begun with to another name beside.
+pub fn set_aside(disk: &dyn Disk, snapshot: &Path) -> Result<PathBuf, StorageError> {
+    let dir = dir_of(snapshot);
+    let name = snapshot.file_name().unwrap_or_default().to_string_lossy();
+    let to = unused(disk, dir, format!("wrong.{name}"))?;
+    disk.rename(snapshot, &to).map_err(StorageError::io("rename", snapshot))?;
+    disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
+    Ok(to)
+}
+
+/// This name, or with a number after it where a file has it.
+fn unused(disk: &dyn Disk, dir: &Path, name: String) -> Result<PathBuf, StorageError> {
+    let taken = disk.list(dir).map_err(StorageError::io("list", dir))?;
+    let is_free = |name: &String| !taken.iter().any(|(other, _)| other == name);
+    let numbered = (2..).map(|number| format!("{name}.{number}"));
+    let free = std::iter::once(name.clone()).chain(numbered).find(is_free);
+    Ok(dir.join(free.expect("numbers do not end")))
 }

@@ -172,6 +172,8 @@ pub struct Position {
     pub debt: Debt,
     /// It has nothing, and may not take part until an established leader gave it everything (`db.autocreate=false`).
     pub abstains: bool,
+    /// The files state another tree than they give.
+    pub tree_differs: bool,
     /// All up to here was committed for sure, whatever came after.
     pub committed: Zxid,
 }
@@ -293,7 +295,7 @@ impl Server {
             tail: VecDeque::new(),
             debt: at.debt,
             abstains: at.abstains,
-            tree: Tree::Right,
+            tree: if at.tree_differs { Tree::Wrong } else { Tree::Right },
             committed_at_start: at.committed,
             tell_doubt_at: 0,
             untold_doubts: 0,

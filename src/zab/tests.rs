@@ -38,6 +38,7 @@ fn new() -> Zab {
         recent: Vec::new(),
         debt: Debt::None,
         abstains: false,
+        tree_differs: false,
     };
     Zab::new(settings(ServerId(1)), View::new(Arc::new(three)), at)
 }

@@ -1,0 +1,145 @@
+//! A snapshot whose checksums are right, and that shows another tree than the log states.
+
+use super::{Tuning, settings};
+use crate::config::{Config, Machine};
+use crate::core::{Opened, Opening, RestoredDatabase, open, write_snapshot_of};
+use crate::jute::records::{Acl, CreateRequest, Id};
+use crate::model::{Op, SessionId, Zxid};
+use crate::request::{Preparer, Request};
+use crate::storage::{self, Dirs, Disk, LogOptions, Note, RealDisk, StorageError, TxnLog, Upto};
+use crate::tree::Database;
+use bytes::{Bytes, BytesMut};
+use std::path::Path;
+use std::sync::Arc;
+
+const TXNS: i64 = 20;
+/// The first transaction of the second log.
+const SECOND_LOG: i64 = 9;
+
+struct Server {
+    dir: tempfile::TempDir,
+    dirs: Dirs,
+    disk: Arc<dyn Disk>,
+    config: Config,
+    digest: u64,
+}
+
+/// One that has created some znodes, and has its log alone.
+fn server() -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = Dirs::new(dir.path(), dir.path());
+    let text = format!("dataDir={}\nclientPort=1\n", dir.path().display());
+    let read = |file: &Path| match file.to_str() {
+        Some("zoo.cfg") => Ok(text.clone().into_bytes()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    };
+    let config = Config::from_file(Path::new("zoo.cfg"), &Machine { read: &read, resolve: &|_| Vec::new() });
+    let config = config.unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    disk.create_dir_all(&dirs.log).unwrap();
+    let mut db = Database::new(settings::owners(&config));
+    let rules = settings::replica(&config, &Tuning::default()).rules;
+    let mut preparer = Preparer::new(rules, db.tree.digest());
+    let options = LogOptions { prealloc_bytes: 256 << 10, force_sync: false };
+    let mut log = TxnLog::new(disk.clone(), dirs.log.clone(), options, Zxid::ZERO);
+    for zxid in 1..=TXNS {
+        if zxid == SECOND_LOG {
+            log.roll();
+        }
+        let id = Id { scheme: Bytes::from("world"), id: Bytes::from("anyone") };
+        let create = CreateRequest {
+            path: Bytes::from(format!("/n{zxid}")),
+            data: Some(Bytes::from("x")),
+            acl: vec![Acl { perms: 31, id }],
+            flags: 0,
+        };
+        let mut body = BytesMut::new();
+        create.encode(&mut body);
+        let request = Request {
+            session: SessionId(7),
+            cxid: 1,
+            op: Op::Create,
+            body: body.freeze(),
+            auth: Arc::new([]),
+        };
+        let txn = preparer.prepare(&db.tree, &request, Ok(()), Zxid(zxid), 1);
+        let mut bytes = BytesMut::new();
+        txn.encode(&mut bytes);
+        log.append(Zxid(zxid), &bytes).unwrap();
+        assert_eq!(db.apply(&txn, &mut Vec::new()).err, 0);
+        preparer.applied(Zxid(zxid));
+    }
+    log.sync().unwrap();
+    Server { dir, dirs, disk, config, digest: db.tree.digest() }
+}
+
+impl Server {
+    /// Writes the snapshot that this server could have taken after this transaction, or a wrong one.
+    fn snapshot(&self, zxid: i64, is_wrong: bool) {
+        let logs = storage::logs_in(&*self.disk, &self.dirs.log).unwrap();
+        let mut state = RestoredDatabase::new(settings::owners(&self.config));
+        let upto = Upto { zxid: Zxid(zxid), snapshot: Zxid::ZERO };
+        storage::see(&*self.disk, &[], &logs, upto, &mut state, &mut |_| ()).unwrap();
+        let mut db = state.into_database();
+        (db.last_txn, db.last_zxid) = (Zxid(zxid), Zxid(zxid));
+        if is_wrong {
+            let data = Some(&b"wrong"[..]);
+            db.tree.set_data(&Bytes::from("/n1"), data, 0, zxid, 0, &mut Vec::new()).unwrap();
+        }
+        write_snapshot_of(&mut db, &self.disk, &self.dirs).unwrap();
+    }
+
+    fn open(&self, change: impl FnOnce(&mut Opening)) -> Result<Opened, StorageError> {
+        let mut opening = settings::opening(&self.config, &Tuning::default());
+        change(&mut opening);
+        open(&self.disk, &self.dirs, &opening, &mut |_| ())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.dir.path().join("version-2").join(name).exists()
+    }
+}
+
+#[test]
+fn the_right_tree_is_built_from_an_older_snapshot() {
+    let server = server();
+    server.snapshot(5, false);
+    server.snapshot(10, true);
+    server.snapshot(15, true);
+    for distributed in [false, true] {
+        let opened = server.open(|opening| opening.distributed = distributed).unwrap();
+        assert_eq!((opened.db.tree.digest(), opened.db.last_zxid), (server.digest, Zxid(TXNS)));
+        assert_eq!((opened.found.snapshot_zxid, opened.found.txns), (Zxid(5), 15));
+        assert!(!opened.position.tree_differs);
+        let rebuilt = |note: &Note| matches!(note, Note::TreeRebuilt { kept_in, .. } if kept_in.len() == 2);
+        // Once said, it is not there to be said again.
+        assert_eq!(opened.found.notes.iter().any(rebuilt), !distributed, "{:?}", opened.found.notes);
+        assert!(
+            server.has("wrong.snapshot.a") && server.has("wrong.snapshot.f") && !server.has("snapshot.a")
+        );
+    }
+}
+
+#[test]
+fn where_the_log_alone_is_enough_it_is_taken() {
+    let server = server();
+    server.snapshot(10, true);
+    let opened = server.open(|_| ()).unwrap();
+    assert_eq!((opened.db.tree.digest(), opened.found.snapshot), (server.digest, None));
+}
+
+#[test]
+fn where_no_snapshot_is_right_a_server_alone_refuses_and_a_member_asks_its_leader() {
+    let server = server();
+    server.snapshot(10, true);
+    std::fs::remove_file(server.dirs.log.join("log.1")).unwrap();
+    let Err(error) = server.open(|_| ()) else { panic!("it serves another tree") };
+    let text = error.to_string();
+    assert!(text.contains("snapshot.a") && text.contains("digest.enabled=false"), "{text}");
+    let opened = server.open(|opening| opening.distributed = true).unwrap();
+    assert!(opened.position.tree_differs && opened.position.last == Zxid(TXNS));
+    assert!(matches!(&opened.found.notes[..], [.., Note::TreeDiffers { .. }]));
+    assert!(server.has("snapshot.a"), "it is of use to whoever looks for the cause");
+    let opened = server.open(|opening| opening.checks_digests = false).unwrap();
+    assert_eq!(opened.found.snapshot_zxid, Zxid(10));
+}

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import struct
+import time
 
 import pytest
 from harness.server import IS_JAVA, Server
@@ -298,3 +299,55 @@ def test_sigterm_ends_cleanly_and_loses_nothing(copy):
         assert copy.process.wait(10) == 0
     assert copy.start() and value(copy) == 777
     copy.stop()
+
+
+def rot(server):
+    """Two logs, and a bit of the older one flips while the server serves. Returns that log."""
+    fill(server, 5)
+    server.stop()
+    server.start()
+    fill_more(server)
+    log = server.files / "log.1"
+    with log.open("r+b") as file:
+        at = records(log)[1][0] + 20
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+    return log
+
+
+def fill_more(server):
+    with Session(server.port) as session:
+        for value in range(10, 20):
+            assert session.call(SET, set_data("/d", str(value).encode()))[1] == 0
+        session.call(CLOSE)
+
+
+def test_a_scrub_heals_a_server_whose_old_log_rots(tmp_path):
+    server = Server({"preAllocSize": "64", "scrub.intervalMs": "100"}, data=tmp_path)
+    server.start()
+    try:
+        log = rot(server)
+        before = set(server.files.glob("snapshot.*"))
+        deadline = time.monotonic() + 30
+        while not ("scrub: " in server.log() and set(server.files.glob("snapshot.*")) - before):
+            assert time.monotonic() < deadline, server.log()
+            time.sleep(0.05)
+        assert server.log().count(f"{log} is damaged at offset") == 1
+        server.stop()
+        server.start()
+        assert value(server) == 19
+    finally:
+        server.stop()
+
+
+def test_without_a_scrub_the_next_start_finds_it(tmp_path):
+    server = Server({"preAllocSize": "64", "scrub.intervalMs": "0"}, data=tmp_path)
+    server.start()
+    try:
+        log = rot(server)
+        server.stop()
+        refuses(server, str(log), "good record")
+    finally:
+        server.stop()

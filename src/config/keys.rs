@@ -124,6 +124,8 @@ pub(super) const KEYS: &[(&str, Source, Effect)] = &[
     ("maxSessionTimeout", File, Works),
     ("autopurge.snapRetainCount", File, Works),
     ("autopurge.purgeInterval", File, Works),
+    ("scrub.intervalMs", File, Works),
+    ("scrub.bytesPerSecond", File, Works),
     ("snapCount", Property, Works),
     ("preAllocSize", Property, Works),
     ("commitLogCount", Property, Works),

@@ -28,6 +28,10 @@ pub struct Storage {
     retain_count: usize,
     /// 0: off.
     pub purge_interval_hours: u64,
+    /// Milliseconds from the beginning of one scrub to that of the next (`scrub.intervalMs`; ours). 0: off.
+    pub scrub_interval_ms: u64,
+    /// Bytes a second that a scrub reads (`scrub.bytesPerSecond`; ours).
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for Storage {
@@ -46,6 +50,8 @@ impl Default for Storage {
             unknown_packing: None,
             retain_count: Self::MIN_RETAINED,
             purge_interval_hours: 0,
+            scrub_interval_ms: 86_400_000,
+            scrub_bytes_per_second: 8 << 20,
         }
     }
 }
@@ -68,6 +74,8 @@ impl Storage {
             "snapshot.compression.method" => self.set_packing(at.value.trim()),
             "autopurge.snapRetainCount" => self.retain_count = at.number(0..=INT)?,
             "autopurge.purgeInterval" => self.purge_interval_hours = at.number_or_zero(1_000_000)?,
+            "scrub.intervalMs" => self.scrub_interval_ms = at.number(0..=1 << 40)?,
+            "scrub.bytesPerSecond" => self.scrub_bytes_per_second = at.number(1..=1 << 40)?,
             _ => return Ok(false),
         }
         Ok(true)

@@ -23,6 +23,7 @@ mod mailbox;
 mod open;
 mod receiver;
 mod restore;
+mod scrub;
 mod snapshots;
 mod sync;
 #[cfg(test)]
@@ -40,7 +41,8 @@ pub use log_thread::run as run_log;
 pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
-pub use restore::{DigestDiffers, Digests, RestoredDatabase, is_readable};
+pub use restore::{DigestDiffers, Digests, RestoredDatabase, check_snapshot};
+pub use scrub::{Pace, Pass, Scrub, Wait, report as report_scrub, run as run_scrub};
 pub use snapshots::{
     SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of,
 };

@@ -4,7 +4,7 @@ use crate::jute::DecodeError;
 use crate::model::Zxid;
 use crate::model::owner::OwnerRules;
 use crate::replica::LogEntry;
-use crate::storage::{Damage, Disk, Restore, SnapshotSeal, load_snapshot};
+use crate::storage::{Damage, Disk, Restore, SnapshotSeal, StorageError, load_snapshot};
 use crate::tree::{Database, Loader};
 use crate::wire::txn::{DIGEST_VERSION, Txn};
 use bytes::Bytes;
@@ -166,29 +166,52 @@ impl Restore for RestoredDatabase {
 }
 
 /// Reads a snapshot and keeps nothing.
-struct Dry(Loader);
+struct Dry {
+    loader: Loader,
+    differs: Option<DigestDiffers>,
+}
 
 impl Restore for Dry {
     fn reset(&mut self) {}
 
     fn feed(&mut self, window: &[u8]) -> Result<usize, Damage> {
-        self.0.feed(window).map_err(|error| Damage::Content(error.into()))
+        self.loader.feed(window).map_err(|error| Damage::Content(error.into()))
     }
 
     fn is_fed(&self) -> bool {
-        self.0.is_done()
+        self.loader.is_done()
     }
 
-    fn loaded(&mut self, _: Zxid, _: &SnapshotSeal) {}
+    fn loaded(&mut self, zxid: Zxid, seal: &SnapshotSeal) {
+        // The log alone shows what a Java server went on with while it wrote.
+        let stated = seal.digest.filter(|(until, _)| *until == zxid);
+        if let (Some((_, stated)), Some(actual)) = (stated, self.loader.dry_digest()) {
+            self.differs = (stated != actual).then_some(DigestDiffers { zxid, stated, actual });
+        }
+    }
 
     fn replay(&mut self, _: Bytes) -> Result<(), Damage> {
         Ok(())
     }
 }
 
-/// Whether a snapshot can be read to its end, seals and all.
-pub fn is_readable(disk: &dyn Disk, path: &Path, rules: OwnerRules) -> bool {
-    load_snapshot(disk, Zxid::ZERO, path, &mut Dry(Loader::dry(rules)), &mut |_| ()).is_ok()
+/// Reads a snapshot to its end: seals, and the digest of its tree.
+pub fn check_snapshot(
+    disk: &dyn Disk,
+    zxid: Zxid,
+    path: &Path,
+    rules: OwnerRules,
+) -> Result<(), StorageError> {
+    let mut dry = Dry { loader: Loader::dry(rules), differs: None };
+    load_snapshot(disk, zxid, path, &mut dry, &mut |_| ())?;
+    match dry.differs {
+        None => Ok(()),
+        Some(differs) => Err(StorageError::Damaged {
+            file: path.to_path_buf(),
+            offset: 0,
+            what: Damage::Content(differs.into()),
+        }),
+    }
 }
 
 #[cfg(test)]

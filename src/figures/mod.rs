@@ -44,6 +44,9 @@ pub struct Figures {
     expired: Counter,
     revalidated: Counter,
     digest_mismatches: Counter,
+    scrub_passes: Counter,
+    scrubbed_bytes: Counter,
+    scrub_damaged: Counter,
     watch_bytes: Counter,
     watches_fired: [Histogram; 4],
     snapshot_ms: Histogram,
@@ -103,6 +106,9 @@ impl Figures {
             expired: counter("stale_sessions_expired"),
             revalidated: counter("revalidate_count"),
             digest_mismatches: counter("digest_mismatches_count"),
+            scrub_passes: counter("scrub_count"),
+            scrubbed_bytes: counter("scrub_bytes"),
+            scrub_damaged: counter("scrub_damaged_count"),
             watch_bytes: counter("watch_bytes"),
             watches_fired: [
                 summary("node_created_watch_count"),
@@ -115,6 +121,17 @@ impl Figures {
             sync_batch: summary("sync_processor_batch_size"),
             store,
         }
+    }
+
+    /// The scrub has read this many bytes.
+    pub fn scrubbed(&self, bytes: usize) {
+        self.scrubbed_bytes.increment(bytes as u64);
+    }
+
+    /// The scrub has read all, and found this many files newly damaged.
+    pub fn scrub_passed(&self, damaged: usize) {
+        self.scrub_passes.increment(1);
+        self.scrub_damaged.increment(damaged as u64);
     }
 
     /// What a run of the core did.

@@ -3,6 +3,8 @@
 mod assemble;
 mod budgets;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod doors;
 mod limits;
 mod listen;
@@ -10,8 +12,6 @@ mod memory;
 #[cfg(test)]
 mod pings;
 mod settings;
-#[cfg(test)]
-mod wrong_tree;
 
 pub use assemble::{Assembled, Surroundings, assemble};
 pub use budgets::{LEAST_MEMORY, Tuning};
@@ -20,8 +20,8 @@ pub use memory::Memory;
 use crate::client_port::{ClientPort, run_reactor};
 use crate::config::Config;
 use crate::core::{
-    Core, Descriptors, Fatal, SnapshotError, is_readable, machine_clock, run_log, run_snapshots, run_timer,
-    write_snapshot,
+    Core, Descriptors, Fatal, Pace, SnapshotError, check_snapshot, machine_clock, run_log, run_scrub,
+    run_snapshots, run_timer, write_snapshot,
 };
 use crate::figures::Figures;
 use crate::peer;
@@ -194,6 +194,14 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
         };
         spawn(format!("reactor-{index}"), Box::new(run))?;
     }
+    if config.storage.scrub_interval_ms > 0 {
+        let (at, on, of, owners) = (core.clone(), disk.clone(), dirs.clone(), settings::owners(config));
+        let pace = Pace {
+            every: Duration::from_millis(config.storage.scrub_interval_ms),
+            bytes_per_second: config.storage.scrub_bytes_per_second,
+        };
+        spawn("scrub".into(), Box::new(move || run_scrub(&at, &on, &of, owners, pace)))?;
+    }
     if config.storage.purge_interval_hours > 0 {
         start_purge(config, &core, disk, dirs)?;
     }
@@ -290,7 +298,7 @@ fn start_purge(config: &Config, core: &Arc<Core>, disk: Arc<dyn Disk>, dirs: Dir
     let (keep, rules, core) = (config.storage.retained(), settings::owners(config), core.clone());
     let run = move || {
         while !core.is_stopping() {
-            let is_good = |path: &Path| is_readable(&*disk, path, rules);
+            let is_good = |zxid, path: &Path| check_snapshot(&*disk, zxid, path, rules).is_ok();
             match purge(&*disk, &dirs, keep, &is_good) {
                 Ok(removed) => removed.iter().for_each(|file| tracing::info!("purged {}", file.display())),
                 Err(error) => tracing::error!("purge: {error}"),

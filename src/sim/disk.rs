@@ -321,6 +321,13 @@ impl SimDisk {
         }
     }
 
+    /// A bit of this byte flips.
+    pub fn flip_at(&self, path: &Path, at: usize) {
+        let mut state = self.0.lock();
+        let Ok(inode) = state.find(path) else { return };
+        state.inodes[inode].bytes[at] ^= 1;
+    }
+
     /// One sector of a file goes bad.
     pub fn spoil_sector(&self, path: &Path, bad: BadSector, random: &mut Random) {
         let mut state = self.0.lock();

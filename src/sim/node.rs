@@ -10,7 +10,8 @@ use super::random::Random;
 use crate::config::{Config, ConfigError, Machine};
 use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
-    Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, SnapshotJob,
+    Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, Scrub,
+    SnapshotJob, Wait, check_snapshot, report_scrub,
 };
 use crate::election::{ElectionConn, LinkOutput};
 use crate::figures::Figures;
@@ -22,14 +23,14 @@ use crate::replica::{
 };
 use crate::request::Rules;
 use crate::server::{Assembled, Surroundings, Tuning, assemble};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, snapshots_in};
 use crate::tree::Database;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -520,6 +521,25 @@ impl Process {
                 inputs.push(Input::Tick);
             }
         }
+    }
+
+    // Its files.
+
+    /// Reads its old files again, as a thread of a server does.
+    pub fn scrub(&self) -> Result<Vec<StorageError>, String> {
+        let Files { disk, dirs, owners, .. } = &self.files;
+        let wait: Wait = Arc::new(|_| true);
+        let pass = Scrub::new(*owners).pass(&**disk, dirs, &wait).map_err(|error| error.to_string())?;
+        report_scrub(&self.core, &pass, 0, Duration::ZERO);
+        Ok(pass.damaged)
+    }
+
+    /// What the newest of its snapshots shows that can be read.
+    pub fn newest_good_snapshot(&self) -> Option<Zxid> {
+        let Files { disk, dirs, owners, .. } = &self.files;
+        let snapshots = snapshots_in(&**disk, &dirs.data).unwrap_or_default();
+        let is_good = |(zxid, path): &&(Zxid, PathBuf)| check_snapshot(&**disk, *zxid, path, *owners).is_ok();
+        snapshots.iter().rev().find(is_good).map(|(zxid, _)| *zxid)
     }
 
     // Its end.

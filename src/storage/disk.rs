@@ -15,6 +15,10 @@ pub trait Disk: Send + Sync {
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Opens a file to be read. Its length is the one that it has now.
     fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>>;
+    /// The same, without what the system has in memory of the file, as far as it lets itself be asked.
+    fn open_cold(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {
+        self.open(file)
+    }
     /// A new file, empty, to be written from front to back.
     fn create(&self, file: &Path) -> io::Result<Box<dyn WriteFile>>;
     /// A new log segment with `len` bytes allocated. Fails where the name is taken or the disk is full.

@@ -141,7 +141,7 @@ pub enum StorageError {
 }
 
 /// Says whether a snapshot can be read to its end.
-pub type LoadCheck<'a> = dyn Fn(&Path) -> bool + 'a;
+pub type LoadCheck<'a> = dyn Fn(Zxid, &Path) -> bool + 'a;
 
 /// The disk has no room, or this user may have no more of it.
 fn is_full(error: &io::Error) -> bool {

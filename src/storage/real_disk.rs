@@ -2,6 +2,7 @@
 
 use super::disk::{Disk, ReadFile, SegmentFile, Space, WriteFile};
 use super::segment;
+use rustix::fs::{Advice, fadvise};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -53,6 +54,14 @@ impl Disk for RealDisk {
     fn open(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {
         let file = File::open(file)?;
         let len = file.metadata()?.len();
+        Ok(Box::new(RealRead { file, len }))
+    }
+
+    fn open_cold(&self, file: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let file = File::open(file)?;
+        let len = file.metadata()?.len();
+        // A filesystem that knows no such advice reads what it has.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
         Ok(Box::new(RealRead { file, len }))
     }
 

@@ -16,7 +16,7 @@ pub fn purge(
 ) -> Result<Vec<PathBuf>, StorageError> {
     let mut removed = purge_kept(disk, dirs, keep)?;
     let snapshots = files(disk, &dirs.data, snapshot_zxid)?;
-    let good = snapshots.iter().rev().filter(|(_, path)| is_good(path)).take(keep);
+    let good = snapshots.iter().rev().filter(|(zxid, path)| is_good(*zxid, path)).take(keep);
     let good: Vec<Zxid> = good.map(|(zxid, _)| *zxid).collect();
     let (Some(oldest), true) = (good.last().copied(), good.len() == keep) else { return Ok(removed) };
     let logs = files(disk, &dirs.log, log_zxid)?;

@@ -785,14 +785,14 @@ fn purging_keeps_what_the_oldest_kept_snapshot_needs() {
         dir.write_log(Arc::new(RealDisk), first..=last);
         dir.write_snapshot(last - 1);
     }
-    let removed = purge(&RealDisk, &dir.dirs(), 3, &|_| true).unwrap();
+    let removed = purge(&RealDisk, &dir.dirs(), 3, &|_, _| true).unwrap();
     let mut names: Vec<_> = removed.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["log.1", "snapshot.2"]);
-    assert!(purge(&RealDisk, &dir.dirs(), 3, &|_| true).unwrap().is_empty());
+    assert!(purge(&RealDisk, &dir.dirs(), 3, &|_, _| true).unwrap().is_empty());
     // With one that can't be read there are not enough good ones to remove any.
     let bad = dir.path().join("snapshot.8");
-    assert!(purge(&RealDisk, &dir.dirs(), 3, &|path| path != bad).unwrap().is_empty());
+    assert!(purge(&RealDisk, &dir.dirs(), 3, &|_, path| path != bad).unwrap().is_empty());
     assert_eq!(recovered(&dir).unwrap().0.replayed, [12]);
 }
 
@@ -1289,7 +1289,7 @@ fn what_a_leaders_history_takes_the_place_of_is_kept_with_the_way_back() {
     assert_eq!(names(&whole.dirs[0]), ["README", "log.1", "log.4", "log.5", "snapshot.0", "snapshot.7"]);
     assert_eq!(wipe(&RealDisk, &dir.dirs()).unwrap(), None, "there is nothing to keep");
     // As many stay as an operator wants snapshots to stay.
-    let gone = purge(&RealDisk, &dir.dirs(), 1, &|_| true).unwrap();
+    let gone = purge(&RealDisk, &dir.dirs(), 1, &|_, _| true).unwrap();
     assert_eq!(gone, kept.dirs);
     assert!(whole.dirs[0].exists());
 }

@@ -5,6 +5,7 @@
 //! parents come before children, as Java's reader wants them, and the bytes are those of the moment the walk began.
 
 use super::acls::AclList;
+use super::digest::{content_crc, is_counted, node_digest};
 use super::node::{AclId, NIL, NodeId, ROOT, Slab};
 use super::{Tree, index};
 use crate::jute::records::{Acl, AclMapEntry, NodeEntry, SessionEntry, StatPersisted};
@@ -284,8 +285,8 @@ struct Loaded {
     acl_ids: HashMap<i64, AclId>,
     /// The newest transaction that a znode shows.
     newest: i64,
-    /// Znodes are only looked at, not kept: to find out whether a snapshot can be read.
-    dry: bool,
+    /// Znodes are only looked at, not kept, to find out whether a snapshot can be read; the digest that their tree would have.
+    dry: Option<u64>,
 }
 
 impl Loader {
@@ -295,7 +296,7 @@ impl Loader {
             sessions: BTreeMap::new(),
             acl_ids: HashMap::new(),
             newest: 0,
-            dry: false,
+            dry: None,
         };
         Self { body: SnapshotBody::default(), loaded }
     }
@@ -303,12 +304,17 @@ impl Loader {
     /// Reads everything and keeps no znode.
     pub fn dry(rules: OwnerRules) -> Self {
         let mut loader = Self::new(rules);
-        loader.loaded.dry = true;
+        loader.loaded.dry = Some(0);
         loader
     }
 
     pub fn is_done(&self) -> bool {
         self.body.is_done()
+    }
+
+    /// The digest of the tree whose znodes were not kept.
+    pub fn dry_digest(&self) -> Option<u64> {
+        self.loaded.dry
     }
 
     /// The newest transaction that a znode shows: a Java server goes on while it writes a snapshot.
@@ -320,7 +326,7 @@ impl Loader {
     pub fn feed(&mut self, window: &[u8]) -> Result<usize, LoadError> {
         let loaded = &mut self.loaded;
         let taken = self.body.feed(window, &mut |entry| loaded.take(entry))?;
-        if self.body.is_done() && !loaded.dry && loaded.tree.slab.end() == 0 {
+        if self.body.is_done() && loaded.dry.is_none() && loaded.tree.slab.end() == 0 {
             return Err(LoadError::NoRoot);
         }
         Ok(taken)
@@ -350,7 +356,12 @@ impl Loaded {
                 let id = self.tree.acls.acquire(&list);
                 self.acl_ids.insert(entry.id, id);
             }
-            SnapshotEntry::Znode(_) if self.dry => {}
+            SnapshotEntry::Znode(NodeEntry { path, data, stat, .. }) if self.dry.is_some() => {
+                if is_counted(path) {
+                    let digest = node_digest(content_crc(path, data), &stat);
+                    self.dry = self.dry.map(|sum| sum.wrapping_add(u64::from(digest)));
+                }
+            }
             SnapshotEntry::Znode(NodeEntry { path, data, acl_id, stat }) => {
                 let acl = self.acl(acl_id);
                 self.newest = self.newest.max(stat.czxid).max(stat.mzxid).max(stat.pzxid);

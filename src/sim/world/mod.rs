@@ -5,6 +5,7 @@ mod crowds;
 mod ending;
 mod opening;
 mod pressure;
+mod rot;
 mod servers;
 mod strangers;
 
@@ -376,6 +377,10 @@ impl World {
         self.await_silence()?;
         // Where epochs are short, it would end with one of them.
         let is_steady = self.options.amounts.epoch_len.is_none();
+        if is_steady {
+            self.rot()?;
+            self.await_silence()?;
+        }
         if self.options.lingers && is_steady {
             self.linger()?;
         }

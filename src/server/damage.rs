@@ -1,8 +1,9 @@
-//! A snapshot whose checksums are right, and that shows another tree than the log states.
+//! Damage that is found before it does harm: a snapshot whose checksums are right, and that shows another tree than the log states,
+//! at a start; and old files, by the scrub.
 
 use super::{Tuning, settings};
 use crate::config::{Config, Machine};
-use crate::core::{Opened, Opening, RestoredDatabase, open, write_snapshot_of};
+use crate::core::{Opened, Opening, RestoredDatabase, Scrub, Wait, open, write_snapshot_of};
 use crate::jute::records::{Acl, CreateRequest, Id};
 use crate::model::{Op, SessionId, Zxid};
 use crate::request::{Preparer, Request};
@@ -95,6 +96,17 @@ impl Server {
         open(&self.disk, &self.dirs, &opening, &mut |_| ())
     }
 
+    fn read(&self, name: &str) -> Vec<u8> {
+        let mut file = self.disk.open(&self.dirs.data.join(name)).unwrap();
+        let mut bytes = vec![0; file.len() as usize];
+        assert_eq!(file.read_at(0, &mut bytes).unwrap(), bytes.len());
+        bytes
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        self.disk.create(&self.dirs.data.join(name)).unwrap().write_all(bytes).unwrap();
+    }
+
     fn has(&self, name: &str) -> bool {
         self.dir.path().join("version-2").join(name).exists()
     }
@@ -132,7 +144,7 @@ fn where_the_log_alone_is_enough_it_is_taken() {
 fn where_no_snapshot_is_right_a_server_alone_refuses_and_a_member_asks_its_leader() {
     let server = server();
     server.snapshot(10, true);
-    std::fs::remove_file(server.dirs.log.join("log.1")).unwrap();
+    server.disk.remove(&server.dirs.log.join("log.1")).unwrap();
     let Err(error) = server.open(|_| ()) else { panic!("it serves another tree") };
     let text = error.to_string();
     assert!(text.contains("snapshot.a") && text.contains("digest.enabled=false"), "{text}");
@@ -142,4 +154,70 @@ fn where_no_snapshot_is_right_a_server_alone_refuses_and_a_member_asks_its_leade
     assert!(server.has("snapshot.a"), "it is of use to whoever looks for the cause");
     let opened = server.open(|opening| opening.checks_digests = false).unwrap();
     assert_eq!(opened.found.snapshot_zxid, Zxid(10));
+}
+
+/// Files that are damaged, in the order in which they are read.
+fn scrubbed(scrub: &mut Scrub, server: &Server) -> Vec<String> {
+    let wait: Wait = Arc::new(|_| true);
+    let pass = scrub.pass(&*server.disk, &server.dirs, &wait).unwrap();
+    let place = |error: &StorageError| error.place().rsplit('/').next().unwrap().to_string();
+    pass.damaged.iter().map(place).collect()
+}
+
+#[test]
+fn a_scrub_finds_what_is_damaged_once() {
+    let server = server();
+    server.snapshot(5, false);
+    server.snapshot(10, false);
+    let mut scrub = Scrub::new(settings::owners(&server.config));
+    assert!(scrubbed(&mut scrub, &server).is_empty());
+
+    let change = |name: &str, at: usize| {
+        let mut bytes = server.read(name);
+        bytes[at] ^= 1;
+        server.write(name, &bytes);
+    };
+    change("snapshot.5", 40);
+    change("log.1", 200);
+    // The log that is being written is left to recovery.
+    change("log.9", 200);
+    let found = scrubbed(&mut scrub, &server);
+    assert!(
+        matches!(&found[..], [snapshot, log] if snapshot.starts_with("snapshot.5 is damaged at offset")
+        && log.starts_with("log.1 is damaged at offset") && log.contains("good record")),
+        "{found:?}"
+    );
+    assert!(scrubbed(&mut scrub, &server).is_empty(), "it was said");
+    change("snapshot.5", 40);
+    assert!(scrubbed(&mut scrub, &server).is_empty());
+    change("snapshot.5", 40);
+    assert_eq!(scrubbed(&mut scrub, &server).len(), 1, "it was good meanwhile");
+}
+
+#[test]
+fn a_scrub_finds_a_tree_that_differs_and_gives_up_where_the_server_stops() {
+    let server = server();
+    server.snapshot(5, false);
+    let mut bytes = server.read("snapshot.5");
+    let at = bytes.windows(3).position(|window| window == b"/n1").unwrap() + 7;
+    assert_eq!(bytes[at], b'x');
+    bytes[at] = b'y';
+    // The seals are right again: each is a checksum of all before it, and a path of one byte.
+    let seal = |bytes: &mut Vec<u8>, at: usize| {
+        let sum = i64::from(simd_adler32::adler32(&&bytes[..at]));
+        bytes[at..at + 8].copy_from_slice(&sum.to_be_bytes());
+    };
+    // After the body; after the digest, with its zxid and version; after the last zxid.
+    let seals = [67, 34, 13].map(|before_end| bytes.len() - before_end);
+    seals.into_iter().for_each(|at| seal(&mut bytes, at));
+    server.write("snapshot.5", &bytes);
+    let mut scrub = Scrub::new(settings::owners(&server.config));
+    let found = scrubbed(&mut scrub, &server);
+    assert!(matches!(&found[..], [one] if one.contains("the tree's digest is")), "{found:?}");
+
+    let stops: Wait = Arc::new(|_| false);
+    assert_eq!(
+        scrub.pass(&*server.disk, &server.dirs, &stops).unwrap_err().kind(),
+        std::io::ErrorKind::TimedOut
+    );
 }

@@ -230,8 +230,12 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
     let mut refused = Vec::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         let Some((_, answer)) = &request.ended else { continue };
-        let is_own = |txn: &Txn| (txn.session, txn.cxid) == (request.session, request.cxid);
-        if answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_own) {
+        // A session that counts anew may have had an answer to another request under the same number.
+        let is_outcome = |txn: &Txn| {
+            let is_own = (txn.session, txn.cxid) == (request.session, request.cxid);
+            is_own && matches!(txn.change, Change::Error { code: NO_ROOM })
+        };
+        if answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_outcome) {
             refused.push(request);
             continue;
         }

@@ -170,7 +170,16 @@ pub struct DiskFaults {
     pub copies: bool,
 }
 
-#[derive(Debug, Default)]
+/// A crash that was planned: the process is gone before this step, or in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strike {
+    /// As [`SimDisk::steps`] counts.
+    pub at: u64,
+    /// Of what the step writes, the beginning is there.
+    pub torn: bool,
+}
+
+#[derive(Debug, Default, Clone)]
 struct State {
     inodes: Vec<Inode>,
     names: BTreeMap<Name, usize>,
@@ -178,6 +187,9 @@ struct State {
     pending: Vec<NameOp>,
     faults: DiskFaults,
     ops: u64,
+    /// Whether each step that was ever made wrote more than one byte.
+    steps: Vec<bool>,
+    strike: Option<Strike>,
     stopped: bool,
     /// An operation failed.
     failed: bool,
@@ -194,6 +206,11 @@ impl State {
     /// To be called by everything that changes something.
     fn step(&mut self) -> io::Result<()> {
         self.ops += 1;
+        if !self.stopped {
+            self.steps.push(false);
+            let steps = self.steps.len() as u64;
+            self.stopped = self.strike.take_if(|strike| strike.at <= steps).is_some();
+        }
         if let Some(left) = &mut self.faults.stop_after {
             if *left == 0 {
                 self.stopped = true;
@@ -202,6 +219,19 @@ impl State {
             }
         }
         if self.stopped { Err(io::Error::other("the process is gone")) } else { Ok(()) }
+    }
+
+    /// Likewise, by what is about to write these bytes.
+    fn step_of_write(&mut self, inode: usize, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let (before, strike) = (self.steps.len(), self.strike);
+        let done = self.step();
+        if let Some(step) = self.steps.get_mut(before) {
+            *step = bytes.len() > 1;
+        }
+        if strike.is_some_and(|strike| strike.torn) && self.strike.is_none() {
+            self.inodes[inode].write(offset, &bytes[..bytes.len() / 2]);
+        }
+        done
     }
 
     fn room(&mut self) -> io::Result<()> {
@@ -278,7 +308,39 @@ impl SimDisk {
 
     /// A new disk.
     pub fn wipe(&self) {
-        *self.0.lock() = State::default();
+        let mut state = self.0.lock();
+        let (steps, strike) = (std::mem::take(&mut state.steps), state.strike.take());
+        *state = State { steps, strike, ..State::default() };
+    }
+
+    /// Steps that were ever made: all that changed something, on this disk and on those in its place before.
+    pub fn steps(&self) -> u64 {
+        self.0.lock().steps.len() as u64
+    }
+
+    /// Whether each of these steps wrote more than a byte, from the `first` on.
+    pub fn writes_from(&self, first: u64) -> Vec<bool> {
+        self.0.lock().steps[first as usize..].to_vec()
+    }
+
+    /// Plans a crash; none: there is none to come.
+    pub fn plan(&self, strike: Option<Strike>) {
+        self.0.lock().strike = strike;
+    }
+
+    /// Whether a crash is still to come.
+    pub fn is_planned(&self) -> bool {
+        self.0.lock().strike.is_some()
+    }
+
+    /// The process makes no step any more.
+    pub fn stop(&self) {
+        self.0.lock().stopped = true;
+    }
+
+    /// Another disk with the same on it, at the moment.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
@@ -522,7 +584,7 @@ impl ReadFile for Open {
 impl WriteFile for Open {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        state.step()?;
+        state.step_of_write(self.inode, self.position, bytes)?;
         state.room()?;
         state.inodes[self.inode].write(self.position, bytes);
         self.position += bytes.len();
@@ -569,7 +631,7 @@ impl SegmentFile for Open {
         parts.push((offset as usize, first));
         for (at, part) in parts {
             // A process that is gone stores nothing.
-            if state.step().is_err() {
+            if state.step_of_write(self.inode, at, part).is_err() {
                 return Ok(());
             }
             if state.faults.copies {

@@ -36,6 +36,29 @@ impl Default for Faults {
     }
 }
 
+/// What may happen to a file while its server is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    Sector(BadSector),
+    Lost,
+    Emptied,
+    Flipped,
+}
+
+impl std::fmt::Display for Harm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sector(BadSector::Zeros) => "a sector is zeros in",
+            Self::Sector(BadSector::Stale) => "a sector is an old one in",
+            Self::Sector(BadSector::Misdirected) => "a sector is another one's in",
+            Self::Sector(BadSector::Unreadable) => "a sector can't be read in",
+            Self::Lost => "the disk has lost",
+            Self::Emptied => "nothing is left in",
+            Self::Flipped => "a bit flips in",
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Partition {
     pub blocked: Vec<(usize, usize)>,
@@ -273,9 +296,7 @@ impl World {
         if !self.may_lose(index) {
             return;
         }
-        let disk = self.nodes[index].disk.clone();
-        let dir = Path::new(super::node::DATA_DIR).join("version-2");
-        let mut names = disk.list(&dir).unwrap_or_default();
+        let mut names = self.files_of(index);
         let mut epochs = names.clone();
         epochs.retain(|(name, _)| name == "acceptedEpoch" || name == "currentEpoch");
         names.retain(|(name, _)| name.starts_with("log.") || name.starts_with("snapshot."));
@@ -285,40 +306,56 @@ impl World {
         self.end(index, false);
         let first = |name: &str| i64::from_str_radix(name.strip_prefix("log.")?, 16).ok();
         let newest = names.iter().filter_map(|(name, _)| Some((first(name)?, name.clone()))).max();
-        let (what, name) = match (self.random.below(5), newest) {
+        let (harm, name) = match (self.random.below(5), newest) {
             (2, _) if !epochs.is_empty() => {
                 let name = self.random.pick(&epochs).0.clone();
-                disk.put(&dir.join(&name), b"");
-                ("nothing is left in", name)
+                (Harm::Emptied, name)
             }
             (0, Some((_, name))) => {
                 let bad = *self.random.pick(&[
-                    (BadSector::Zeros, "a sector is zeros in"),
-                    (BadSector::Stale, "a sector is an old one in"),
-                    (BadSector::Misdirected, "a sector is another one's in"),
-                    (BadSector::Unreadable, "a sector can't be read in"),
+                    BadSector::Zeros,
+                    BadSector::Stale,
+                    BadSector::Misdirected,
+                    BadSector::Unreadable,
                 ]);
-                disk.spoil_sector(&dir.join(&name), bad.0, &mut self.random);
-                (bad.1, name)
+                (Harm::Sector(bad), name)
             }
             (1, Some((_, newest))) => {
                 let older = self.random.permille(300).then(|| self.random.pick(&names).0.clone());
-                let name = older.unwrap_or(newest);
-                disk.lose(&dir.join(&name));
-                self.nodes[index].lost_log |= name.starts_with("log.");
-                ("the disk has lost", name)
+                (Harm::Lost, older.unwrap_or(newest))
             }
             _ => {
                 let name = self.random.pick(&names).0.clone();
-                disk.flip(&dir.join(&name), &mut self.random);
-                ("a bit flips in", name)
+                (Harm::Flipped, name)
             }
         };
+        self.harm(index, &name, harm);
+        self.boot_after(index, 1000);
+    }
+
+    /// Names and lengths.
+    pub(super) fn files_of(&self, index: usize) -> Vec<(String, u64)> {
+        let dir = Path::new(super::node::DATA_DIR).join("version-2");
+        self.nodes[index].disk.list(&dir).unwrap_or_default()
+    }
+
+    /// Something happens to a file of a server that is down.
+    pub(super) fn harm(&mut self, index: usize, name: &str, harm: Harm) {
+        let disk = self.nodes[index].disk.clone();
+        let file = Path::new(super::node::DATA_DIR).join("version-2").join(name);
+        match harm {
+            Harm::Sector(bad) => disk.spoil_sector(&file, bad, &mut self.random),
+            Harm::Lost => {
+                disk.lose(&file);
+                self.nodes[index].lost_log |= name.starts_with("log.");
+            }
+            Harm::Emptied => disk.put(&file, b""),
+            Harm::Flipped => disk.flip(&file, &mut self.random),
+        }
         self.nodes[index].damaged = true;
         self.nodes[index].held.clear();
         self.nodes[index].owes = true;
-        self.say(|| format!("{what} {name} of server {}", index + 1));
-        self.boot_after(index, 1000);
+        self.say(|| format!("{harm} {name} of server {}", index + 1));
     }
 
     fn draw_reconfig(&mut self) {

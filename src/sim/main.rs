@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use zabra::cli::signals::Signals;
 use zabra::figures::Figures;
+use zabra::sim::crashes::{self, At, Count, Found};
 use zabra::sim::{self, Outcome, Report, Scenario, Tells};
 
 #[global_allocator]
@@ -34,10 +35,23 @@ struct Args {
     /// A story to tell instead of drawing faults; with --seed once, so that it can be read.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
+    /// Crash one server at every step of its disk in scripted histories, and again while it starts.
+    #[arg(long, conflicts_with_all = ["seed", "scenario", "seeds"])]
+    crashes: bool,
+    /// With --crashes: how many histories.
+    #[arg(long, default_value_t = 120, requires = "crashes")]
+    histories: u64,
+    /// With --crashes: tell this history alone, and what happens. RUST_LOG=zabra=debug tells more.
+    #[arg(long, requires = "crashes", conflicts_with_all = ["histories", "first", "jobs"])]
+    history: Option<u64>,
+    /// With --history: crash at this step of the disk: 17k is killed before it, 17t is killed in the middle of what it writes,
+    /// 17p loses power before it.
+    #[arg(long, value_name = "STEP", requires = "history")]
+    at: Option<At>,
     /// How many seeds to run.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
-    /// The first of them.
+    /// The first seed, or the first history.
     #[arg(long, default_value_t = 0)]
     first: u64,
     /// Threads; by default one per core.
@@ -64,6 +78,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if args.crashes {
+        return match args.history {
+            Some(history) => replay_history(history, args.at),
+            None => enumerate(&args),
+        };
+    }
     match args.seed {
         Some(seed) => {
             replay(seed, scenario.as_ref(), if args.packets { Tells::Packets } else { Tells::Events })
@@ -84,7 +104,8 @@ fn one(seed: u64, scenario: Option<&Scenario>, figures: &Arc<Figures>, tells: Te
     }
 }
 
-fn replay(seed: u64, scenario: Option<&Scenario>, tells: Tells) -> ExitCode {
+/// The servers' own log lines are printed.
+fn show_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("zabra=info"));
     tracing_subscriber::fmt()
@@ -94,6 +115,10 @@ fn replay(seed: u64, scenario: Option<&Scenario>, tells: Tells) -> ExitCode {
         .with_level(false)
         .with_ansi(false)
         .init();
+}
+
+fn replay(seed: u64, scenario: Option<&Scenario>, tells: Tells) -> ExitCode {
+    show_log();
     let outcome = one(seed, scenario, &Arc::new(Figures::new()), tells);
     println!("{:?}", outcome.report);
     match outcome.violation {
@@ -103,6 +128,77 @@ fn replay(seed: u64, scenario: Option<&Scenario>, tells: Tells) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn replay_history(number: u64, at: Option<At>) -> ExitCode {
+    show_log();
+    let history = crashes::history(number);
+    println!("{}:\n{}", history.kind, history.text);
+    let outcome = crashes::replay(&history, at, &Arc::new(Figures::new()), Tells::Events);
+    match outcome.violation {
+        None => ExitCode::SUCCESS,
+        Some(what) => {
+            println!("VIOLATION in history {number}: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn enumerate(args: &Args) -> ExitCode {
+    let started = Instant::now();
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let next = AtomicU64::new(args.first);
+    let end = args.first + args.histories;
+    let bar = ProgressBar::new(args.histories);
+    bar.set_style(
+        ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} histories, {eta} left")
+            .expect("it is a template"),
+    );
+    let (next, progress) = (&next, &bar);
+    let work = move || {
+        let figures = Arc::new(Figures::new());
+        let (mut total, mut violations) = (Count::default(), Vec::new());
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= end {
+                return (total, violations);
+            }
+            match crashes::enumerate(&crashes::history(number), &figures) {
+                Ok(count) => total += count,
+                Err(found) => violations.push(found),
+            }
+            progress.inc(1);
+        }
+    };
+    let (total, mut violations) = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let (mut total, mut violations) = (Count::default(), Vec::new());
+        for worker in workers {
+            let (count, found) = worker.join().expect("a worker does not panic");
+            total += count;
+            violations.extend(found);
+        }
+        (total, violations)
+    });
+    bar.finish_and_clear();
+    println!(
+        "{} histories in {:.1} s: {} steps of a disk, {} crashes at these, {} while a server started after one, {} runs of an \
+         ensemble, {} violations",
+        total.histories,
+        started.elapsed().as_secs_f64(),
+        total.steps,
+        total.crashes,
+        total.second,
+        total.runs,
+        violations.len()
+    );
+    violations.sort_by_key(|found| found.history);
+    for Found { history, at, what } in &violations {
+        let at = at.map_or(String::new(), |at| format!(" --at {at}"));
+        println!("VIOLATION in history {history} ({}): {what}", crashes::history(*history).kind);
+        println!("to read it: zabra-sim --crashes --history {history}{at}");
+    }
+    if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {

@@ -5,6 +5,7 @@
 
 mod amounts;
 mod client;
+pub mod crashes;
 mod crowd;
 mod disk;
 mod edges;

@@ -7,6 +7,7 @@ use super::extremes::Extremes;
 use super::network::Port;
 use super::options::Options;
 use super::random::Random;
+use super::world::Promised;
 use crate::config::{Config, ConfigError, Machine};
 use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
@@ -218,6 +219,10 @@ pub struct Process {
     pub reads: Vec<(Mode, i64)>,
     /// What no server does to another one, or to a client.
     pub wrong: Option<String>,
+    /// What it has told others of its disk, or may have.
+    pub promised: Promised,
+    /// The last transaction of what is staged; none where nothing is.
+    staged_last: Option<Zxid>,
     /// The log failed: the process ends.
     pub failed: Option<String>,
     /// What the disk had no room for; it is tried again with each tick.
@@ -311,6 +316,7 @@ impl Process {
         };
         let assembled = assemble(&config, around, &mut |_| {})?;
         let Assembled { core, journal, files, settings, .. } = assembled;
+        let promised = Promised::read(disk, core.db.read().last_txn);
         let carried = Arc::new(Carried::default());
         core.set_carrier(carried.clone());
         let period = (config.sessions.tick_ms / 2).clamp(10, 1000);
@@ -348,6 +354,8 @@ impl Process {
             staged: None,
             reads: Vec::new(),
             wrong: None,
+            promised,
+            staged_last: None,
             failed: None,
             waits_for_room: Vec::new(),
             tries_again: false,
@@ -895,9 +903,12 @@ impl Process {
             return;
         }
         let asked = ops.clone();
+        self.take_back(&ops);
         match self.journal.perform(&mut ops) {
             Ok(performed) => {
-                let bytes = self.count_logged(&asked[..asked.len() - ops.len()]);
+                let done = &asked[..asked.len() - ops.len()];
+                let bytes = self.count_logged(done);
+                self.promise(done);
                 let appends = asked.iter().any(|op| matches!(op, DiskOp::Append(_)));
                 self.waits_for_room = ops;
                 self.disk_busy = true;
@@ -924,6 +935,35 @@ impl Process {
             }
         }
         bytes
+    }
+
+    /// What these take away it promises no more, before any of them is done: any may be the last.
+    fn take_back(&mut self, ops: &[DiskOp]) {
+        let (before, staged) = (self.promised, self.staged_last);
+        let mut least = before.last;
+        for at in 0..ops.len() {
+            self.promise(&ops[at..=at]);
+            least = least.min(self.promised.last);
+        }
+        (self.promised, self.staged_last) = (Promised { last: least, ..before }, staged);
+    }
+
+    /// These are done, and it may say so.
+    fn promise(&mut self, done: &[DiskOp]) {
+        let then = &mut self.promised;
+        for op in done {
+            match op {
+                DiskOp::Append(entry) => *self.staged_last.as_mut().unwrap_or(&mut then.last) = entry.zxid,
+                DiskOp::Stage { zxid, .. } => self.staged_last = Some(*zxid),
+                DiskOp::Install { .. } => then.last = self.staged_last.take().unwrap_or(then.last),
+                DiskOp::Unstage { .. } => self.staged_last = None,
+                DiskOp::Truncate { to, .. } => then.last = then.last.min(*to),
+                DiskOp::Wipe { .. } => then.last = Zxid::ZERO,
+                DiskOp::SaveAccepted(epoch) => then.accepted = *epoch,
+                DiskOp::SaveCurrent(epoch) => then.current = *epoch,
+                DiskOp::SaveDebt(_) | DiskOp::SaveConfig(_) => {}
+            }
+        }
     }
 
     fn carry(&mut self, carry: Carry, inputs: &mut Vec<Input>, out: &mut Vec<Effect>) {

@@ -100,6 +100,8 @@ impl Opening {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub voters: usize,
+    /// The one server is no member of any ensemble.
+    pub alone: bool,
     pub observers: usize,
     /// Servers that only a reconfiguration can bring in.
     pub spares: usize,
@@ -252,6 +254,7 @@ impl Options {
         rates.reconfig = if reconfig { random.between(400, 3000) } else { 0 };
         Self {
             voters,
+            alone: false,
             observers: *random.pick(&[0, 0, 0, 1, 2]),
             spares: if reconfig { random.between(0, 3) as usize } else { 0 },
             groups: voters >= 3 && !reconfig && random.permille(100),

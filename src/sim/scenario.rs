@@ -2,9 +2,11 @@
 //! one story is many runs. `compat-tests/sim/scenarios/README.md` lists the words.
 
 use super::amounts::Amounts;
+use super::disk::BadSector;
+use super::faults::Harm;
 use super::history::{Answer, Asked};
 use super::options::{Options, Rates};
-use super::world::{Tells, World};
+use super::world::{Crash, Tells, World};
 use super::{Outcome, Random};
 use crate::figures::Figures;
 use crate::replica::Mode;
@@ -42,6 +44,8 @@ impl Scenario {
                 "clients" => options.clients = number()?,
                 "remembers" => (options.history_entries, options.history_bytes) = (number()?, 0),
                 "snap-count" => options.snap_count = number()? as u64,
+                "alone" => options.alone = true,
+                "empty-wait-ms" => options.empty_wait_ms = number()? as u64,
                 "session-ms" => options.session_ms = number()? as i32,
                 "reconfig" => options.reconfig = true,
                 "no-log-sync" => options.disk_sync = false,
@@ -53,9 +57,26 @@ impl Scenario {
 
     /// Tells it once, with the delays of `seed`.
     pub fn run(&self, seed: u64, figures: &Arc<Figures>, tells: Tells) -> Outcome {
+        self.tell(seed, figures, tells, &[]).0
+    }
+
+    /// The same, and the server that is watched crashes like this. With the first crash the story is at its end: everything is
+    /// mended and looked through.
+    pub(super) fn tell(
+        &self,
+        seed: u64,
+        figures: &Arc<Figures>,
+        tells: Tells,
+        crashes: &[Crash],
+    ) -> (Outcome, World) {
         let mut world = World::new(seed, self.options.clone(), Random::new(seed), figures.clone(), tells);
+        world.plan_crashes(crashes);
         let violation = Story { names: BTreeMap::new(), asked: BTreeMap::new() }.tell(self, &mut world).err();
-        Outcome { seed, report: world.report(), violation }
+        (Outcome { seed, report: world.report(), violation }, world)
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
     }
 }
 
@@ -63,6 +84,7 @@ impl Scenario {
 fn calm() -> Options {
     Options {
         voters: 3,
+        alone: false,
         observers: 0,
         spares: 0,
         groups: false,
@@ -123,8 +145,13 @@ impl Story {
         for (line, words) in &scenario.steps {
             world.say(|| format!("line {line}: {}", words.join(" ")));
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            self.step(&words, world).map_err(|what| format!("line {line}: {what}"))?;
+            let done = self.step(&words, world);
+            if world.has_crashed() {
+                break;
+            }
+            done.map_err(|what| format!("line {line}: {what}"))?;
         }
+        world.count_steps();
         world.clients.iter_mut().for_each(|client| client.is_quiet = false);
         world.finish()
     }
@@ -171,7 +198,7 @@ impl Story {
             }
             ["run", millis] => {
                 let end = world.now + 1000 * millis.parse::<u64>().map_err(|_| "a number of milliseconds")?;
-                while world.now < end {
+                while world.now < end && !world.has_crashed() {
                     world.step()?;
                 }
                 Ok(())
@@ -183,6 +210,25 @@ impl Story {
                 world.wipe(server);
             }),
             ["start", name] => self.with(name, world, |world, server| world.boot_after(server, 100)),
+            ["victim", name] => self.with(name, world, World::watch),
+            ["purge", name, keep] => {
+                let server = self.server(name, world)?;
+                world.purge(server, keep.parse().map_err(|_| "a number of snapshots")?)
+            }
+            ["backs-up", name] => {
+                let server = self.server(name, world)?;
+                until(world, "its disk is in use", |world| !world.uses_disk(server))?;
+                world.back_up(server)
+            }
+            ["restores", name] => self.with(name, world, |world, server| world.restore_backup(server)),
+            ["spoil", name] => {
+                let server = self.server(name, world)?;
+                world.spoil_tree(server)
+            }
+            ["harm", name, file, how] => {
+                let server = self.server(name, world)?;
+                harm(server, file, how, world)
+            }
             ["pause", name] => self.with(name, world, |world, server| world.nodes[server].paused = true),
             ["resume", name] => self.with(name, world, World::resume),
             ["isolate", name] => self.with(name, world, |world, server| {
@@ -259,6 +305,13 @@ impl Story {
                 let count: usize = count.parse().map_err(|_| "a number of times")?;
                 (0..count).try_for_each(|_| ok(client, set(path, bytes(data)), world).map(drop))
             }
+            ["deletes", path] => {
+                ok(client, Asked::Delete { path: path.into(), version: -1 }, world).map(drop)
+            }
+            ["creates-and-sets", path, other] => {
+                ok(client, Asked::Multi { path: path.into(), other: other.into() }, world).map(drop)
+            }
+            ["closes"] => ok(client, Asked::Close, world).map(drop),
             ["syncs"] => ok(client, Asked::Sync, world).map(drop),
             ["reconfigures", "without", name] => {
                 let leaving = (self.server(name, world)? + 1).to_string();
@@ -292,6 +345,31 @@ impl Story {
     }
 }
 
+/// Something happens to a file of a server that is down.
+fn harm(server: usize, file: &str, how: &str, world: &mut World) -> Result<(), String> {
+    let harm = match how {
+        "zeros" => Harm::Sector(BadSector::Zeros),
+        "stale" => Harm::Sector(BadSector::Stale),
+        "misdirected" => Harm::Sector(BadSector::Misdirected),
+        "unreadable" => Harm::Sector(BadSector::Unreadable),
+        "lost" => Harm::Lost,
+        "emptied" => Harm::Emptied,
+        "flipped" => Harm::Flipped,
+        _ => return Err("what happens to it?".into()),
+    };
+    let names = world.files_of(server);
+    let mut numbered: Vec<(i64, &str)> = Vec::new();
+    for (name, _) in &names {
+        let number =
+            name.strip_prefix(file).and_then(|rest| i64::from_str_radix(rest.strip_prefix('.')?, 16).ok());
+        numbered.extend(number.map(|number| (number, &name[..])));
+    }
+    let newest = numbered.iter().max().map(|(_, name)| name.to_string());
+    let found = newest.or_else(|| names.iter().find(|(name, _)| name == file).map(|(name, _)| name.clone()));
+    world.harm(server, &found.ok_or("it has no such file")?, harm);
+    Ok(())
+}
+
 fn leader(world: &World) -> Option<usize> {
     (0..world.nodes.len()).find(|index| world.mode_of(*index) == Mode::Leader)
 }
@@ -299,6 +377,9 @@ fn leader(world: &World) -> Option<usize> {
 fn until(world: &mut World, otherwise: &str, is: impl Fn(&World) -> bool) -> Result<(), String> {
     let deadline = world.now + PATIENCE_MS * 1000;
     while !is(world) {
+        if world.has_crashed() {
+            return Err("the server that was watched has crashed".into());
+        }
         if world.now > deadline {
             return Err(format!("{otherwise}: {:?}", world.modes()));
         }

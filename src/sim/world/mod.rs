@@ -8,9 +8,11 @@ mod pressure;
 mod rot;
 mod servers;
 mod strangers;
+mod watched;
 
 use self::servers::own_line;
 use self::strangers::StrangerConn;
+pub use self::watched::{Crash, Promised, Watched, Wreck};
 use super::client::Client;
 use super::crowd::Crowd;
 use super::faults::{Faults, Partition};
@@ -122,6 +124,8 @@ pub(super) struct Node {
     pub disk_hangs_until: u64,
     /// Transactions that it has had durably in its log, whatever became of them.
     pub held: BTreeSet<i64>,
+    /// What its last process had promised, when it was last looked at.
+    promised: Promised,
     /// When something came last over each client's connection, whether it was read or not.
     heard: BTreeMap<u64, u64>,
     /// What it does now takes until then.
@@ -211,6 +215,7 @@ pub struct World {
     crowd: Crowd,
     /// How each server was synchronized last.
     pub(super) ways: BTreeMap<usize, &'static str>,
+    pub(super) watched: Watched,
 }
 
 impl World {
@@ -221,7 +226,7 @@ impl World {
         let mut nodes = Vec::new();
         for index in 0..options.servers() {
             let disk = SimDisk::default();
-            let mut text = servers_text.clone();
+            let mut text = if options.alone { String::new() } else { servers_text.clone() };
             if index >= options.voters + options.observers {
                 text.push_str(&own_line(index));
             }
@@ -247,6 +252,7 @@ impl World {
                 spoilt_at: None,
                 disk_hangs_until: 0,
                 held: BTreeSet::new(),
+                promised: Promised::default(),
                 heard: BTreeMap::new(),
                 busy_until: 0,
             });
@@ -287,6 +293,7 @@ impl World {
             flood_left: FLOOD,
             crowd,
             ways: BTreeMap::new(),
+            watched: Watched::default(),
         }
     }
 
@@ -301,6 +308,11 @@ impl World {
             removed: self.faults.removed,
             virtual_ms: self.now / 1000,
         }
+    }
+
+    /// Of the trees that servers had, by zxid.
+    pub(super) fn digests(&self) -> BTreeMap<i64, u64> {
+        self.observed.digests()
     }
 
     pub(super) fn say(&self, what: impl FnOnce() -> String) {

@@ -127,7 +127,7 @@ impl World {
     }
 
     /// A snapshot of everything, as an operator takes one away.
-    fn back_up(&mut self, index: usize) -> Result<(), String> {
+    pub(in crate::sim) fn back_up(&mut self, index: usize) -> Result<(), String> {
         let process = self.nodes[index].process.as_ref().ok_or("it is down")?;
         let disk: Arc<dyn Disk> = Arc::new(self.nodes[index].disk.clone());
         let dirs = Dirs::new(Path::new(DATA_DIR), Path::new(DATA_DIR));
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// Nothing but the newest snapshot is left.
-    fn restore_backup(&mut self, index: usize) {
+    pub(in crate::sim) fn restore_backup(&mut self, index: usize) {
         let disk = self.nodes[index].disk.clone();
         let dir = Path::new(DATA_DIR).join("version-2");
         let names = disk.list(&dir).unwrap_or_default();
@@ -161,20 +161,10 @@ impl World {
         }
         self.say(|| "a tree comes to differ".into());
         let index = self.random.below(self.options.voters as u64) as usize;
+        self.spoil_tree(index)?;
         // What failed changed no tree, and has no digest.
         let acked = |world: &Self| world.clients.iter().map(|client| client.acked).sum::<usize>();
         let wanted = acked(self) + HISTORY;
-        let node = &mut self.nodes[index];
-        let Some(process) = &node.process else { return Ok(()) };
-        let at = {
-            let mut db = process.core.db.write();
-            let at = db.last_zxid.0;
-            let spoilt =
-                db.tree.set_data(&Bytes::from_static(SPOILT), Some(SPOILT), 1, at, 0, &mut Vec::new());
-            spoilt.map_err(|error| format!("{error:?}"))?;
-            at
-        };
-        node.spoilt_at = Some(at);
         let is_good = |node: &Node| {
             let process = node.process.as_ref()?;
             let db = process.core.db.read();
@@ -195,6 +185,17 @@ impl World {
         self.say(|| "it is mended".into());
         self.quiet(false);
         Ok(())
+    }
+
+    /// This server's tree comes to differ from all others'.
+    pub(in crate::sim) fn spoil_tree(&mut self, index: usize) -> Result<(), String> {
+        let node = &mut self.nodes[index];
+        let Some(process) = &node.process else { return Ok(()) };
+        let mut db = process.core.db.write();
+        let at = db.last_zxid.0;
+        let spoilt = db.tree.set_data(&Bytes::from_static(SPOILT), Some(SPOILT), 1, at, 0, &mut Vec::new());
+        node.spoilt_at = Some(at);
+        spoilt.map(drop).map_err(|error| format!("{error:?}"))
     }
 
     /// Starts all servers, those in `late` later, and perhaps one voter not at all: the others serve in time.

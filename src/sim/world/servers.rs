@@ -1,6 +1,6 @@
 //! Servers: their starts and ends, their steps, and what comes of those.
 
-use super::{Event, Node, Tells, World};
+use super::{Event, Node, Promised, Tells, World};
 use crate::config::ConfigError;
 use crate::core::Clock;
 use crate::ensemble::Ensemble;
@@ -51,6 +51,7 @@ impl World {
         let node = &mut self.nodes[index];
         match booted {
             Ok(process) => {
+                let process_promised = process.promised;
                 node.opens_at = now + refuses_us;
                 node.process = Some(process);
                 node.booted_at = now;
@@ -58,6 +59,7 @@ impl World {
                 node.running = false;
                 node.tick_at = u64::MAX;
                 node.boots += 1;
+                node.promised = process_promised;
                 self.say(|| format!("server {} starts", index + 1));
                 let due = self.network.host_back(now, Host::Server(index), &mut self.random);
                 self.due(due);
@@ -79,6 +81,10 @@ impl World {
                 }
                 lay_out(&disk, index as i64 + 1, &servers, &self.options);
                 self.boot_after(index, 1000);
+                Ok(())
+            }
+            Err(_) if self.is_struck(index) => {
+                self.crash(index);
                 Ok(())
             }
             // The fault that was set for a running server strikes one that starts.
@@ -109,6 +115,7 @@ impl World {
         self.nodes[index].damaged = false;
         self.nodes[index].owes = true;
         self.nodes[index].held.clear();
+        self.nodes[index].promised = Promised::default();
     }
 
     /// The process ends; `power`: so does the machine.
@@ -124,6 +131,8 @@ impl World {
         if self.chance.permille(OFTEN_EXTREME) && process.hear_extremes(&mut self.chance) {
             self.found = Some(format!("strangers: server {} was moved by one", index + 1));
         }
+        // Who is killed tidies nothing up.
+        node.disk.stop();
         drop(process);
         node.life += 1;
         node.paused = false;
@@ -205,6 +214,7 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(process) = &mut node.process else { return Ok(()) };
         node.held.extend(process.logged.drain(..));
+        node.promised = process.promised;
         let stopped = node.disk.has_stopped().then(|| "the step of its disk".to_string());
         let failed = process.failed.take().or(stopped);
         if let Some(wrong) = process.wrong.take() {
@@ -227,6 +237,10 @@ impl World {
         }
         for effect in effects {
             self.carry_out(index, life, busy, effect);
+        }
+        if self.is_struck(index) {
+            self.crash(index);
+            return Ok(());
         }
         if let Some(why) = failed {
             self.say(|| format!("server {} ends itself: {why}", index + 1));

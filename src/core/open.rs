@@ -73,7 +73,7 @@ pub fn open(
             // A loss of power may have left an older place: then the files may show more, or more than there ever was.
             let shown = storage::last_shown(&**disk, dirs)?;
             let lost = match read_synced(&**disk, &dirs.log)? {
-                Some(synced) if shown <= synced.last => Lost::UpTo(synced.last),
+                Some(synced) if shown <= synced.last && synced.is_newest(&**disk) => Lost::UpTo(synced.last),
                 _ => Lost::Unknown,
             };
             debt = debt.and(owed(lost));

@@ -215,6 +215,10 @@ impl Disk for Slow<'_> {
         self.disk.space(dir)
     }
 
+    fn boot(&self) -> u64 {
+        self.disk.boot()
+    }
+
     fn create_dir_all(&self, _: &Path) -> io::Result<()> {
         read_only()
     }

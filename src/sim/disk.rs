@@ -189,6 +189,8 @@ struct State {
     ops: u64,
     /// Whether each step that was ever made wrote more than one byte.
     steps: Vec<bool>,
+    /// How often the machine lost power.
+    losses: u64,
     strike: Option<Strike>,
     stopped: bool,
     /// An operation failed.
@@ -294,6 +296,7 @@ impl SimDisk {
     pub fn power_failure(&self, random: &mut Random) {
         self.process_ended();
         let mut state = self.0.lock();
+        state.losses += 1;
         let State { inodes, names, durable, pending, .. } = &mut *state;
         let kept = random.below(pending.len() as u64 + 1) as usize;
         for op in pending.drain(..).take(kept) {
@@ -310,7 +313,7 @@ impl SimDisk {
     pub fn wipe(&self) {
         let mut state = self.0.lock();
         let (steps, strike) = (std::mem::take(&mut state.steps), state.strike.take());
-        *state = State { steps, strike, ..State::default() };
+        *state = State { steps, strike, losses: state.losses + 1, ..State::default() };
     }
 
     /// Steps that were ever made: all that changed something, on this disk and on those in its place before.
@@ -438,6 +441,10 @@ impl SimDisk {
 }
 
 impl Disk for SimDisk {
+    fn boot(&self) -> u64 {
+        1 + self.0.lock().losses
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
         let state = self.0.lock();
         let dir = name_of(dir);

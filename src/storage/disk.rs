@@ -37,6 +37,9 @@ pub trait Disk: Send + Sync {
     fn space(&self, dir: &Path) -> io::Result<Space>;
     /// Makes creates, renames and removes in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Which start of the machine this is; 0 where that can't be told. What was written before another one, and not synced, may
+    /// be gone.
+    fn boot(&self) -> u64;
 }
 
 /// The bytes of a file system.

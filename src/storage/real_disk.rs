@@ -8,6 +8,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+/// Linux draws a number at each start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
@@ -105,6 +108,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir)?.sync_all()
+    }
+
+    fn boot(&self) -> u64 {
+        let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        u64::from_str_radix(&id.replace('-', "").get(..16).unwrap_or_default(), 16).unwrap_or(0)
     }
 }
 

@@ -527,7 +527,9 @@ impl<'a> Recovery<'a> {
         let Some(synced) = synced.filter(|synced| last < synced.last) else { return };
         let file = synced.file(&dirs.log);
         let offset = self.ends.iter().find(|(path, _)| *path == file).map_or(0, |(_, end)| *end);
-        self.found.lost = Some(Lost::UpTo(synced.last));
+        // More may have been synced than an older place says.
+        let is_newest = synced.is_newest(self.disk);
+        self.found.lost = Some(if is_newest { Lost::UpTo(synced.last) } else { Lost::Unknown });
         let missing = Missing { file, offset, last, synced: synced.last };
         self.found.notes.push(Note::EndMissing(missing.clone()));
         self.found.missing = Some(missing);

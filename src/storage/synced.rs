@@ -6,7 +6,8 @@
 //!
 //! After each sync of the log the place is stored through a mapping, before anything is acknowledged. So it costs a few
 //! stores, and a process that is killed leaves it as it was. The file is not synced itself: a loss of power may leave an
-//! older place, and then recovery goes by the bytes after it, as without this file.
+//! older place, and then recovery goes by the bytes after it, as without this file. The place names the start of the machine
+//! that it was stored in: after another one, more may have been synced than it says.
 
 use super::names::{TEMPORARY, log_name};
 use super::small_file::{read_whole, remove_if_there, rename};
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 const NAME: &str = "zabra.synced";
 const FILE_LEN: u64 = 4096;
-/// Number, segment, end, last; and their checksum.
-const SLOT: usize = 36;
+/// Number, segment, end, last, boot; and their checksum.
+const SLOT: usize = 44;
 /// Two places that are written in turn: one is whole, whatever a crash does to the other.
 const SLOTS: [u64; 2] = [0, 64];
 
@@ -30,6 +31,8 @@ pub struct Synced {
     pub end: u64,
     /// The last transaction.
     pub last: Zxid,
+    /// The start of the machine ([`Disk::boot`]).
+    pub boot: u64,
 }
 
 impl Synced {
@@ -38,14 +41,20 @@ impl Synced {
         dir.join(log_name(self.segment))
     }
 
+    /// Whether nothing was synced after it: the machine has run ever since.
+    pub fn is_newest(&self, disk: &dyn Disk) -> bool {
+        self.boot != 0 && self.boot == disk.boot()
+    }
+
     fn slot(self, number: u64) -> [u8; SLOT] {
         let mut slot = [0; SLOT];
         slot[..8].copy_from_slice(&number.to_be_bytes());
         slot[8..16].copy_from_slice(&self.segment.0.to_be_bytes());
         slot[16..24].copy_from_slice(&self.end.to_be_bytes());
         slot[24..32].copy_from_slice(&self.last.0.to_be_bytes());
-        let checksum = simd_adler32::adler32(&&slot[..32]);
-        slot[32..].copy_from_slice(&checksum.to_be_bytes());
+        slot[32..40].copy_from_slice(&self.boot.to_be_bytes());
+        let checksum = simd_adler32::adler32(&&slot[..40]);
+        slot[40..].copy_from_slice(&checksum.to_be_bytes());
         slot
     }
 
@@ -54,7 +63,7 @@ impl Synced {
         let field = |at: usize| Some(u64::from_be_bytes(slot.get(at..at + 8)?.try_into().ok()?));
         let zxid = |at: usize| Some(Zxid(i64::from_be_bytes(slot.get(at..at + 8)?.try_into().ok()?)));
         let number = field(0)?;
-        let synced = Self { segment: zxid(8)?, end: field(16)?, last: zxid(24)? };
+        let synced = Self { segment: zxid(8)?, end: field(16)?, last: zxid(24)?, boot: field(32)? };
         (synced.slot(number)[..] == slot[..SLOT]).then_some((number, synced))
     }
 }

@@ -457,6 +457,32 @@ fn what_was_synced_is_never_taken_for_torn() {
     assert_eq!(recovered(&dir).unwrap().1.missing, None);
 }
 
+/// Power was lost, and with it perhaps a later place: what is missing may be more than this one says.
+#[test]
+fn how_much_is_missing_after_a_loss_of_power_is_unknown() {
+    let dir = Dir::new();
+    let before = FaultyDisk { boot: 7, ..FaultyDisk::whole() };
+    let path = dir.write_log(Arc::new(before), 1..=3);
+    for gone in [16, 16 + 65] {
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..gone]).unwrap();
+        let found = |boot: u64| {
+            let disk = FaultyDisk { boot, ..FaultyDisk::whole() };
+            let mut lost = None;
+            let mut stop = |found: &Recovered| {
+                lost = found.lost;
+                Err(StorageError::TooLong(0))
+            };
+            let _ = recover(&disk, &dir.dirs(), &mut Zxids::default(), &mut stop, &mut |_| ());
+            lost
+        };
+        assert_eq!(found(7), Some(Lost::UpTo(Zxid(3))));
+        assert_eq!(found(8), Some(Lost::Unknown));
+        assert_eq!(found(0), Some(Lost::Unknown), "it can't be told");
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
 /// Whatever a crash does to the place that was written last, the one before it is whole.
 #[test]
 fn how_far_the_log_was_synced_is_read_back_or_not_believed() {
@@ -466,12 +492,13 @@ fn how_far_the_log_was_synced_is_read_back_or_not_believed() {
         log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
         log.sync().unwrap();
     }
-    let synced = |last: i64| Synced { segment: Zxid(1), end: 16 + 65 * last as u64, last: Zxid(last) };
+    let boot = RealDisk.boot();
+    let synced = |last: i64| Synced { segment: Zxid(1), end: 16 + 65 * last as u64, last: Zxid(last), boot };
     let read = || read_synced(&RealDisk, &dir.path()).unwrap();
     assert_eq!(read(), Some(synced(3)));
     let path = dir.path().join("zabra.synced");
     let whole = fs::read(&path).unwrap();
-    for bit in 0..36 * 8 {
+    for bit in 0..44 * 8 {
         let mut bytes = whole.clone();
         // Odd numbers are in the second place.
         bytes[64 + bit / 8] ^= 1 << (bit % 8);
@@ -858,13 +885,20 @@ struct FaultyDisk {
     changes_left: AtomicU64,
     /// No block is left, not even for what is written to those that are allocated: a write is cut short, and a sync fails.
     is_full: Arc<AtomicBool>,
+    boot: u64,
 }
 
 impl FaultyDisk {
     fn new(room: u64, syncs: u64) -> Arc<Self> {
         let (room, syncs_left) = (AtomicU64::new(room), Arc::new(AtomicU64::new(syncs)));
-        let (changes_left, is_full) = (AtomicU64::new(u64::MAX), Arc::default());
-        Arc::new(Self { room, syncs_left, changes_left, is_full })
+        Arc::new(Self { room, syncs_left, ..Self::whole() })
+    }
+
+    /// Nothing is wrong with it.
+    fn whole() -> Self {
+        let much = || AtomicU64::new(u64::MAX);
+        let (syncs_left, is_full) = (Arc::new(much()), Arc::default());
+        Self { room: much(), syncs_left, changes_left: much(), is_full, boot: 1 }
     }
 
     /// A process that ends after this many changes of names.
@@ -924,6 +958,9 @@ impl SegmentFile for FaultySegment {
 }
 
 impl Disk for FaultyDisk {
+    fn boot(&self) -> u64 {
+        self.boot
+    }
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
         RealDisk.list(dir)
     }

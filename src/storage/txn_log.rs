@@ -48,6 +48,8 @@ pub struct TxnLog {
     space: Space,
     /// Where it is stored how far the log is synced, once it was.
     synced: Option<SyncedFile>,
+    /// Which start of the machine this is.
+    boot: u64,
     /// An append or a sync failed, and not for want of room: what is on the disk is not known, and asking again would not tell.
     failed: bool,
 }
@@ -85,6 +87,7 @@ impl TxnLog {
     /// Appends continue after `last_zxid`, in a new segment.
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, last_zxid: Zxid) -> Self {
         Self {
+            boot: disk.boot(),
             disk,
             dir,
             options,
@@ -209,7 +212,8 @@ impl TxnLog {
         if !self.options.force_sync || self.mark == STAGED || newest.position == HEADER_LEN {
             return Ok(());
         }
-        let synced = Synced { segment: newest.first, end: newest.position, last: self.last_zxid };
+        let boot = self.boot;
+        let synced = Synced { segment: newest.first, end: newest.position, last: self.last_zxid, boot };
         let stored = match &mut self.synced {
             Some(file) => file.store(synced).map_err(StorageError::io("write", &self.dir)),
             None => SyncedFile::create(&*self.disk, &self.dir, synced).map(|file| self.synced = Some(file)),

@@ -295,9 +295,10 @@ impl Journal {
                 DiskDone::Staged(zxid)
             }
             DiskOp::Install { contained } => {
-                self.log.restart(self.log.last_zxid());
+                self.log.roll();
                 self.log.forget_synced()?;
                 warn_of(storage::install(disk, &dirs, !contained)?);
+                self.log.restart_installed()?;
                 DiskDone::Installed
             }
             DiskOp::Unstage { to } => {

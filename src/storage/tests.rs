@@ -457,6 +457,32 @@ fn what_was_synced_is_never_taken_for_torn() {
     assert_eq!(recovered(&dir).unwrap().1.missing, None);
 }
 
+/// A leader's history counts as synced as soon as it is installed: nothing may have been written after it when it is damaged.
+#[test]
+fn what_was_installed_is_never_taken_for_torn() {
+    let dir = Dir::new();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    dir.write_log(disk.clone(), 1..=4);
+    let received = receive(&dir, disk.clone(), 5).unwrap();
+    stage(&RealDisk, &dir.dirs(), &received, Zxid(5)).unwrap();
+    let mut log = TxnLog::new(disk, dir.path(), OPTIONS, Zxid(4));
+    log.restart_staged(Zxid(5));
+    for zxid in 6..=8 {
+        log.append(Zxid(zxid), &body(zxid, 20)).unwrap();
+    }
+    log.sync().unwrap();
+    log.roll();
+    log.forget_synced().unwrap();
+    install(&RealDisk, &dir.dirs(), true).unwrap();
+    log.restart_installed().unwrap();
+    let path = dir.path().join("log.6");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[16 + 65..].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (_, found) = recovered(&dir).unwrap();
+    assert_eq!((found.last_zxid, found.lost), (Zxid(6), Some(Lost::UpTo(Zxid(8)))));
+}
+
 /// Power was lost, and with it perhaps a later place: what is missing may be more than this one says.
 #[test]
 fn how_much_is_missing_after_a_loss_of_power_is_unknown() {
@@ -1126,13 +1152,19 @@ fn a_log_says_that_room_is_low_before_it_is_out() {
     assert_eq!(log.look_for_room(), Room::Enough);
 }
 
+/// A leader's snapshot comes.
+fn receive(dir: &Dir, disk: Arc<dyn Disk>, zxid: i64) -> Result<PathBuf, StorageError> {
+    let received = dir.path().join(received_name(LinkId(1), Zxid(zxid)));
+    let mut writer = SnapshotWriter::create_received(disk, received.clone())?;
+    writer.write(&zxid.to_be_bytes())?;
+    writer.write(b"\0\0\0\x01/")?;
+    writer.finish(Zxid(zxid), None)?;
+    Ok(received)
+}
+
 /// A leader's history, snapshot and log, comes and is installed. The old one reaches further than the snapshot.
 fn take_history(dir: &Dir, disk: Arc<FaultyDisk>) -> Result<(), StorageError> {
-    let received = dir.path().join(received_name(LinkId(1), Zxid(2)));
-    let mut writer = SnapshotWriter::create_received(disk.clone(), received.clone())?;
-    writer.write(&2_i64.to_be_bytes())?;
-    writer.write(b"\0\0\0\x01/")?;
-    writer.finish(Zxid(2), None)?;
+    let received = receive(dir, disk.clone(), 2)?;
     stage(&*disk, &dir.dirs(), &received, Zxid(2))?;
     let mut log = TxnLog::new(disk.clone(), dir.path(), OPTIONS, Zxid(5));
     log.restart_staged(Zxid(2));

@@ -48,6 +48,8 @@ pub struct TxnLog {
     space: Space,
     /// Where it is stored how far the log is synced, once it was.
     synced: Option<SyncedFile>,
+    /// The segment that was synced last, and where it ends, of those after the last restart.
+    newest: Option<(Zxid, u64)>,
     /// Which start of the machine this is.
     boot: u64,
     /// An append or a sync failed, and not for want of room: what is on the disk is not known, and asking again would not tell.
@@ -99,6 +101,7 @@ impl TxnLog {
             is_low: false,
             space: UNKNOWN,
             synced: None,
+            newest: None,
             failed: false,
         }
     }
@@ -200,20 +203,23 @@ impl TxnLog {
         }
         // Not before: whoever has to ask again asks for the names again.
         self.unsynced.iter_mut().chain(&mut self.segment).for_each(|segment| segment.created = false);
-        self.remember_synced()?;
+        // One without a record, for which there was no room, says nothing.
+        let newest = self.segment.as_ref().or(self.unsynced.last());
+        if let Some(newest) = newest.filter(|newest| newest.position > HEADER_LEN) {
+            self.newest = Some((newest.first, newest.position));
+        }
+        // What is staged does not count yet.
+        if self.mark != STAGED {
+            self.remember_synced()?;
+        }
         self.unsynced.drain(..).for_each(Segment::finish);
         Ok(())
     }
 
-    /// Stores how far the log is synced. What is staged does not count yet.
+    /// Stores how far the log is synced.
     fn remember_synced(&mut self) -> Result<(), StorageError> {
-        let Some(newest) = self.segment.as_ref().or(self.unsynced.last()) else { return Ok(()) };
-        // One without a record, for which there was no room, says nothing.
-        if !self.options.force_sync || self.mark == STAGED || newest.position == HEADER_LEN {
-            return Ok(());
-        }
-        let boot = self.boot;
-        let synced = Synced { segment: newest.first, end: newest.position, last: self.last_zxid, boot };
+        let Some((segment, end)) = self.newest.filter(|_| self.options.force_sync) else { return Ok(()) };
+        let synced = Synced { segment, end, last: self.last_zxid, boot: self.boot };
         let stored = match &mut self.synced {
             Some(file) => file.store(synced).map_err(StorageError::io("write", &self.dir)),
             None => SyncedFile::create(&*self.disk, &self.dir, synced).map(|file| self.synced = Some(file)),
@@ -271,11 +277,19 @@ impl TxnLog {
         forget_synced(&*self.disk, &self.dir)
     }
 
+    /// What was staged has taken the place of everything else, and counts from now on.
+    pub fn restart_installed(&mut self) -> Result<(), StorageError> {
+        assert!(self.segment.is_none() && self.unsynced.is_empty(), "it was rolled and synced before");
+        self.mark = "";
+        self.remember_synced()
+    }
+
     /// Everything after `last_zxid` is gone from the files: the next append opens a new segment there.
     pub fn restart(&mut self, last_zxid: Zxid) {
         self.roll();
         assert!(self.unsynced.is_empty(), "what was appended is synced before files go");
         self.mark = "";
+        self.newest = None;
         self.last_zxid = last_zxid;
         self.synced_zxid = last_zxid;
     }

@@ -1,6 +1,6 @@
 //! A disk that keeps what a real one promises, and nothing more. What is written is in the system's memory until it is
 //! synced; a power failure keeps any of the sectors that were not, and any of the names that were made, moved or removed
-//! since their directory was synced, in order. A process that is killed loses nothing of that.
+//! since their directory was synced, in order. A process that is killed loses nothing of that. It may also lie.
 
 use super::random::Random;
 use crate::storage::{Disk, ReadFile, SegmentFile, Space, WriteFile};
@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 const SECTOR: usize = 512;
+/// How far the log was synced.
+const SYNCED: &str = "/zabra.synced";
 
 #[derive(Debug, Clone, Default)]
 struct Inode {
@@ -170,6 +172,16 @@ pub struct DiskFaults {
     pub copies: bool,
 }
 
+/// How a disk says of what was synced that it is there, and it is not.
+#[derive(Debug, Clone)]
+enum Lie {
+    /// What is in the log may be lost with the power, in any part. How far the log was synced is stored by writes that nobody waits for,
+    /// and comes through.
+    Log,
+    /// With the power, everything is lost that came after this moment.
+    Since(Box<State>),
+}
+
 /// A crash that was planned: the process is gone before this step, or in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strike {
@@ -191,6 +203,9 @@ struct State {
     steps: Vec<bool>,
     /// How often the machine lost power.
     losses: u64,
+    lie: Option<Lie>,
+    /// Files that had these names once.
+    gone: Vec<(Name, usize)>,
     strike: Option<Strike>,
     stopped: bool,
     /// An operation failed.
@@ -242,6 +257,15 @@ impl State {
     }
 
     fn name(&mut self, op: NameOp) {
+        // What TRUNC cuts off moves away. Were that there again, nothing would tell it from what is to stay.
+        let gone = match &op {
+            NameOp::Remove(name) => Some(name),
+            NameOp::Rename(name, _) => Some(name).filter(|name| !split(name).1.starts_with(['l', 's'])),
+            NameOp::Add(..) => None,
+        };
+        if let Some((name, inode)) = gone.and_then(|name| self.names.get_key_value(name)) {
+            self.gone.push((name.clone(), *inode));
+        }
         op.apply(&mut self.names);
         self.pending.push(op);
     }
@@ -258,6 +282,32 @@ impl State {
         }
         self.inodes[inode].sync();
         Ok(())
+    }
+
+    /// Before the power goes: what was said to be there is not.
+    fn lose_lies(&mut self) {
+        match self.lie.take() {
+            None => {}
+            Some(Lie::Log) => {
+                let places = self.names.iter().filter(|(name, _)| name.ends_with(SYNCED));
+                for inode in places.map(|(_, inode)| *inode).collect::<Vec<_>>() {
+                    self.inodes[inode].sync();
+                }
+            }
+            Some(Lie::Since(then)) => {
+                let (steps, strike) = (std::mem::take(&mut self.steps), self.strike.take());
+                *self =
+                    Self { steps, strike, ops: self.ops, losses: self.losses, faults: self.faults, ..*then };
+            }
+        }
+    }
+
+    /// A sync of the log. A disk that lies about it has no error to report.
+    fn sync_log(&mut self, inode: usize, random: &mut Random) -> io::Result<()> {
+        if matches!(self.lie, Some(Lie::Log)) {
+            return Ok(());
+        }
+        self.sync(inode, random)
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {
@@ -296,6 +346,7 @@ impl SimDisk {
     pub fn power_failure(&self, random: &mut Random) {
         self.process_ended();
         let mut state = self.0.lock();
+        state.lose_lies();
         state.losses += 1;
         let State { inodes, names, durable, pending, .. } = &mut *state;
         let kept = random.below(pending.len() as u64 + 1) as usize;
@@ -314,6 +365,47 @@ impl SimDisk {
         let mut state = self.0.lock();
         let (steps, strike) = (std::mem::take(&mut state.steps), state.strike.take());
         *state = State { steps, strike, losses: state.losses + 1, ..State::default() };
+    }
+
+    /// From here on it lies: about the log, or about everything.
+    pub fn lie(&self, about_all: bool) {
+        let mut state = self.0.lock();
+        let then = Box::new(State { steps: Vec::new(), strike: None, ..state.clone() });
+        state.lie = Some(if about_all { Lie::Since(then) } else { Lie::Log });
+    }
+
+    pub fn lies(&self) -> bool {
+        self.0.lock().lie.is_some()
+    }
+
+    /// Whether it is the log alone that it lies about.
+    pub fn lies_about_the_log(&self) -> bool {
+        matches!(self.0.lock().lie, Some(Lie::Log))
+    }
+
+    /// All that it lied about gets there in time.
+    pub fn come_true(&self) {
+        let mut state = self.0.lock();
+        if let Some(Lie::Log) = state.lie.take() {
+            state.inodes.iter_mut().for_each(Inode::sync);
+        }
+    }
+
+    /// Files that are there no more, and whose names are free.
+    pub fn gone(&self) -> Vec<String> {
+        let state = self.0.lock();
+        let gone = state.gone.iter().filter(|(name, _)| !state.names.contains_key(name));
+        gone.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// One of them is there again, durably.
+    pub fn bring_back(&self, name: &str) {
+        let mut state = self.0.lock();
+        let Some((name, inode)) = state.gone.iter().rfind(|(other, _)| &**other == name).cloned() else {
+            return;
+        };
+        state.names.insert(name.clone(), inode);
+        state.durable.insert(name, inode);
     }
 
     /// Steps that were ever made: all that changed something, on this disk and on those in its place before.
@@ -545,7 +637,7 @@ impl Disk for SimDisk {
         let mut state = self.0.lock();
         state.step()?;
         let inode = state.find(file)?;
-        state.sync(inode, &mut random)
+        state.sync_log(inode, &mut random)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -653,6 +745,6 @@ impl SegmentFile for Open {
         let mut random = self.disk.random();
         let mut state = self.disk.0.lock();
         state.step()?;
-        state.sync(self.inode, &mut random)
+        state.sync_log(self.inode, &mut random)
     }
 }

@@ -10,6 +10,8 @@ use crate::replica::{Mode, Replica};
 use crate::storage::Disk;
 use std::path::Path;
 
+/// Snapshots that a purge leaves, as a server does with its default.
+const PURGE_KEEPS: usize = 3;
 /// Looks per second: rates are in thousandths of a second's chance.
 const LOOKS: u64 = 50;
 
@@ -162,7 +164,97 @@ impl World {
         if hit(rates.reconfig, self) {
             self.draw_reconfig();
         }
+        self.maybe_lie()
+    }
+
+    /// Disks that lie, files that are there again, and a purge. What is drawn here changes no other draw.
+    fn maybe_lie(&mut self) -> Result<(), String> {
+        let lies = self.options.rates.lies.clone();
+        let hit = |rate: u64, world: &mut Self| {
+            let hit = strikes(rate, &mut world.luck);
+            world.faults.count += u64::from(hit);
+            hit
+        };
+        for (rate, about_all) in [(lies.log, false), (lies.all, true)] {
+            let index = self.any();
+            if hit(rate, self) && self.nodes[index].process.is_some() && !self.nodes[index].disk.lies() {
+                self.say(|| {
+                    let what = if about_all { "everything" } else { "the log" };
+                    format!("the disk of server {} begins to lie about {what}", index + 1)
+                });
+                self.nodes[index].disk.lie(about_all);
+            }
+        }
+        let shown = self.nodes.iter().position(|node| node.disk.lies() && node.process.is_some());
+        if let Some(index) = shown
+            && hit(lies.end, self)
+            && self.may_lose_lies(index)
+        {
+            self.say(|| format!("server {} loses power", index + 1));
+            self.end(index, true);
+            let delay = self.luck.between(500, 300_000);
+            self.boot_after(index, delay);
+        }
+        if hit(lies.again, self) {
+            self.bring_one_back();
+        }
+        if hit(lies.purge, self) {
+            let index = self.any();
+            if self.nodes[index].process.is_some() {
+                self.say(|| format!("server {} purges", index + 1));
+                // A fault of its disk shows elsewhere.
+                let _ = self.purge(index, PURGE_KEEPS);
+            }
+        }
         Ok(())
+    }
+
+    fn any(&mut self) -> usize {
+        self.luck.below(self.nodes.len() as u64) as usize
+    }
+
+    /// A server ends, and one of the files that it had removed is there again.
+    fn bring_one_back(&mut self) {
+        let index = self.any();
+        let mut gone = self.nodes[index].disk.gone();
+        if self.luck.permille(900) {
+            gone.retain(|name| !name.contains("/tmp."));
+        }
+        if gone.is_empty() || !self.may_lose(index) {
+            return;
+        }
+        // Rather one of those that went last.
+        let from = if self.luck.permille(500) { gone.len().saturating_sub(5) } else { 0 };
+        let name = self.luck.pick(&gone[from..]).clone();
+        let power = self.luck.permille(500);
+        self.end(index, power);
+        self.nodes[index].disk.bring_back(&name);
+        (self.nodes[index].owes, self.nodes[index].lost_log) = (true, true);
+        self.nodes[index].held.clear();
+        self.say(|| format!("{name} of server {} is there again", index + 1));
+        let delay = self.luck.between(500, 300_000);
+        self.boot_after(index, delay);
+    }
+
+    /// Whether what a disk lied about may be lost now. Of the log: a minority is concerned, and the server will notice. Of everything, it
+    /// can't notice: others, who are a quorum, must have all that it had, and know of no other configuration.
+    pub(super) fn may_lose_lies(&self, index: usize) -> bool {
+        if !self.may_lose(index) {
+            return false;
+        }
+        let own = self.nodes[index].promised;
+        let has_all = |id: ServerId| {
+            let other = id.0 as usize - 1;
+            let node = &self.nodes[other];
+            other != index
+                && !node.disk.lies()
+                && self.mode_of(other).has_leader()
+                && node.promised.current >= own.current
+                && node.promised.accepted >= own.accepted
+                && node.promised.last >= own.last
+        };
+        self.nodes[index].disk.lies_about_the_log()
+            || (!self.faults.has_reconfigured && self.configuration().has_quorum(has_all))
     }
 
     /// Often the leader: there it hurts most.
@@ -196,7 +288,7 @@ impl World {
         };
         if !power && self.random.permille(200) {
             // The machine fails a little later.
-            self.nodes[index].disk.power_failure(&mut self.random);
+            self.lose_power(index, false);
         }
         self.boot_after(index, delay);
     }

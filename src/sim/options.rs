@@ -34,6 +34,44 @@ pub struct Rates {
     pub disk_full: u64,
     pub reconfig: u64,
     pub cut_client: u64,
+    pub lies: Lies,
+}
+
+/// Disks that say of what was synced that it is there. Drawn from a source of their own.
+#[derive(Debug, Clone, Default)]
+pub struct Lies {
+    /// About the log, and about everything.
+    pub log: u64,
+    pub all: u64,
+    /// How often power is lost where a disk lies.
+    pub end: u64,
+    /// A file that was removed is there again after a crash.
+    pub again: u64,
+    /// Old snapshots and logs go.
+    pub purge: u64,
+}
+
+impl Lies {
+    /// Of a thousand runs, how many have them.
+    const OFTEN: u64 = 200;
+
+    /// `seeded` is a number that only the seed decides.
+    fn draw(seeded: u64) -> Self {
+        let mut random = Random::new(seeded ^ 0x11e5);
+        if !random.permille(Self::OFTEN) {
+            return Self::default();
+        }
+        let end = random.between(1000, 10_000);
+        let mut rate =
+            |often: u64, up_to: u64| if random.permille(often) { random.between(1, up_to) } else { 0 };
+        Self {
+            log: rate(500, 5000),
+            all: rate(400, 5000),
+            end,
+            again: rate(400, 5000),
+            purge: rate(500, 5000),
+        }
+    }
 }
 
 /// What servers find at the start that is looked at.
@@ -172,6 +210,7 @@ impl Options {
         // Of its own, so that what is drawn here changes no other seed.
         let mut more = random.clone().fork();
         let amounts = Amounts::draw(random.clone().draw());
+        let lies = Lies::draw(random.clone().draw());
         let mut options = Self::draw_usual(random);
         options.empty_wait_ms = *more.pick(&[100, 500, 1000, 3000]);
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
@@ -187,6 +226,7 @@ impl Options {
         }
         options.cuts = *more.pick(&[0, 0, 100, 500]);
         options.rates.hang = if more.permille(200) { more.between(1, 3000) } else { 0 };
+        options.rates.lies = lies;
         options.window = *more.pick(&[300, 3000, 1 << 20]);
         options.admitted = *more.pick(&[0, 1000, 1 << 20]);
         if more.permille(LARGE) {

@@ -112,7 +112,7 @@ impl Disk for RealDisk {
 
     fn boot(&self) -> u64 {
         let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
-        u64::from_str_radix(&id.replace('-', "").get(..16).unwrap_or_default(), 16).unwrap_or(0)
+        u64::from_str_radix(id.replace('-', "").get(..16).unwrap_or_default(), 16).unwrap_or(0)
     }
 }
 

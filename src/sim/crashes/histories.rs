@@ -1,4 +1,4 @@
-//! What is told before a crash: histories of fixed kinds, with amounts that a number draws.
+//! What happens before a crash: histories of fixed kinds, with amounts that a number draws.
 
 use crate::sim::{Random, Scenario};
 use std::fmt::Write;
@@ -44,7 +44,7 @@ const ALL: [Kind; 24] = [
     ("a tree that differs", spoilt),
     ("an ensemble goes back to a backup", all_restored),
 ];
-/// How many kinds there are: so many histories in a row are of different ones.
+/// How many kinds there are: that many histories in a row are of different ones.
 pub const KINDS: u64 = ALL.len() as u64;
 
 /// All histories, without an end.

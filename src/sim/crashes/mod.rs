@@ -1,4 +1,4 @@
-//! Crashes at every step of a disk. A history is told once, and the steps of one server's disk are counted. Then it is told
+//! Crashes at every step of a disk. A history happens once, and the steps of one server's disk are counted. Then it happens
 //! again for each of them: the process is killed there (before the step, and in the middle of what it writes), or the machine
 //! loses power; the server starts again, and may crash once more meanwhile. It has to come back by itself each time, with all that
 //! it promised.

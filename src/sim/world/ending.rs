@@ -34,6 +34,7 @@ impl World {
         for index in 0..self.nodes.len() {
             let disk = self.nodes[index].disk.clone();
             self.faults.clear_disk(&disk);
+            disk.come_true();
             self.nodes[index].disk_hangs_until = 0;
             if self.nodes[index].paused {
                 self.resume(index);

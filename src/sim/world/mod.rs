@@ -125,7 +125,7 @@ pub(super) struct Node {
     /// Transactions that it has had durably in its log, whatever became of them.
     pub held: BTreeSet<i64>,
     /// What its last process had promised, when it was last looked at.
-    promised: Promised,
+    pub promised: Promised,
     /// When something came last over each client's connection, whether it was read or not.
     heard: BTreeMap<u64, u64>,
     /// What it does now takes until then.
@@ -207,6 +207,8 @@ pub struct World {
     last_resume: u64,
     /// What amounts draw, so that nobody else's draws depend on it.
     pub(super) chance: Random,
+    /// Likewise, for disks that lie.
+    pub(super) luck: Random,
     amounts_are_on: bool,
     /// A violation that was found where none could be returned.
     found: Option<String>,
@@ -288,6 +290,7 @@ impl World {
             is_calm: false,
             last_resume: 0,
             chance: Random::new(!seed),
+            luck: Random::new(seed.rotate_left(32)),
             amounts_are_on: false,
             found: None,
             flood_left: FLOOD,

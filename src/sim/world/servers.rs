@@ -118,13 +118,27 @@ impl World {
         self.nodes[index].promised = Promised::default();
     }
 
+    /// The machine loses power. `may_lose`: so it does what its disk has lied about.
+    pub(in crate::sim) fn lose_power(&mut self, index: usize, may_lose: bool) {
+        let node = &mut self.nodes[index];
+        if !may_lose {
+            node.disk.come_true();
+        } else if node.disk.lies() {
+            (node.owes, node.lost_log) = (true, true);
+            node.held.clear();
+            self.say(|| format!("the disk of server {} has lied", index + 1));
+        }
+        self.nodes[index].disk.power_failure(&mut self.random);
+    }
+
     /// The process ends; `power`: so does the machine.
     pub(in crate::sim) fn end(&mut self, index: usize, power: bool) {
+        let may_lose = power && self.nodes[index].disk.lies() && self.may_lose_lies(index);
         let node = &mut self.nodes[index];
         let Some(mut process) = node.process.take() else {
             // It was about to start.
             if power {
-                node.disk.power_failure(&mut self.random);
+                self.lose_power(index, false);
             }
             return;
         };
@@ -138,7 +152,7 @@ impl World {
         node.paused = false;
         node.heard.clear();
         if power {
-            node.disk.power_failure(&mut self.random);
+            self.lose_power(index, may_lose);
         } else {
             node.disk.process_ended();
         }

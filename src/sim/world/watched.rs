@@ -138,10 +138,15 @@ impl World {
             self.watched.wreck =
                 Some(Wreck { disk, promised: node.promised, is_spoilt: node.spoilt_at.is_some() });
         }
+        // What it has found of its tree it forgets, until the next transaction that it applies.
+        if self.nodes[index].spoilt_at.is_some() {
+            self.nodes[index].spoilt_at = Some(i64::MAX);
+        }
+        let node = &self.nodes[index];
         if node.process.is_some() {
             self.end(index, crash.power);
         } else if crash.power {
-            node.disk.power_failure(&mut self.random);
+            self.lose_power(index, false);
         } else {
             node.disk.process_ended();
         }

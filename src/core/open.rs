@@ -102,7 +102,7 @@ pub fn open(
         }
         found.notes.push(Note::EpochRestored { file });
     }
-    let differs = state.digests().differs.filter(|_| opening.checks_digests);
+    let differs = state.digests().at_end.filter(|_| opening.checks_digests);
     let mut tree_differs = differs.is_some();
     if let Some(differs) = differs {
         drop(state);
@@ -181,9 +181,10 @@ fn rebuild(
         else {
             return Ok(None);
         };
-        let Digests { equal, differs, .. } = state.digests();
+        let Digests { equal, differs, at_end, .. } = state.digests();
+        let is_right = at_end.is_none() && (equal > 0 || differs.is_some());
         let seen = seen.found;
-        if equal > 0 && differs.is_none() && seen.last_zxid == found.last_zxid {
+        if is_right && seen.last_zxid == found.last_zxid {
             let wrong = snapshots[newer..].iter().map(|(_, path)| storage::set_aside(&**disk, path));
             let kept_in = wrong.collect::<Result<_, _>>()?;
             return Ok(Some(Rebuilt { state, seen, kept_in }));

@@ -37,6 +37,8 @@ pub struct Digests {
     pub equal: u64,
     /// The first one that has not.
     pub differs: Option<DigestDiffers>,
+    /// The newest one, if it has not. A leader whose own tree was wrong may have stated a digest in between that no right tree has.
+    pub at_end: Option<DigestDiffers>,
     /// From here on the tree shows one moment, as far as the files tell: a Java server goes on while it writes a snapshot.
     exact_from: Option<Zxid>,
 }
@@ -52,12 +54,14 @@ pub struct DigestDiffers {
 
 impl Digests {
     fn compare(&mut self, zxid: Zxid, stated: u64, actual: u64) {
-        if self.exact_from.is_none_or(|from| zxid < from) || self.differs.is_some() {
+        if self.exact_from.is_none_or(|from| zxid < from) {
             return;
         }
-        match stated == actual {
-            true => self.equal += 1,
-            false => self.differs = Some(DigestDiffers { zxid, stated, actual }),
+        self.at_end = (stated != actual).then_some(DigestDiffers { zxid, stated, actual });
+        match (self.differs, self.at_end) {
+            (None, None) => self.equal += 1,
+            (None, differs) => self.differs = differs,
+            (Some(_), _) => {}
         }
     }
 }

@@ -27,6 +27,11 @@ struct Server {
 
 /// One that has created some znodes, and has its log alone.
 fn server() -> Server {
+    server_with(&[])
+}
+
+/// The same, and the log states a digest for these transactions that no tree had.
+fn server_with(misstated: &[i64]) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let dirs = Dirs::new(dir.path(), dir.path());
     let text = format!("dataDir={}\nclientPort=1\n", dir.path().display());
@@ -63,7 +68,10 @@ fn server() -> Server {
             body: body.freeze(),
             auth: Arc::new([]),
         };
-        let txn = preparer.prepare(&db.tree, &request, Ok(()), Zxid(zxid), 1);
+        let mut txn = preparer.prepare(&db.tree, &request, Ok(()), Zxid(zxid), 1);
+        if misstated.contains(&zxid) {
+            txn.digest.as_mut().unwrap().tree_digest += 1;
+        }
         let mut bytes = BytesMut::new();
         txn.encode(&mut bytes);
         log.append(Zxid(zxid), &bytes).unwrap();
@@ -130,6 +138,14 @@ fn the_right_tree_is_built_from_an_older_snapshot() {
             server.has("wrong.snapshot.a") && server.has("wrong.snapshot.f") && !server.has("snapshot.a")
         );
     }
+}
+
+/// A leader whose tree was wrong stated it, until the others told it so: the tree that they all have since is not in doubt.
+#[test]
+fn what_was_misstated_before_the_end_is_no_doubt() {
+    let opened = server_with(&[12]).open(|_| ()).unwrap();
+    assert!(opened.found.notes.is_empty(), "{:?}", opened.found.notes);
+    let Err(_) = server_with(&[12, TXNS]).open(|_| ()) else { panic!("nothing states this tree") };
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
     let mut refused = Vec::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         let Some((_, answer)) = &request.ended else { continue };
-        // A session that counts anew may have had an answer to another request under the same number.
+        // A session that counts from the start again may have had an answer to another request under the same number.
         let is_outcome = |txn: &Txn| {
             let is_own = (txn.session, txn.cxid) == (request.session, request.cxid);
             is_own && matches!(txn.change, Change::Error { code: NO_ROOM })

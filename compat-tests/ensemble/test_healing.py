@@ -3,10 +3,14 @@
 PLACES is how many places of a log are damaged, one after the other; BULK_MB how much a server that heals has to take."""
 import os
 import shutil
+import struct
+import subprocess
 import time
+import zlib
 
 import pytest
 from clients import CLOSE, CREATE, connect, create, ok, read_tree
+from harness.server import BINARY
 from logs import log_files
 from members import Ensemble
 from rounds import laid_out, wait_for_equal_trees
@@ -55,6 +59,22 @@ def middle_log(member):
     logs[1].unlink()
 
 
+def another_tree(member):
+    """Its one file is a snapshot: the checksums are right, and its tree is not the one that it states."""
+    restored = member.dir / "restored"
+    subprocess.run([BINARY, "restore", member.data, "--into", restored], check=True, capture_output=True)
+    for path in [*member.files.glob("log.*"), *member.files.glob("snapshot.*")]:
+        path.unlink()
+    snapshot, = restored.rglob("snapshot.*")
+    data = bytearray(snapshot.read_bytes())
+    data[data.index(b"x" * 100)] = ord("y")
+    # After the body, after the digest, and after the last zxid.
+    for before_end in (67, 34, 13):
+        at = len(data) - before_end
+        data[at:at + 8] = struct.pack(">q", zlib.adler32(data[:at]))
+    (member.files / snapshot.name).write_bytes(data)
+
+
 DAMAGES = {
     "a sector of zeros": lambda member: in_the_middle(log_files(member.files)[-1], zero),
     "a flipped bit": lambda member: in_the_middle(log_files(member.files)[-1], flip),
@@ -63,6 +83,7 @@ DAMAGES = {
     "the newest log is no log": lambda member: log_files(member.files)[-1].write_bytes(b"nonsense" * 100),
     "an empty snapshot, newer than its log": lambda member: (member.files / "snapshot.500000000").write_bytes(b""),
     "the only snapshot is damaged": without_logs_and_damaged,
+    "a snapshot with another tree": another_tree,
     "acceptedEpoch is empty": lambda member: (member.files / "acceptedEpoch").write_bytes(b""),
     "currentEpoch is rubbish": lambda member: (member.files / "currentEpoch").write_bytes(b"\xff\0rubbish"),
 }
@@ -125,7 +146,7 @@ def test_a_damaged_server_heals_by_itself(three, what):
         fill(victim, "healed", 10)
         took = time.monotonic() - begun
         told = [line for line in victim.log().splitlines()
-                if "WARN" in line and ("from the ensemble's leader" in line or "restored from its copy" in line)]
+                if "WARN" in line and ("the ensemble's leader" in line or "restored from its copy" in line)]
         assert len(told) == 1, ensemble.state()
         wait_for_equal_trees(ensemble)
         assert [znodes(member) for member in ensemble] == [WRITES] * 3

@@ -92,7 +92,7 @@ fuzz_target!(|data: &[u8]| {
     let world = World {
         db: &db,
         work: &work,
-        bounds: Bounds { limits: &limits, outstanding: 0, admitted_bytes: 0, unlogged_bytes: 0, may_read: true },
+        bounds: Bounds { limits: &limits, outstanding: 0, admitted_bytes: 0, unlogged_bytes: 0, may_read: true, refuses_writes: false },
         rules: &rules,
         logins: None,
         now: Duration::ZERO,

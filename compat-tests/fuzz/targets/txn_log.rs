@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use std::io;
 use std::path::Path;
-use zabra::storage::{Disk, LogReader, ReadFile, SegmentFile, WriteFile};
+use zabra::storage::{Disk, LogReader, ReadFile, SegmentFile, Space, WriteFile};
 use zabra::wire::txn::Txn;
 
 struct Memory(Vec<u8>);
@@ -60,7 +60,13 @@ impl Disk for OneFile {
     fn sync_file(&self, _: &Path) -> io::Result<()> {
         unreachable!("it is only read")
     }
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        unreachable!("it is only read")
+    }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        unreachable!("it is only read")
+    }
+    fn boot(&self) -> u64 {
         unreachable!("it is only read")
     }
 }

@@ -171,6 +171,7 @@ impl Server {
             recent: Vec::new(),
             debt: Debt::None,
             abstains: false,
+            tree_differs: false,
         };
         let view = View::new(Arc::new(Ensemble::parse(SERVERS).expect("it parses")));
         let now = Now { mono_ms: 1000, wall_ms: 1_700_000_000_000 };

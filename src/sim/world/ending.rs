@@ -18,6 +18,8 @@ const LAST_WRITES: usize = 2;
 /// Tenths of a session's timeout in which its closing is committed everywhere: it must be less than it would live without, and
 /// its last ping may be a third old.
 const GOODBYE_TENTHS: u64 = 6;
+/// The same where work costs time, and what was said before waits for that.
+const COSTLY_GOODBYE_TENTHS: u64 = 9;
 const MIN_SESSION_MS: i32 = 1000;
 /// What the leader's history takes the place of is kept.
 const KEEPS: bool = true;
@@ -140,7 +142,9 @@ impl World {
                 })
             })
         };
-        let patience_ms = self.options.session_ms as u64 * GOODBYE_TENTHS / 10;
+        let is_free = self.options.amounts.cost.is_none();
+        let tenths = if is_free { GOODBYE_TENTHS } else { COSTLY_GOODBYE_TENTHS };
+        let patience_ms = self.options.session_ms as u64 * tenths / 10;
         if !self.comes_to(patience_ms, are_closed)? {
             return Err("goodbye: clients closed their sessions and went, and the sessions live on".into());
         }

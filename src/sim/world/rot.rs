@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const OFTEN: u64 = 60;
 const WRITTEN_MS: u64 = 5_000;
 const BACK_MS: u64 = 15_000;
+const SETTLE_MS: u64 = 1_000;
 /// Where the first record of a log has its body: after the file's header and the record's frame.
 const FIRST_BODY: usize = 16 + 12;
 
@@ -52,6 +53,11 @@ impl World {
         let serve = |world: &Self| world.all_serve(&world.configuration());
         if !self.comes_to(BACK_MS, serve)? {
             return Err(format!("scrub: not all serve again: {:?}", self.modes()));
+        }
+        // Clients of who is no member may not know yet that they have lost it.
+        let settled = self.now + SETTLE_MS * 1000;
+        while self.now < settled {
+            self.step()?;
         }
         Ok(())
     }

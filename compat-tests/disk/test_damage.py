@@ -4,10 +4,9 @@ import os
 import re
 import shutil
 import struct
-import time
 
 import pytest
-from harness.server import IS_JAVA, Server
+from harness.server import IS_JAVA, Server, await_that
 from harness.wire import CLOSE, CREATE, GET, SET, Session, create, set_data, watched
 
 # Places of a log that are damaged, one after the other.
@@ -330,10 +329,8 @@ def test_a_scrub_heals_a_server_whose_old_log_rots(tmp_path):
     try:
         log = rot(server)
         before = set(server.files.glob("snapshot.*"))
-        deadline = time.monotonic() + 30
-        while not ("scrub: " in server.log() and set(server.files.glob("snapshot.*")) - before):
-            assert time.monotonic() < deadline, server.log()
-            time.sleep(0.05)
+        await_that(lambda: "scrub: " in server.log() and set(server.files.glob("snapshot.*")) - before,
+                   "the scrub finds it, and a snapshot is written")
         assert server.log().count(f"{log} is damaged at offset") == 1
         server.stop()
         server.start()

@@ -22,6 +22,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def await_that(is_so, what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        # Of the other process there is no event but its next answer.
+        time.sleep(0.005)
+
+
 class Server:
     """`settings` are lines of the zoo.cfg; `flags` are -D flags, passed as a Java deployment passes them. `classpath` names
     another version of Java's server."""

@@ -5,7 +5,7 @@ use super::refusals::Kind;
 use super::stream::Stream;
 use super::{Arrival, ClientPort, ConnInfo, Door, four_letter};
 use crate::conversation::{Bounds, End, Step, Tally, Weight, World};
-use crate::core::Mail;
+use crate::core::{Core, Mail};
 use crate::model::{Budget, ConnId, SessionId};
 use crate::replica::{ClientMessage, ClientOutput, Input};
 use crate::tree::{Database, Departed};
@@ -263,9 +263,8 @@ impl Reactor {
             let (seen, mail, core) = (&mut self.seen, &self.mail, &port.core);
             let is_locked_out = &mut self.is_locked_out;
             let newest = || {
-                if !*is_locked_out && mail.is_empty() {
-                    let db = core.db.try_read_for(PATIENCE);
-                    *is_locked_out = db.is_none();
+                if mail.is_empty() {
+                    let db = reach(core, is_locked_out);
                     let no_mail = !core.mailboxes[self.index].has_mail();
                     *seen = db.filter(|_| no_mail).map_or(*seen, |db| db.last_zxid.0);
                 }
@@ -433,12 +432,7 @@ impl Reactor {
     }
 
     fn database<'a>(&mut self, port: &'a ClientPort) -> Option<RwLockReadGuard<'a, Database>> {
-        if self.is_locked_out {
-            return None;
-        }
-        let db = port.core.db.try_read_for(PATIENCE);
-        self.is_locked_out = db.is_none();
-        db
+        reach(&port.core, &mut self.is_locked_out)
     }
 
     /// Gives the connections their mail, as far as there is room for that under this hold of the lock. Those that got some are in
@@ -829,6 +823,13 @@ impl Line {
         self.is_in[slot] = false;
         Some(slot)
     }
+}
+
+/// The database, unless it was not to be had before in this turn.
+fn reach<'a>(core: &'a Core, is_locked_out: &mut bool) -> Option<RwLockReadGuard<'a, Database>> {
+    let db = if *is_locked_out { None } else { core.db.try_read_for(PATIENCE) };
+    *is_locked_out = db.is_none();
+    db
 }
 
 fn world<'a>(

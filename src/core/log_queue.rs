@@ -23,18 +23,18 @@ impl LogQueue {
     pub(super) fn push(&self, ops: &mut Vec<DiskOp>) {
         let mut state = self.state.lock();
         state.ops.append(ops);
-        if state.waiting {
-            state.waiting = false;
-            self.filled.notify_one();
-        }
+        self.wake(&mut state);
     }
 
     /// It is time to look what room the disk has.
     pub fn look_for_room(&self) {
         let mut state = self.state.lock();
         state.looks = true;
-        if state.waiting {
-            state.waiting = false;
+        self.wake(&mut state);
+    }
+
+    fn wake(&self, state: &mut State) {
+        if std::mem::take(&mut state.waiting) {
             self.filled.notify_one();
         }
     }

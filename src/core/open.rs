@@ -109,11 +109,7 @@ pub fn open(
         let rebuilt = rebuild(disk, dirs, opening, &found, progress)?;
         if rebuilt.is_none() && !opening.distributed {
             let file = found.snapshot.unwrap_or_else(|| dirs.log.clone());
-            return Err(StorageError::Damaged {
-                file,
-                offset: 0,
-                what: Damage::Content(NoTreeIsRight(differs).into()),
-            });
+            return Err(StorageError::damaged(&file, 0, Damage::Content(NoTreeIsRight(differs).into())));
         }
         let why = differs.to_string();
         state = match rebuilt {

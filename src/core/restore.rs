@@ -210,11 +210,7 @@ pub fn check_snapshot(
     load_snapshot(disk, zxid, path, &mut dry, &mut |_| ())?;
     match dry.differs {
         None => Ok(()),
-        Some(differs) => Err(StorageError::Damaged {
-            file: path.to_path_buf(),
-            offset: 0,
-            what: Damage::Content(differs.into()),
-        }),
+        Some(differs) => Err(StorageError::damaged(path, 0, Damage::Content(differs.into()))),
     }
 }
 

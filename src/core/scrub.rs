@@ -25,7 +25,7 @@ pub struct Pace {
     pub bytes_per_second: u64,
 }
 
-/// learns how many bytes were read, and waits. False: read no more.
+/// Learns how many bytes were read, and waits. False: read no more.
 pub type Wait = Arc<dyn Fn(usize) -> bool + Send + Sync>;
 
 /// What one pass came to.
@@ -88,7 +88,6 @@ impl Scrub {
 
 /// Reads a log to its end. `last`: the last transaction of the logs before it.
 fn check_log(disk: &dyn Disk, path: &Path, last: &mut Option<Zxid>) -> Result<(), StorageError> {
-    let damaged = |offset, what| StorageError::Damaged { file: path.to_path_buf(), offset, what };
     let mut log = LogWalk::open(disk, path)?;
     let mut is_first = true;
     let before = *last;
@@ -98,7 +97,7 @@ fn check_log(disk: &dyn Disk, path: &Path, last: &mut Option<Zxid>) -> Result<()
                 *last = (*last).max(Some(record.zxid));
                 let later = before.filter(|_| std::mem::take(&mut is_first));
                 if let Some((last, after)) = later.and_then(|last| Some((last, log.begins_later(last)?))) {
-                    return Err(damaged(0, Damage::BeginsLater { after, last }));
+                    return Err(StorageError::damaged(path, 0, Damage::BeginsLater { after, last }));
                 }
             }
             Step::Bad(place) if !place.is_loss => return Ok(()),
@@ -109,7 +108,7 @@ fn check_log(disk: &dyn Disk, path: &Path, last: &mut Option<Zxid>) -> Result<()
                 };
                 // The next log begins after what this one can't tell.
                 *last = None;
-                return Err(damaged(place.offset, what));
+                return Err(StorageError::damaged(path, place.offset, what));
             }
             Step::End { .. } => return Ok(()),
         }

@@ -170,16 +170,7 @@ fn enumerate(args: &Args) -> ExitCode {
             progress.inc(1);
         }
     };
-    let (total, mut violations) = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        let (mut total, mut violations) = (Count::default(), Vec::new());
-        for worker in workers {
-            let (count, found) = worker.join().expect("a worker does not panic");
-            total += count;
-            violations.extend(found);
-        }
-        (total, violations)
-    });
+    let (total, mut violations) = on_threads::<Count, _>(jobs, work);
     bar.finish_and_clear();
     println!(
         "{} histories in {:.1} s: {} steps of a disk, {} crashes at these, {} while a server started after one, {} runs of an \
@@ -201,6 +192,24 @@ fn enumerate(args: &Args) -> ExitCode {
     if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Does the same work on this many threads, and adds up what they counted and found.
+fn on_threads<C, F>(jobs: usize, work: impl Fn() -> (C, Vec<F>) + Sync) -> (C, Vec<F>)
+where
+    C: Default + std::ops::AddAssign + Send,
+    F: Send,
+{
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        let (mut total, mut all) = (C::default(), Vec::new());
+        for worker in workers {
+            let (count, found) = worker.join().expect("a worker does not panic");
+            total += count;
+            all.extend(found);
+        }
+        (total, all)
+    })
+}
+
 fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
     let started = Instant::now();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -217,18 +226,7 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
         ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} seeds, {per_sec}, {eta} left")
             .expect("it is a template"),
     );
-    let (total, violations) = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..jobs).map(|_| scope.spawn(|| work(scenario, &next, &end, &failed, &bar))).collect();
-        let mut total = Report::default();
-        let mut violations = Vec::new();
-        for worker in workers {
-            let (report, found) = worker.join().expect("a worker does not panic");
-            total += report;
-            violations.extend(found);
-        }
-        (total, violations)
-    });
+    let (total, violations) = on_threads::<Report, _>(jobs, || work(scenario, &next, &end, &failed, &bar));
     bar.finish_and_clear();
     // Each worker took one more than it ran.
     let seeds = next.into_inner() - jobs as u64 - args.first;

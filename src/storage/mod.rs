@@ -180,7 +180,8 @@ impl StorageError {
         }
     }
 
-    fn damaged(file: &Path, offset: u64, what: impl Into<Damage>) -> StorageError {
+    /// The error of a file that does not hold at `offset` what it should.
+    pub fn damaged(file: &Path, offset: u64, what: impl Into<Damage>) -> StorageError {
         StorageError::Damaged { file: file.to_path_buf(), offset, what: what.into() }
     }
 }

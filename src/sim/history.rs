@@ -230,10 +230,11 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
     let mut refused = Vec::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         let Some((_, answer)) = &request.ended else { continue };
-        // A session that counts from the start again may have had an answer to another request under the same number.
+        // A session that counts from the start again may have had an answer to another request under the same number, and may
+        // since have been told of nothing newer.
         let is_outcome = |txn: &Txn| {
             let is_own = (txn.session, txn.cxid) == (request.session, request.cxid);
-            is_own && matches!(txn.change, Change::Error { code: NO_ROOM })
+            is_own && matches!(txn.change, Change::Error { code: NO_ROOM }) && !answered.contains_key(&answer.zxid)
         };
         if answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_outcome) {
             refused.push(request);

@@ -7,7 +7,7 @@ use super::extremes::Extremes;
 use super::network::Port;
 use super::options::Options;
 use super::random::Random;
-use super::world::Promised;
+use super::world::{Promised, reach};
 use crate::config::{Config, ConfigError, Machine};
 use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
@@ -17,7 +17,7 @@ use crate::core::{
 use crate::election::{ElectionConn, LinkOutput};
 use crate::figures::Figures;
 use crate::link::{Link, Step};
-use crate::model::{Budget, ConnId, LinkId, Packing, ServerId, Zxid};
+use crate::model::{Budget, ConnId, Debt, LinkId, Packing, ServerId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, Input, LeaderMisbehaved, LinkAction, Listen, LostWhy, Mode,
     Outputs, QuorumInput, Replica, Told,
@@ -316,7 +316,8 @@ impl Process {
         };
         let assembled = assemble(&config, around, &mut |_| {})?;
         let Assembled { core, journal, files, settings, .. } = assembled;
-        let promised = Promised::read(disk, core.db.read().last_txn);
+        let debt = core.look(|replica| replica.debt()).unwrap_or(Debt::Unknown);
+        let promised = Promised::read(disk, core.db.read().last_txn, debt);
         let carried = Arc::new(Carried::default());
         core.set_carrier(carried.clone());
         let period = (config.sessions.tick_ms / 2).clamp(10, 1000);
@@ -940,12 +941,13 @@ impl Process {
     /// What these take away it promises no more, before any of them is done: any may be the last.
     fn take_back(&mut self, ops: &[DiskOp]) {
         let (before, staged) = (self.promised, self.staged_last);
-        let mut least = before.last;
+        let (mut last, mut owed) = (before.last, before.owed);
         for at in 0..ops.len() {
             self.promise(&ops[at..=at]);
-            least = least.min(self.promised.last);
+            last = last.min(self.promised.last);
+            owed = owed.min(self.promised.owed);
         }
-        (self.promised, self.staged_last) = (Promised { last: least, ..before }, staged);
+        (self.promised, self.staged_last) = (Promised { last, owed, ..before }, staged);
     }
 
     /// These are done, and it may say so.
@@ -961,7 +963,8 @@ impl Process {
                 DiskOp::Wipe { .. } => then.last = Zxid::ZERO,
                 DiskOp::SaveAccepted(epoch) => then.accepted = *epoch,
                 DiskOp::SaveCurrent(epoch) => then.current = *epoch,
-                DiskOp::SaveDebt(_) | DiskOp::SaveConfig(_) => {}
+                DiskOp::SaveDebt(debt) => then.owed = reach(*debt),
+                DiskOp::SaveConfig(_) => {}
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{Options, Outcome, Random, SimDisk};
 use crate::config::ConfigError;
 use crate::core::Clock;
 use crate::figures::Figures;
-use crate::model::{Debt, Zxid};
+use crate::model::Debt;
 use crate::replica::Now;
 use crate::sim::disk::Strike;
 use crate::sim::node::BootError;
@@ -246,14 +246,9 @@ impl Restart<'_> {
         let debt = process.core.look(|replica| replica.debt()).unwrap_or(Debt::Unknown);
         drop(process);
         let promised = self.wreck.promised;
-        let has = Promised::read(disk, last);
-        let owed = match debt {
-            Debt::None => Zxid::ZERO,
-            Debt::AtLeast(_, zxid) => zxid,
-            Debt::Unknown => Zxid(i64::MAX),
-        };
-        if last.max(owed) < promised.last {
-            return Err(format!("it has {last} and owes {debt:?}, and had promised {}", promised.last));
+        let has = Promised::read(disk, last, debt);
+        if last.max(has.owed) < promised.last || has.owed < promised.owed {
+            return Err(format!("it has {last} and owes {debt:?}, and had promised {promised:?}"));
         }
         if has.accepted < promised.accepted || has.current < promised.current {
             return Err(format!("it has {has:?}, and had promised {promised:?}"));

@@ -12,7 +12,7 @@ mod watched;
 
 use self::servers::own_line;
 use self::strangers::StrangerConn;
-pub use self::watched::{Crash, Promised, Watched, Wreck};
+pub use self::watched::{Crash, Promised, Watched, Wreck, reach};
 use super::client::Client;
 use super::crowd::Crowd;
 use super::faults::{Faults, Partition};

@@ -3,7 +3,7 @@
 use super::World;
 use crate::core::check_snapshot;
 use crate::model::owner::OwnerRules;
-use crate::model::{Epoch, Zxid};
+use crate::model::{Debt, Epoch, Zxid};
 use crate::sim::disk::Strike;
 use crate::sim::{SimDisk, node};
 use crate::storage::{Dirs, Epochs, purge};
@@ -32,15 +32,26 @@ pub struct Promised {
     pub last: Zxid,
     pub accepted: Epoch,
     pub current: Epoch,
+    /// What it has said that it may have lost.
+    pub owed: Zxid,
+}
+
+/// A debt as the zxid up to which it reaches.
+pub fn reach(debt: Debt) -> Zxid {
+    match debt {
+        Debt::None => Zxid::ZERO,
+        Debt::AtLeast(_, zxid) => zxid,
+        Debt::Unknown => Zxid(i64::MAX),
+    }
 }
 
 impl Promised {
     /// The epochs that a disk has.
-    pub fn read(disk: &SimDisk, last: Zxid) -> Self {
+    pub fn read(disk: &SimDisk, last: Zxid, debt: Debt) -> Self {
         let dirs = Dirs::new(Path::new(node::DATA_DIR), Path::new(node::DATA_DIR));
         let epochs = Epochs::read(disk, &dirs.data).unwrap_or_default();
         let (accepted, current) = (epochs.accepted.unwrap_or_default(), epochs.current.unwrap_or_default());
-        Self { last, accepted, current }
+        Self { last, accepted, current, owed: reach(debt) }
     }
 }
 

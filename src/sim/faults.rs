@@ -38,6 +38,9 @@ impl Default for Faults {
     }
 }
 
+/// An offset in the body of a log's first record.
+const IN_FIRST_RECORD: usize = 40;
+
 /// What may happen to a file while its server is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Harm {
@@ -45,6 +48,8 @@ pub enum Harm {
     Lost,
     Emptied,
     Flipped,
+    /// A bit of the first record, where others follow.
+    FirstRecord,
 }
 
 impl std::fmt::Display for Harm {
@@ -57,6 +62,7 @@ impl std::fmt::Display for Harm {
             Self::Lost => "the disk has lost",
             Self::Emptied => "nothing is left in",
             Self::Flipped => "a bit flips in",
+            Self::FirstRecord => "the first record is damaged in",
         })
     }
 }
@@ -443,6 +449,7 @@ impl World {
             }
             Harm::Emptied => disk.put(&file, b""),
             Harm::Flipped => disk.flip(&file, &mut self.random),
+            Harm::FirstRecord => disk.flip_at(&file, IN_FIRST_RECORD),
         }
         self.nodes[index].damaged = true;
         self.nodes[index].held.clear();

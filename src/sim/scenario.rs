@@ -355,6 +355,7 @@ fn harm(server: usize, file: &str, how: &str, world: &mut World) -> Result<(), S
         "lost" => Harm::Lost,
         "emptied" => Harm::Emptied,
         "flipped" => Harm::Flipped,
+        "first-record" => Harm::FirstRecord,
         _ => return Err("what happens to it?".into()),
     };
     let names = world.files_of(server);

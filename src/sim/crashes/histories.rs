@@ -16,7 +16,7 @@ pub struct History {
 
 type Kind = (&'static str, fn(&mut Script));
 
-const ALL: [Kind; 24] = [
+const ALL: [Kind; 25] = [
     ("a server alone", alone),
     ("a server alone goes back to a backup", alone_restored),
     ("an ensemble of one", ensemble_of_one),
@@ -43,6 +43,7 @@ const ALL: [Kind; 24] = [
     ("an epoch file that is empty", harmed_epochs),
     ("a tree that differs", spoilt),
     ("an ensemble goes back to a backup", all_restored),
+    ("damage before good records", |script| harmed(script, "log", &["first-record"])),
 ];
 /// How many kinds there are: that many histories in a row are of different ones.
 pub const KINDS: u64 = ALL.len() as u64;

@@ -32,6 +32,8 @@ pub struct Amounts {
     pub flood: usize,
     /// Sessions whose clients do nothing but ping.
     pub crowd: usize,
+    /// Watches that each client has that sets its watches again, beside those of its requests.
+    pub watches: usize,
     /// What the first history begins with.
     pub edge: Option<Edge>,
     /// Transactions after which an epoch is used up, if it is fewer than there can be.
@@ -100,6 +102,7 @@ impl Amounts {
             entries: *random.pick(&widths),
             flood: *random.pick(&[0, 0, 20, 60]),
             crowd: *random.pick(&[0, 0, crowds[0], crowds[1]]),
+            watches: *random.pick(if is_huge { &[0, 10_000, 100_000] } else { &[0, 50, 500] }),
             edge: None,
             epoch_len: None,
         }

@@ -3,6 +3,7 @@
 
 use super::history::{Answer, Asked, Came, History, Request};
 use super::random::Random;
+use super::rewatch::{Armed, SetAgain};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ pub struct Client {
     seen: i64,
     /// The same of answers alone, without events.
     answered: i64,
+    /// The same of answers to requests alone. Only these tell that all events before them have come.
+    replied: i64,
     timeout_ms: i32,
     counts_anew: bool,
     cxid: i32,
@@ -40,6 +43,10 @@ pub struct Client {
     closed: Vec<i64>,
     /// Asks for nothing more.
     pub is_quiet: bool,
+    /// The watches that it has set, and sets again on the next connection; none: it forgets them.
+    armed: Option<Armed>,
+    /// Watches that it sets beside them, on what nobody makes.
+    idle_watches: usize,
     values: u64,
     /// Bytes by which values are longer than they need be.
     padding: usize,
@@ -47,6 +54,7 @@ pub struct Client {
 
 const PATHS: [&str; 6] = ["/a", "/b", "/c", "/a/x", "/a/y", "/b/x"];
 const PERMISSIONS: i32 = 31;
+const IDLE_AT_ONCE: usize = 10_000;
 /// In place of a number in the history.
 const NONSENSE: usize = usize::MAX;
 const UNIMPLEMENTED: i32 = -6;
@@ -68,6 +76,7 @@ const CREATE_CONTAINER: i32 = 19;
 const CREATE_TTL: i32 = 21;
 const MULTI_READ: i32 = 22;
 const AUTH: i32 = 100;
+const SET_WATCHES2: i32 = 105;
 const ADD_WATCH: i32 = 106;
 const CLOSE: i32 = -11;
 
@@ -81,6 +90,7 @@ impl Client {
             passwd: vec![0; 16],
             seen: 0,
             answered: 0,
+            replied: 0,
             timeout_ms,
             counts_anew,
             cxid: 1,
@@ -92,9 +102,16 @@ impl Client {
             logged: 0,
             closed: Vec::new(),
             is_quiet: false,
+            armed: None,
+            idle_watches: 0,
             values: 0,
             padding,
         }
+    }
+
+    /// From here on it sets its watches again on each connection, and so many others.
+    pub fn keep_watches(&mut self, idle: usize) {
+        (self.armed, self.idle_watches) = (Some(Armed::default()), idle);
     }
 
     pub fn is_open(&self) -> bool {
@@ -217,6 +234,24 @@ impl Client {
         Some(request(cxid, op, &body))
     }
 
+    /// On a connection on which its session goes on, the first that it says is which watches it has.
+    pub fn watches_again(&mut self, now: u64, history: &mut History) -> Vec<Bytes> {
+        let (State::Open, Some(armed), Some(conn)) = (self.state, &mut self.armed, self.conn) else { return Vec::new() };
+        let Some(asked) = armed.to_set(self.replied) else { return Vec::new() };
+        self.last_sent = now;
+        let mut all = vec![encode_watches(&asked)];
+        let came = history.came.entry(conn).or_default();
+        came.push(Came::AsksWatches(asked));
+        for first in (0..self.idle_watches).step_by(IDLE_AT_ONCE) {
+            let numbers = first..self.idle_watches.min(first + IDLE_AT_ONCE);
+            let exist = numbers.map(|number| format!("/idle{}/{number}", self.index)).collect();
+            all.push(encode_watches(&SetAgain { since: self.replied, exist, ..SetAgain::default() }));
+            // Of these nothing is heard.
+            came.push(Came::AsksWatches(SetAgain::default()));
+        }
+        all.iter().map(|body| request(-8, SET_WATCHES2, body)).collect()
+    }
+
     /// Something that no client may ask for: it is refused, after everything before it was answered.
     pub fn talk_nonsense(&mut self, now: u64) -> Bytes {
         let cxid = self.cxid;
@@ -264,7 +299,7 @@ impl Client {
         let len = frame.get_i32().max(0) as usize;
         if timeout <= 0 {
             self.session = 0;
-            (self.seen, self.answered) = (0, 0);
+            (self.seen, self.answered, self.replied) = (0, 0, 0);
             self.passwd = vec![0; 16];
             return Ok(());
         }
@@ -272,8 +307,10 @@ impl Client {
             return Err(format!("asked for session {:#x}, got {session:#x}", self.session));
         }
         if self.session == 0 {
-            (self.seen, self.answered) = (0, 0);
+            (self.seen, self.answered, self.replied) = (0, 0, 0);
+            self.armed.iter_mut().for_each(Armed::clear);
         }
+        self.armed.iter_mut().for_each(Armed::connected);
         self.passwd = frame.get(..len).ok_or("a connect response without a password")?.to_vec();
         self.session = session;
         self.state = State::Open;
@@ -297,13 +334,22 @@ impl Client {
         if xid != -1 {
             self.answered = self.answered.max(zxid);
         }
+        if xid > 0 || xid == -8 {
+            self.replied = self.replied.max(zxid);
+        }
         match xid {
             -2 => return Ok(()),
             -4 if err == 0 => return Ok(()),
             -4 => return Err(format!("it cannot say who it is: {err}")),
+            -8 if err == 0 => {
+                history.came.entry(conn).or_default().push(Came::HasWatches { zxid });
+                return Ok(());
+            }
+            -8 => return Err(format!("it cannot set its watches: {err}")),
             -1 => {
                 let (kind, _) = (frame.get_i32(), frame.get_i32());
                 let path = text(&mut frame)?;
+                self.armed.iter_mut().for_each(|armed| armed.heard(kind, &path));
                 history.came.entry(conn).or_default().push(Came::Event { kind, path, zxid });
                 return Ok(());
             }
@@ -327,12 +373,13 @@ impl Client {
             self.acked += usize::from(err == 0);
             self.logged += usize::from(zxid > 0);
         }
+        self.armed.iter_mut().for_each(|armed| armed.answered(&request.asked, answer.err));
         let over = request.asked == Asked::Close;
         request.ended = Some((now, answer));
         history.came.entry(conn).or_default().push(Came::Reply(at));
         if over {
             self.session = 0;
-            (self.seen, self.answered) = (0, 0);
+            (self.seen, self.answered, self.replied) = (0, 0, 0);
             self.passwd = vec![0; 16];
         }
         Ok(())
@@ -374,6 +421,16 @@ fn set(out: &mut BytesMut, path: &str, data: &[u8], version: i32) {
     put(out, path.as_bytes());
     put(out, data);
     out.put_i32(version);
+}
+
+fn encode_watches(watches: &SetAgain) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_i64(watches.since);
+    for list in watches.lists() {
+        out.put_i32(list.len() as i32);
+        list.iter().for_each(|path| put(&mut out, path.as_bytes()));
+    }
+    out.freeze()
 }
 
 fn encode(asked: &Asked) -> (i32, Bytes) {

@@ -2,6 +2,7 @@
 //! ensemble committed.
 
 use super::model::{Change, Happened, Model, Txn};
+use super::rewatch::{Asking, SetAgain};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A read whose answer would be larger than any may be.
@@ -127,6 +128,12 @@ pub enum Came {
     Event {
         kind: i32,
         path: String,
+        zxid: i64,
+    },
+    /// Here it asked for watches that it had had on another connection.
+    AsksWatches(SetAgain),
+    /// They are set.
+    HasWatches {
         zxid: i64,
     },
 }
@@ -352,7 +359,8 @@ fn check_sessions(history: &History) -> Result<(), String> {
                         last_request = Some(*at);
                         history.requests[*at].ended.as_ref().map_or(0, |(_, answer)| answer.zxid)
                     }
-                    Came::Event { zxid, .. } => *zxid,
+                    Came::Event { zxid, .. } | Came::HasWatches { zxid } => *zxid,
+                    Came::AsksWatches(_) => 0,
                 };
                 if zxid > 0 && zxid < seen {
                     return Err(format!(
@@ -372,6 +380,7 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
         // By table (data or children) and path: the zxid at which it was set.
         let mut set: BTreeMap<(bool, String), i64> = BTreeMap::new();
         let mut lasting = Lasting::new(model);
+        let mut asking = Asking::default();
         let fires = |children: bool, path: &str, since: i64| {
             let events = model.events.get(path)?;
             let is_it = |happened: Happened| match happened {
@@ -383,6 +392,20 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
         };
         for came in came {
             match came {
+                Came::AsksWatches(asked) => asking.begin(asked),
+                Came::HasWatches { zxid } => {
+                    let (asked, waiting) =
+                        asking.end(*zxid, model).map_err(|what| format!("connection {conn}: {what}"))?;
+                    for key in waiting {
+                        set.entry(key).or_insert(*zxid);
+                    }
+                    for (paths, recursive) in [(asked.persistent, false), (asked.recursive, true)] {
+                        paths.iter().for_each(|path| lasting.add(path, recursive, *zxid));
+                    }
+                }
+                Came::Event { kind, path, zxid: -1 } => {
+                    asking.on_event(*kind, path).map_err(|what| format!("connection {conn}: {what}: {path}"))?;
+                }
                 Came::Event { kind, path, zxid } => {
                     let expected = match kind {
                         1 => Happened::Created,

@@ -18,6 +18,7 @@ mod node;
 mod observed;
 mod options;
 mod random;
+mod rewatch;
 mod scenario;
 pub mod trace;
 mod world;

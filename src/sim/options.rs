@@ -9,6 +9,8 @@ const LARGE: u64 = 40;
 /// Of a thousand runs, how many begin with nothing broken, and how many have strangers.
 const CALM: u64 = 250;
 const STRANGERS: u64 = 100;
+/// Splits off the source, and of a thousand runs, in how many clients set their watches again.
+const REWATCHES: (u64, u64) = (77, 300);
 /// Sessions whose ends go through any window in time.
 const SMALL_CROWD: usize = 50;
 
@@ -202,6 +204,8 @@ pub struct Options {
     pub hasty: u64,
     /// At the end, clients do nothing but ping for some time: no session ends.
     pub lingers: bool,
+    /// Clients set their watches again when their sessions go on over another connection.
+    pub rewatches: bool,
     pub amounts: Amounts,
 }
 
@@ -211,6 +215,7 @@ impl Options {
         let mut more = random.clone().fork();
         let amounts = Amounts::draw(random.clone().draw());
         let lies = Lies::draw(random.clone().draw());
+        let rewatches = Random::new(random.clone().draw() ^ REWATCHES.0).permille(REWATCHES.1);
         let mut options = Self::draw_usual(random);
         options.empty_wait_ms = *more.pick(&[100, 500, 1000, 3000]);
         options.refuses_us = *more.pick(&[0, 0, 2000, 10_000]);
@@ -227,6 +232,7 @@ impl Options {
         options.cuts = *more.pick(&[0, 0, 100, 500]);
         options.rates.hang = if more.permille(200) { more.between(1, 3000) } else { 0 };
         options.rates.lies = lies;
+        options.rewatches = rewatches;
         options.window = *more.pick(&[300, 3000, 1 << 20]);
         options.admitted = *more.pick(&[0, 1000, 1 << 20]);
         if more.permille(LARGE) {
@@ -340,6 +346,7 @@ impl Options {
             cuts: 0,
             hasty: 0,
             lingers: false,
+            rewatches: false,
             amounts: Amounts::default(),
         }
     }

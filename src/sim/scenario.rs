@@ -127,6 +127,7 @@ fn calm() -> Options {
         cuts: 0,
         hasty: 0,
         lingers: false,
+        rewatches: false,
         amounts: Amounts::default(),
     }
 }

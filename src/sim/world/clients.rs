@@ -19,6 +19,9 @@ impl World {
                 client
                     .receive(self.now, &bytes, &mut self.history)
                     .map_err(|what| format!("client {index}: {what}"))?;
+                for request in client.watches_again(self.now, &mut self.history) {
+                    self.client_sends(index, request);
+                }
             }
             Chunk::End | Chunk::Reset => client.disconnected(),
         }

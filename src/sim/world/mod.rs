@@ -260,7 +260,14 @@ impl World {
             });
         }
         let clients = (0..options.clients)
-            .map(|index| Client::new(index, options.session_ms, options.counts_anew, options.padding))
+            .map(|index| {
+                let mut client =
+                    Client::new(index, options.session_ms, options.counts_anew, options.padding);
+                if options.rewatches {
+                    client.keep_watches(options.amounts.watches);
+                }
+                client
+            })
             .collect();
         let mut observed = Observed::default();
         for (zxid, body) in options.amounts.edge.iter().flat_map(|edge| edge.txns()) {

@@ -472,6 +472,21 @@ fn encode(asked: &Asked) -> (i32, Bytes) {
             set(&mut out, path, data, *version);
             SET_DATA
         }
+        Asked::Quota { path, count, bytes } => {
+            let of = format!("/zookeeper/quota{path}");
+            let limits = format!("count=1,bytes=1=;byteHardLimit={bytes};countHardLimit={count}");
+            let znodes = [
+                (of.clone(), ""),
+                (format!("{of}/zookeeper_limits"), &limits[..]),
+                (format!("{of}/zookeeper_stats"), ""),
+            ];
+            for (path, data) in znodes {
+                header(&mut out, CREATE, false);
+                create(&mut out, &path, data.as_bytes(), 0);
+            }
+            header(&mut out, -1, true);
+            MULTI
+        }
         Asked::Multi { path, other } => {
             header(&mut out, 1, false);
             create(&mut out, path, b"multi", 0);
@@ -575,7 +590,7 @@ fn decode(asked: &Asked, mut frame: Bytes, answer: &mut Answer) -> Result<(), St
             answer.children = Some(names?);
             stat(&mut frame)?;
         }
-        Asked::Multi { .. } | Asked::Wide { .. } | Asked::ReadMany { .. } => loop {
+        Asked::Multi { .. } | Asked::Wide { .. } | Asked::Quota { .. } | Asked::ReadMany { .. } => loop {
             if frame.len() < 9 {
                 return Err("a multi that ends too early".into());
             }

@@ -22,6 +22,12 @@ pub enum Asked {
     Container {
         path: String,
     },
+    /// A quota on this znode and all below it, with hard limits.
+    Quota {
+        path: String,
+        count: u64,
+        bytes: u64,
+    },
     /// A znode that goes when nothing happened to it for `ms` milliseconds.
     Ttl {
         path: String,
@@ -276,7 +282,7 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
                     return lost("a set came out otherwise");
                 }
             }
-            (Asked::Multi { .. } | Asked::Wide { .. }, Change::Multi(parts)) => {
+            (Asked::Multi { .. } | Asked::Wide { .. } | Asked::Quota { .. }, Change::Multi(parts)) => {
                 let failed = parts.iter().any(|part| matches!(part, Change::Error { .. }));
                 if failed != answer.parts.iter().any(|err| *err != 0) {
                     return lost("a multi came out otherwise");

@@ -231,12 +231,37 @@ impl Default for Model {
             events: BTreeMap::new(),
             suffixes: BTreeMap::new(),
         };
-        model.nodes.insert("/".into(), Node::default());
+        for path in ["/", "/zookeeper", QUOTA] {
+            model.nodes.insert(path.into(), Node::default());
+        }
         model
     }
 }
 
+/// Below it are the quotas. The rest of `/zookeeper` is not the clients'.
+const QUOTA: &str = "/zookeeper/quota";
+/// What follows the path of a znode with a quota there.
+const LIMITS: &str = "/zookeeper_limits";
+const USAGE: &str = "/zookeeper_stats";
+const QUOTA_EXCEEDED: i32 = -125;
+
 impl Model {
+    /// The znodes that are the clients'.
+    pub fn own(&self) -> usize {
+        self.nodes.keys().filter(|path| !path.starts_with("/zookeeper")).count()
+    }
+
+    /// The usage that each quota has to state: where it is stated, and the text.
+    pub fn usages(&self) -> impl Iterator<Item = (&str, String)> {
+        self.nodes.keys().filter_map(|stated| {
+            let of = stated.strip_prefix(QUOTA)?.strip_suffix(USAGE)?;
+            let is_below = |path: &str| path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            let nodes = || self.nodes.iter().filter(|(path, _)| is_below(path)).map(|(_, node)| node);
+            let bytes: usize = nodes().map(|node| node.data.len()).sum();
+            Some((&stated[..], format!("count={},bytes={bytes}", nodes().count())))
+        })
+    }
+
     /// Applies the next transaction. Everything that is not as it should be is an error.
     pub fn apply(&mut self, txn: &Txn) -> Result<(), String> {
         let at = format!("transaction {:#x}", txn.zxid);
@@ -286,6 +311,9 @@ impl Model {
                 Some(_) => Err(format!("creates session {:#x} again", txn.session)),
             },
             Change::CloseSession { paths } => self.close(txn, paths),
+            Change::Error { code: QUOTA_EXCEEDED } if !self.nodes.keys().any(|path| path.ends_with(LIMITS)) => {
+                Err("a quota refuses, and there is none".into())
+            }
             Change::Error { .. } | Change::Reconfig => Ok(()),
             Change::Multi(parts) => {
                 if parts.iter().any(|part| matches!(part, Change::Error { .. })) {

@@ -286,6 +286,7 @@ impl Process {
         config.quorum.read_only_mode = true;
         if options.amounts.often > 0 {
             config.znodes.extended_types = true;
+            config.znodes.enforce_quota = true;
             config.znodes.container_check_ms = CONTAINER_CHECK_MS;
         }
         let mut spread = random.fork();

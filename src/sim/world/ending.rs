@@ -248,8 +248,15 @@ fn compare(model: &Model, process: &Process) -> Result<(), String> {
             open.push((child, id));
         }
     }
-    if seen != model.nodes.len() {
-        return Err(format!("{seen} znodes, where the model has {}", model.nodes.len()));
+    if seen != model.own() {
+        return Err(format!("{seen} znodes, where the model has {}", model.own()));
+    }
+    for (path, usage) in model.usages() {
+        let stated = db.tree.find(path.as_bytes()).and_then(|id| db.tree.data(id));
+        if stated != Some(usage.as_bytes()) {
+            let stated = stated.map(String::from_utf8_lossy);
+            return Err(format!("quota: {path} states {stated:?}, where the model has {usage}"));
+        }
     }
     let sessions: Vec<i64> = db.sessions.keys().map(|session| session.0).collect();
     if sessions.len() != model.sessions.len() || sessions.iter().any(|id| !model.sessions.contains_key(id)) {

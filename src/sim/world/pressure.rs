@@ -24,6 +24,9 @@ fn size(most: usize, random: &mut Random) -> usize {
     (most >> random.below(5)).max(1)
 }
 
+/// The znodes that a client may set a quota on.
+const QUOTAS: [&str; 2] = ["/a", "/b"];
+
 impl World {
     /// Requests that a client keeps under way where it does not wait for what it asked before; 0: it does.
     pub(super) fn flood(&self) -> usize {
@@ -79,6 +82,11 @@ impl World {
             (Asked::Delete { .. } | Asked::Exists { .. }, 3) => {
                 let ms = chance.between(1, 400) as i64;
                 Asked::Ttl { path: format!("/t{}", chance.below(2)), ms }
+            }
+            (Asked::Delete { .. } | Asked::Exists { .. }, 4) => {
+                let path = chance.pick(&QUOTAS).to_string();
+                let bytes = chance.between(20, 2 * amounts.value as u64);
+                Asked::Quota { path, count: chance.between(2, 8), bytes }
             }
             (Asked::Children { .. } | Asked::Sync, _) => {
                 let path = chance.pick(&["/", "/a", "/c0"]).to_string();

@@ -43,6 +43,10 @@ pub struct Client {
     closed: Vec<i64>,
     /// Asks for nothing more.
     pub is_quiet: bool,
+    /// Takes a server without a leader.
+    pub takes_read_only: bool,
+    /// Has one.
+    pub is_read_only: bool,
     /// The watches that it has set, and sets again on the next connection; none: it forgets them.
     armed: Option<Armed>,
     /// Watches that it sets beside them, on what nobody makes.
@@ -102,6 +106,8 @@ impl Client {
             logged: 0,
             closed: Vec::new(),
             is_quiet: false,
+            takes_read_only: false,
+            is_read_only: false,
             armed: None,
             idle_watches: 0,
             values: 0,
@@ -159,7 +165,7 @@ impl Client {
         body.put_i32(self.timeout_ms);
         body.put_i64(self.session);
         put(&mut body, &self.passwd);
-        body.put_u8(0);
+        body.put_u8(u8::from(self.takes_read_only));
         frame(&body)
     }
 
@@ -312,6 +318,7 @@ impl Client {
         }
         self.armed.iter_mut().for_each(Armed::connected);
         self.passwd = frame.get(..len).ok_or("a connect response without a password")?.to_vec();
+        self.is_read_only = frame.get(len..) == Some(&[1]);
         self.session = session;
         self.state = State::Open;
         let conn = self.conn.ok_or("a response without a connection")?;

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const TOO_LARGE: i32 = -8;
 /// A write that is not executed, as a disk has no room.
 const NO_ROOM: i32 = -1;
+/// The same, as there is no leader.
+pub const NOT_READ_ONLY: i32 = -119;
 const CONFIG: &str = "/zookeeper/config";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl Asked {
     }
 
     /// The znode that is read, if it is.
-    fn reads(&self) -> Option<&String> {
+    pub fn reads(&self) -> Option<&String> {
         match self {
             Self::Get { path, .. }
             | Self::Exists { path, .. }
@@ -249,7 +251,7 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
             let is_own = (txn.session, txn.cxid) == (request.session, request.cxid);
             is_own && matches!(txn.change, Change::Error { code: NO_ROOM }) && !answered.contains_key(&answer.zxid)
         };
-        if answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_outcome) {
+        if answer.err == NOT_READ_ONLY || answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_outcome) {
             refused.push(request);
             continue;
         }
@@ -308,12 +310,16 @@ fn check_refused(request: &Request, history: &History, txns: &BTreeMap<i64, Txn>
     }
 }
 
+fn is_refused(answer: &Answer) -> bool {
+    answer.err == NO_ROOM || answer.err == NOT_READ_ONLY
+}
+
 /// What was over before something else began has the smaller zxid; and a `sync` brings all of it.
 fn check_real_time(history: &History) -> Result<(), String> {
     let mut ends: Vec<(u64, i64)> = Vec::new();
     for request in history.requests.iter().filter(|request| request.asked.is_write()) {
         if let Some((at, answer)) = &request.ended
-            && answer.err != NO_ROOM
+            && !is_refused(answer)
         {
             ends.push((*at, answer.zxid));
         }
@@ -339,7 +345,7 @@ fn check_real_time(history: &History) -> Result<(), String> {
                     answer.zxid
                 ));
             }
-            _ if request.asked.is_write() && answer.err != NO_ROOM && answer.zxid <= must => {
+            _ if request.asked.is_write() && !is_refused(answer) && answer.zxid <= must => {
                 return Err(format!("a write got {:#x} behind {must:#x}: {request:?}", answer.zxid));
             }
             _ => {}

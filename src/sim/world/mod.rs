@@ -5,6 +5,7 @@ mod crowds;
 mod ending;
 mod opening;
 mod pressure;
+mod read_only;
 mod rot;
 mod servers;
 mod strangers;
@@ -408,6 +409,8 @@ impl World {
         }
         if is_steady {
             self.say_goodbye()?;
+            self.await_silence()?;
+            self.read_alone()?;
         }
         self.await_silence()?;
         self.verify()

@@ -13,6 +13,8 @@ use std::path::Path;
 /// Milliseconds that a mended ensemble has to serve again.
 const LIVENESS_MS: u64 = 15_000;
 const QUIET_MS: u64 = 5_000;
+/// Leaders that begin to lead once everything is mended, at the most.
+const MOST_ELECTIONS: u64 = 3;
 /// Writes of every client that a mended ensemble has to take.
 const LAST_WRITES: usize = 2;
 /// Tenths of a session's timeout in which its closing is committed everywhere: it must be less than it would live without, and
@@ -54,6 +56,7 @@ impl World {
             world.all_serve(&world.configuration())
                 && world.clients.iter().all(|client| client.acked >= LAST_WRITES)
         };
+        let before = self.observed.elections;
         if !self.comes_to(LIVENESS_MS, serve)? {
             let modes = self.modes();
             let acked: Vec<usize> = self.clients.iter().map(|client| client.acked).collect();
@@ -62,7 +65,12 @@ impl World {
             ));
         }
         self.say(|| "all members serve, and every client writes".into());
-        Ok(())
+        match self.observed.elections - before {
+            0..=MOST_ELECTIONS => Ok(()),
+            // Where epochs are short, each ends with an election.
+            _ if self.options.amounts.epoch_len.is_some() => Ok(()),
+            more => Err(format!("liveness: {more} elections after everything was mended")),
+        }
     }
 
     /// Nobody asks for anything any more: all servers come to stand at the same place.

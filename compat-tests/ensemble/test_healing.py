@@ -75,6 +75,14 @@ def another_tree(member):
     (member.files / snapshot.name).write_bytes(data)
 
 
+def without_epochs(member):
+    """As a server that ran Java until now, which has no copies."""
+    for copy in member.files.glob("zabra.*Epoch"):
+        copy.unlink()
+    for name in ["acceptedEpoch", "currentEpoch"]:
+        (member.files / name).write_bytes(bytes(8))
+
+
 DAMAGES = {
     "a sector of zeros": lambda member: in_the_middle(log_files(member.files)[-1], zero),
     "a flipped bit": lambda member: in_the_middle(log_files(member.files)[-1], flip),
@@ -85,6 +93,7 @@ DAMAGES = {
     "the only snapshot is damaged": without_logs_and_damaged,
     "a snapshot with another tree": another_tree,
     "acceptedEpoch is empty": lambda member: (member.files / "acceptedEpoch").write_bytes(b""),
+    "both epochs are zeros, and have no copies": without_epochs,
     "currentEpoch is rubbish": lambda member: (member.files / "currentEpoch").write_bytes(b"\xff\0rubbish"),
 }
 

@@ -48,8 +48,27 @@ pub fn open(
     opening: &Opening,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Opened, StorageError> {
-    let epochs = Epochs::read(&**disk, &dirs.data)?;
-    let mut debt = read_debt(&**disk, &dirs.data)?;
+    let mut forgotten = Vec::new();
+    // A member of an ensemble goes on as one that does not know what it has promised; and that before anything says otherwise.
+    let mut forget = |error: StorageError| {
+        if !opening.distributed || !error.is_damage() {
+            return Err(error);
+        }
+        forgotten.push(Note::Forgotten { why: error.place() });
+        write_debt(&**disk, &dirs.data, Debt::Unknown)?;
+        Ok(Debt::Unknown)
+    };
+    let mut debt = read_debt(&**disk, &dirs.data).or_else(&mut forget)?;
+    let epochs = match Epochs::read(&**disk, &dirs.data) {
+        Ok(epochs) => epochs,
+        Err(error) => {
+            debt = forget(error)?;
+            let shown = storage::last_shown(&**disk, dirs)?.epoch();
+            let rest = Epochs::read_rest(&**disk, &dirs.data, shown)?;
+            rest.write(&**disk, &dirs.data)?;
+            rest
+        }
+    };
     let mut state = RestoredDatabase::keeping(opening.owners, opening.history_bytes);
     let current = epochs.current.unwrap_or_default();
     let owed = |lost: Lost| match lost {
@@ -94,14 +113,10 @@ pub fn open(
             debt = debt.and(Debt::AtLeast(epochs.accepted.unwrap_or_default(), Zxid::ZERO));
             write_debt(&**disk, &dirs.data, debt)?;
         }
-        if let Some(accepted) = epochs.accepted {
-            Epochs::write_accepted(&**disk, &dirs.data, accepted)?;
-        }
-        if let Some(current) = epochs.current {
-            Epochs::write_current(&**disk, &dirs.data, current)?;
-        }
+        epochs.write(&**disk, &dirs.data)?;
         found.notes.push(Note::EpochRestored { file });
     }
+    found.notes.append(&mut forgotten);
     let differs = state.digests().at_end.filter(|_| opening.checks_digests);
     let mut tree_differs = differs.is_some();
     if let Some(differs) = differs {

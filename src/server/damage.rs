@@ -5,7 +5,7 @@ use super::{Tuning, settings};
 use crate::config::{Config, Machine};
 use crate::core::{Opened, Opening, RestoredDatabase, Scrub, Wait, open, write_snapshot_of};
 use crate::jute::records::{Acl, CreateRequest, Id};
-use crate::model::{Op, SessionId, Zxid};
+use crate::model::{Debt, Epoch, Op, SessionId, Zxid};
 use crate::request::{Preparer, Request};
 use crate::storage::{self, Dirs, Disk, LogOptions, Note, RealDisk, StorageError, TxnLog, Upto};
 use crate::tree::Database;
@@ -170,6 +170,29 @@ fn where_no_snapshot_is_right_a_server_alone_refuses_and_a_member_asks_its_leade
     assert!(server.has("snapshot.a"), "it is of use to whoever looks for the cause");
     let opened = server.open(|opening| opening.checks_digests = false).unwrap();
     assert_eq!(opened.found.snapshot_zxid, Zxid(10));
+}
+
+/// As in a directory of a Java server, which has no copies of its epochs; and where the copies went as well.
+#[test]
+fn a_member_whose_promises_are_damaged_knows_that_it_does_not_know_them() {
+    let names = ["acceptedEpoch", "currentEpoch", "zabra.debt"];
+    for (which, bad) in [(0..1, &b""[..]), (1..2, b"5x"), (0..2, &[0; 10]), (2..3, b"")] {
+        let server = server();
+        server.write("acceptedEpoch", b"7");
+        server.write("currentEpoch", b"6");
+        names[which.clone()].iter().for_each(|name| server.write(name, bad));
+        let Err(error) = server.open(|_| ()) else { panic!("it has forgotten {which:?}") };
+        assert!(error.to_string().contains(names[which.start]), "{error}");
+        for time in ["at once", "as it said"] {
+            let opened = server.open(|opening| opening.distributed = true).unwrap();
+            let is_forgotten = |note: &Note| matches!(note, Note::Forgotten { .. });
+            assert_eq!(opened.found.notes.iter().any(is_forgotten), time == "at once", "{which:?}");
+            let at = opened.position;
+            assert_eq!((at.debt, at.last), (Debt::Unknown, Zxid(TXNS)), "{which:?}, {time}");
+            let good = |at: usize, epoch| if which.contains(&at) { Epoch(0) } else { Epoch(epoch) };
+            assert_eq!((at.accepted, at.current), (good(0, 7).max(good(1, 6)), good(1, 6)), "{which:?}, {time}");
+        }
+    }
 }
 
 /// Files that are damaged, in the order in which they are read.

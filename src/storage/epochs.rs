@@ -45,6 +45,26 @@ impl Epochs {
         }
     }
 
+    /// What can be told where [`Self::read`] finds damage: the files and copies that are good. Neither epoch is less than `shown`, which
+    /// the other files show. This server may have promised more than it says.
+    pub fn read_rest(disk: &dyn Disk, dir: &Path, shown: Epoch) -> Result<Self, StorageError> {
+        let rest = |name| match read(disk, dir, name) {
+            Err(error) if error.is_damage() => read_copy(disk, dir, name),
+            good => good,
+        };
+        let current = rest(CURRENT)?.unwrap_or_default().max(shown);
+        let accepted = rest(ACCEPTED)?.unwrap_or_default().max(current);
+        Ok(Self { accepted: Some(accepted), current: Some(current), restored: None })
+    }
+
+    /// Replaces both files, durably.
+    pub fn write(self, disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+        for (name, epoch) in [(ACCEPTED, self.accepted), (CURRENT, self.current)] {
+            epoch.map_or(Ok(()), |epoch| write(disk, dir, name, epoch))?;
+        }
+        Ok(())
+    }
+
     /// Replaces `acceptedEpoch`, durably.
     pub fn write_accepted(disk: &dyn Disk, dir: &Path, epoch: Epoch) -> Result<(), StorageError> {
         write(disk, dir, ACCEPTED, epoch)

@@ -171,6 +171,11 @@ impl StorageError {
         matches!(self, Self::Io { op: "read", source, .. } if source.raw_os_error() == Some(libc::EIO))
     }
 
+    /// Whether what a file holds is not what was written to it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. }) || self.is_unreadable()
+    }
+
     /// What is wrong and where, without what to do about it.
     pub fn place(&self) -> String {
         if let Self::Damaged { file, offset, what } = self {

@@ -110,6 +110,11 @@ pub enum Note {
         /// The file.
         file: PathBuf,
     },
+    /// A file that says what this server has promised is damaged, and so is its copy, or it has none.
+    Forgotten {
+        /// The file, and what is wrong with it.
+        why: String,
+    },
     /// Of what was synced, the end is missing or overwritten: a member of an ensemble takes it from the others.
     EndMissing(Missing),
 }
@@ -157,6 +162,11 @@ impl std::fmt::Display for Note {
             Note::EpochRestored { file } => {
                 write!(f, "{} held no epoch, and is restored from its copy", file.display())
             }
+            Note::Forgotten { why } => write!(
+                f,
+                "{why}. What this server has promised the others is unknown: it votes once it has heard all of them, or another server \
+                 leads"
+            ),
             Note::EndMissing(Missing { file, offset, last, synced }) => write!(
                 f,
                 "{} ends at offset {offset}, and what it had after transaction {last} is missing: this server had synced {synced}. \

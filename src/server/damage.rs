@@ -190,7 +190,11 @@ fn a_member_whose_promises_are_damaged_knows_that_it_does_not_know_them() {
             let at = opened.position;
             assert_eq!((at.debt, at.last), (Debt::Unknown, Zxid(TXNS)), "{which:?}, {time}");
             let good = |at: usize, epoch| if which.contains(&at) { Epoch(0) } else { Epoch(epoch) };
-            assert_eq!((at.accepted, at.current), (good(0, 7).max(good(1, 6)), good(1, 6)), "{which:?}, {time}");
+            assert_eq!(
+                (at.accepted, at.current),
+                (good(0, 7).max(good(1, 6)), good(1, 6)),
+                "{which:?}, {time}"
+            );
         }
     }
 }

@@ -242,7 +242,9 @@ impl Client {
 
     /// On a connection on which its session goes on, the first that it says is which watches it has.
     pub fn watches_again(&mut self, now: u64, history: &mut History) -> Vec<Bytes> {
-        let (State::Open, Some(armed), Some(conn)) = (self.state, &mut self.armed, self.conn) else { return Vec::new() };
+        let (State::Open, Some(armed), Some(conn)) = (self.state, &mut self.armed, self.conn) else {
+            return Vec::new();
+        };
         let Some(asked) = armed.to_set(self.replied) else { return Vec::new() };
         self.last_sent = now;
         let mut all = vec![encode_watches(&asked)];

@@ -249,9 +249,13 @@ fn check_writes(history: &History, txns: &BTreeMap<i64, Txn>) -> Result<(), Stri
         // since have been told of nothing newer.
         let is_outcome = |txn: &Txn| {
             let is_own = (txn.session, txn.cxid) == (request.session, request.cxid);
-            is_own && matches!(txn.change, Change::Error { code: NO_ROOM }) && !answered.contains_key(&answer.zxid)
+            is_own
+                && matches!(txn.change, Change::Error { code: NO_ROOM })
+                && !answered.contains_key(&answer.zxid)
         };
-        if answer.err == NOT_READ_ONLY || answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_outcome) {
+        if answer.err == NOT_READ_ONLY
+            || answer.err == NO_ROOM && !txns.get(&answer.zxid).is_some_and(is_outcome)
+        {
             refused.push(request);
             continue;
         }
@@ -416,7 +420,9 @@ fn check_watches(history: &History, model: &Model) -> Result<(), String> {
                     }
                 }
                 Came::Event { kind, path, zxid: -1 } => {
-                    asking.on_event(*kind, path).map_err(|what| format!("connection {conn}: {what}: {path}"))?;
+                    asking
+                        .on_event(*kind, path)
+                        .map_err(|what| format!("connection {conn}: {what}: {path}"))?;
                 }
                 Came::Event { kind, path, zxid } => {
                     let expected = match kind {

@@ -255,7 +255,9 @@ impl Model {
     pub fn usages(&self) -> impl Iterator<Item = (&str, String)> {
         self.nodes.keys().filter_map(|stated| {
             let of = stated.strip_prefix(QUOTA)?.strip_suffix(USAGE)?;
-            let is_below = |path: &str| path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            let is_below = |path: &str| {
+                path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
             let nodes = || self.nodes.iter().filter(|(path, _)| is_below(path)).map(|(_, node)| node);
             let bytes: usize = nodes().map(|node| node.data.len()).sum();
             Some((&stated[..], format!("count={},bytes={bytes}", nodes().count())))
@@ -311,7 +313,9 @@ impl Model {
                 Some(_) => Err(format!("creates session {:#x} again", txn.session)),
             },
             Change::CloseSession { paths } => self.close(txn, paths),
-            Change::Error { code: QUOTA_EXCEEDED } if !self.nodes.keys().any(|path| path.ends_with(LIMITS)) => {
+            Change::Error { code: QUOTA_EXCEEDED }
+                if !self.nodes.keys().any(|path| path.ends_with(LIMITS)) =>
+            {
                 Err("a quota refuses, and there is none".into())
             }
             Change::Error { .. } | Change::Reconfig => Ok(()),

@@ -139,7 +139,8 @@ impl Asking {
 
     /// An event without a zxid.
     pub fn on_event(&mut self, kind: i32, path: &str) -> Result<(), String> {
-        let (_, heard) = self.0.front_mut().ok_or("an event without a zxid, and no watches were set again")?;
+        let (_, heard) =
+            self.0.front_mut().ok_or("an event without a zxid, and no watches were set again")?;
         *heard.entry((kind, path.into())).or_default() += 1;
         Ok(())
     }

@@ -262,8 +262,7 @@ impl World {
         }
         let clients = (0..options.clients)
             .map(|index| {
-                let mut client =
-                    Client::new(index, options.session_ms, options.counts_anew, options.padding);
+                let mut client = Client::new(index, options.session_ms, options.counts_anew, options.padding);
                 if options.rewatches {
                     client.keep_watches(options.amounts.watches);
                 }

@@ -15,7 +15,8 @@ impl World {
     pub(super) fn read_alone(&mut self) -> Result<(), String> {
         let members = self.members();
         // A server that is a quorum of its own is not alone.
-        if !self.chance.permille(OFTEN) || members.len() < 3 || self.options.voters < 2 || self.options.groups {
+        if !self.chance.permille(OFTEN) || members.len() < 3 || self.options.voters < 2 || self.options.groups
+        {
             return Ok(());
         }
         let left = *self.chance.pick(&members);
@@ -36,12 +37,14 @@ impl World {
             self.boot_after(index, delay);
         }
         let visitor = self.clients.len() - 1;
-        let serve = |world: &Self| {
-            world.all_serve(&world.configuration()) && world.clients[visitor].conn.is_none()
-        };
+        let serve =
+            |world: &Self| world.all_serve(&world.configuration()) && world.clients[visitor].conn.is_none();
         if !self.comes_to(BACK_MS, serve)? {
             let has = self.clients[visitor].conn;
-            return Err(format!("read-only: not all serve again: {:?}, the visitor has {has:?}", self.modes()));
+            return Err(format!(
+                "read-only: not all serve again: {:?}, the visitor has {has:?}",
+                self.modes()
+            ));
         }
         Ok(())
     }
@@ -54,9 +57,13 @@ impl World {
             (client.is_quiet, client.takes_read_only) = (true, takes);
             self.clients.push(client);
             self.client_moves(index, left);
-            let is_told = |world: &Self| world.clients[index].is_open() || world.clients[index].conn.is_none();
+            let is_told =
+                |world: &Self| world.clients[index].is_open() || world.clients[index].conn.is_none();
             if !self.comes_to(ANSWER_MS, is_told)? || self.clients[index].is_open() != takes {
-                return Err(format!("read-only: a client that takes it ({takes}) has {:?}", self.clients[index]));
+                return Err(format!(
+                    "read-only: a client that takes it ({takes}) has {:?}",
+                    self.clients[index]
+                ));
             }
         }
         let index = self.clients.len() - 1;

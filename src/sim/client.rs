@@ -115,7 +115,7 @@ impl Client {
         }
     }
 
-    /// From here on it sets its watches again on each connection, and so many others.
+    /// From here on it sets its watches again on each connection, and `idle` others.
     pub fn keep_watches(&mut self, idle: usize) {
         (self.armed, self.idle_watches) = (Some(Armed::default()), idle);
     }

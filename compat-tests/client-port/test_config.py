@@ -97,12 +97,12 @@ def test_what_is_not_there_is_told_once():
     if IS_JAVA:
         pytest.skip("Java has it")
     adds = {"admin.enableServer": "true", "localSessionsEnabled": "true", "observerMasterPort": "2191", "oraclePath": "/tmp/oracle",
-            "fsync.warningthresholdms": "20", "skipACL": "yes",
+            "skipACL": "yes",
             "metricsProvider.className": "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider"}
-    harmless = {"nio.numWorkerThreads": "3", "metricsProvider.httpPort": "7000", "serverCnxnFactory": "any", "closeSessionTxn.enabled": "false"}
-    with Server({**adds, **harmless, "ki\x00ll": "secret"}, {"zookeeper.flushDelay": "3", "zookeeper.server.realm": "EXAMPLE.COM"}) as server:
+    harmless = {"nio.numWorkerThreads": "3", "metricsProvider.httpPort": "7000", "serverCnxnFactory": "any"}
+    with Server({**adds, **harmless, "ki\x00ll": "secret"}, {"zookeeper.maxResponseCacheSize": "3", "zookeeper.server.realm": "EXAMPLE.COM"}) as server:
         lines = server.log().splitlines()
-        for keys, level in (adds, "WARN"), (harmless | {"flushDelay": "", "server.realm": ""}, "INFO"):
+        for keys, level in (adds, "WARN"), (harmless | {"maxResponseCacheSize": "", "server.realm": ""}, "INFO"):
             for key in keys:
                 assert [level in line for line in lines if f": {key}" in line] == [True], (key, lines)
         assert any("WARN" in line and r"ki\0ll is not known" in line for line in lines)

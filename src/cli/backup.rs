@@ -3,7 +3,7 @@
 use super::history::{Bar, State, state_of};
 use super::outcome::{Found, ToolError};
 use super::source::new_file;
-use crate::storage::{Disk, RealDisk, SnapshotWriter, WriteFile, snapshot_name};
+use crate::storage::{Disk, RealDisk, SnapshotWriter, Trailer, WriteFile, snapshot_name};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ pub fn write(state: &mut State, mut writer: SnapshotWriter, bar: &Bar) -> Result
         }
     }
     bar.end();
-    let (_, bytes) = writer.finish(zxid, Some(digest))?;
+    let (_, bytes) = writer.finish(zxid, Some(Trailer::whole(digest)))?;
     Ok(bytes)
 }
 

@@ -28,6 +28,18 @@ pub struct Storage {
     retain_count: usize,
     /// 0: off.
     pub purge_interval_hours: u64,
+    /// With a snapshot's digest comes the last zxid (`serializeLastProcessedZxid.enabled`).
+    pub last_zxid: bool,
+    /// A closeSession lists the ephemerals that go with it (`closeSessionTxn.enabled`).
+    pub lists_closed: bool,
+    /// Milliseconds for which a write may wait for others to be synced with it (`flushDelay`).
+    pub flush_delay_ms: u64,
+    /// Milliseconds without another write after which it does not (`maxWriteQueuePollTime`). `None`: a third of that.
+    pub poll_ms: Option<u64>,
+    /// Transactions of one sync at the most (`maxBatchSize`); 0: no limit.
+    pub max_batch: usize,
+    /// Milliseconds after which a sync is slow (`fsync.warningthresholdms`).
+    pub slow_sync_ms: u64,
     /// Milliseconds from the beginning of one scrub to that of the next (`scrub.intervalMs`; ours). 0: off.
     pub scrub_interval_ms: u64,
     /// Bytes a second that a scrub reads (`scrub.bytesPerSecond`; ours).
@@ -50,6 +62,12 @@ impl Default for Storage {
             unknown_packing: None,
             retain_count: Self::MIN_RETAINED,
             purge_interval_hours: 0,
+            last_zxid: true,
+            lists_closed: true,
+            flush_delay_ms: 0,
+            poll_ms: None,
+            max_batch: 0,
+            slow_sync_ms: 1000,
             scrub_interval_ms: 86_400_000,
             scrub_bytes_per_second: 8 << 20,
         }
@@ -72,6 +90,12 @@ impl Storage {
             "snapSizeLimitInKb" => self.snap_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
             "txnLogSizeLimitInKb" => self.log_size_limit_kb = at.number(i64::MIN..=1 << 40)?,
             "snapshot.compression.method" => self.set_packing(at.value.trim()),
+            "serializeLastProcessedZxid.enabled" => self.last_zxid = at.flag(),
+            "closeSessionTxn.enabled" => self.lists_closed = at.flag(),
+            "flushDelay" => self.flush_delay_ms = at.number_or_zero(60_000)?,
+            "maxWriteQueuePollTime" => self.poll_ms = Some(at.number_or_zero(60_000)?),
+            "maxBatchSize" => self.max_batch = at.number_or_zero(INT)?,
+            "fsync.warningthresholdms" => self.slow_sync_ms = at.number_or_zero(INT)?,
             "autopurge.snapRetainCount" => self.retain_count = at.number(0..=INT)?,
             "autopurge.purgeInterval" => self.purge_interval_hours = at.number_or_zero(1_000_000)?,
             "scrub.intervalMs" => self.scrub_interval_ms = at.number(0..=1 << 40)?,

@@ -2,6 +2,7 @@
 
 use super::sync::{Condvar, Mutex};
 use crate::replica::DiskOp;
+use std::time::{Duration, Instant};
 
 /// What waits for the log thread.
 #[derive(Default)]
@@ -47,6 +48,25 @@ impl LogQueue {
     pub(super) fn stop(&self) {
         self.state.lock().stop = true;
         self.filled.notify_one();
+    }
+
+    /// Adds to a batch what comes until then, and waits for it, as long as something comes within each `pause` and the batch has
+    /// fewer than `most`.
+    pub(super) fn gather(&self, batch: &mut Vec<DiskOp>, until: Instant, pause: Duration, most: usize) {
+        let mut state = self.state.lock();
+        loop {
+            batch.append(&mut state.ops);
+            let left = until.saturating_duration_since(Instant::now()).min(pause);
+            if left.is_zero() || batch.len() >= most || state.stop || state.looks {
+                return;
+            }
+            state.waiting = true;
+            self.filled.wait_for(&mut state, left);
+            state.waiting = false;
+            if state.ops.is_empty() {
+                return;
+            }
+        }
     }
 
     /// What waits, without waiting for more.

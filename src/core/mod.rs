@@ -37,13 +37,13 @@ pub use descriptors::{Descriptor, Descriptors};
 pub use feeder::{Fed, FeedError, Feeder, Files};
 pub use journal::{Journal, Performed, RollRules, Setup};
 pub use log_queue::LogQueue;
-pub use log_thread::run as run_log;
+pub use log_thread::{LogPace, run as run_log};
 pub use mailbox::{Mail, Mailbox};
 pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
 pub use restore::{DigestDiffers, Digests, RestoredDatabase, check_snapshot};
 pub use scrub::{Pace, Pass, Scrub, Wait, report as report_scrub, run as run_scrub};
-pub use snapshots::{
+pub use snapshots::{SnapshotForm, 
     SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of,
 };
 pub use timer::run as run_timer;

@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::model::{Packing, Zxid};
-use crate::storage::{Dirs, Disk, SnapshotWriter, StorageError};
+use crate::storage::{Dirs, Disk, SnapshotWriter, StorageError, Trailer};
 use crate::tree::{Database, SnapshotSlice};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
@@ -29,7 +29,21 @@ pub enum SnapshotError {
 pub struct SnapshotJob {
     writer: SnapshotWriter,
     zxid: Zxid,
-    digest: Option<u64>,
+    trailer: Option<Trailer>,
+}
+
+/// How snapshots are written.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotForm {
+    /// How they are compressed (`snapshot.compression.method`).
+    pub packing: Packing,
+    /// With the digest comes the last zxid (`serializeLastProcessedZxid.enabled`).
+    pub last_zxid: bool,
+}
+
+impl SnapshotForm {
+    /// As they are without any setting.
+    pub const USUAL: Self = Self { packing: Packing::Plain, last_zxid: true };
 }
 
 impl SnapshotJob {
@@ -38,15 +52,16 @@ impl SnapshotJob {
         db: &mut Database,
         disk: &Arc<dyn Disk>,
         dirs: &Dirs,
-        packing: Packing,
+        form: SnapshotForm,
         with_digest: bool,
     ) -> Result<Self, StorageError> {
         let zxid = db.last_txn;
         // Of the tree that every server begins with nobody asks it.
-        let digest = (with_digest && zxid != Zxid::ZERO).then(|| db.tree.digest());
-        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid, packing)?;
+        let has_digest = with_digest && zxid != Zxid::ZERO;
+        let trailer = has_digest.then(|| Trailer { digest: db.tree.digest(), last_zxid: form.last_zxid });
+        let writer = SnapshotWriter::create(disk.clone(), &dirs.data, zxid, form.packing)?;
         db.begin_snapshot();
-        Ok(Self { writer, zxid, digest })
+        Ok(Self { writer, zxid, trailer })
     }
 
     pub fn zxid(&self) -> Zxid {
@@ -70,7 +85,7 @@ impl SnapshotJob {
     }
 
     pub fn finish(self) -> Result<PathBuf, StorageError> {
-        self.writer.finish(self.zxid, self.digest).map(|(path, _)| path)
+        self.writer.finish(self.zxid, self.trailer).map(|(path, _)| path)
     }
 }
 
@@ -139,9 +154,9 @@ impl Snapshots {
 }
 
 /// Runs until the core stops.
-pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs, packing: Packing) {
+pub fn run(core: &Arc<Core>, disk: &Arc<dyn Disk>, dirs: &Dirs, form: SnapshotForm) {
     while core.snapshots.wait() {
-        match write_snapshot(core, disk, dirs, packing) {
+        match write_snapshot(core, disk, dirs, form) {
             Ok(path) => tracing::info!("wrote {}", path.display()),
             // The log still holds everything: the next one may succeed.
             Err(SnapshotError::Stopping) => tracing::info!("gave up a snapshot: the log holds everything"),
@@ -155,11 +170,11 @@ pub fn write_snapshot(
     core: &Core,
     disk: &Arc<dyn Disk>,
     dirs: &Dirs,
-    packing: Packing,
+    form: SnapshotForm,
 ) -> Result<PathBuf, SnapshotError> {
     let started = Instant::now();
     let with_digest = core.snapshots.with_digest();
-    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs, packing, with_digest)?;
+    let job = SnapshotJob::begin(&mut core.db.write(), disk, dirs, form, with_digest)?;
     let written = write_slices(core, job);
     match &written {
         Ok(_) => core.figures.snapshot_written(started.elapsed()),
@@ -190,7 +205,7 @@ pub fn write_snapshot_of(
     disk: &Arc<dyn Disk>,
     dirs: &Dirs,
 ) -> Result<PathBuf, StorageError> {
-    let mut job = SnapshotJob::begin(db, disk, dirs, Packing::Plain, true)?;
+    let mut job = SnapshotJob::begin(db, disk, dirs, SnapshotForm::USUAL, true)?;
     loop {
         let slice = job.slice(db, usize::MAX >> 1).expect("nobody replaces the database");
         if job.write(&slice)? {

@@ -57,6 +57,8 @@ pub struct Rules {
     pub ensemble_names: Option<Vec<String>>,
     /// Digests go into the log and into snapshots (`zookeeper.digest.enabled`).
     pub txn_digests: bool,
+    /// A closeSession does not list the ephemerals that go with it (`closeSessionTxn.enabled=false`).
+    pub unlisted_close: bool,
     /// Bytes that one transaction may have, header and digest with it: what every peer reads from the wire and from its
     /// log (`jute.maxbuffer` and its extra size).
     pub max_txn_bytes: usize,

@@ -140,7 +140,8 @@ impl Preparer {
     ) -> Txn {
         let at = self.at(zxid, time, session);
         self.remove_changes(tree, &ephemerals, at).expect("an ephemeral is there, and so is its parent");
-        self.txn(cxid, at, TxnBody::CloseSession(Some(CloseSessionTxn { paths_to_delete: ephemerals })))
+        let listed = (!self.rules.unlisted_close).then_some(CloseSessionTxn { paths_to_delete: ephemerals });
+        self.txn(cxid, at, TxnBody::CloseSession(listed))
     }
 
     /// Some of a session's ephemerals, in a multi of their own: for a closeSession that would be too large to log.

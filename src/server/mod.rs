@@ -144,7 +144,7 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let member = config.quorum.is_distributed().then_some(&settings.election_addresses);
     if found.snapshot.is_none() && member.is_none() {
         // A Java server refuses a log without a snapshot.
-        write_snapshot(&core, &disk, &dirs, config.storage.packing)?;
+        write_snapshot(&core, &disk, &dirs, settings::snapshots(config))?;
         // None better comes, if one was asked for.
         core.snapshots.take_due();
     }
@@ -176,9 +176,10 @@ pub fn start(config: &Config, parts: Parts, watch: &mut dyn Watch) -> Result<Ser
     let at = core.clone();
     spawn("core".into(), Box::new(move || at.relieve()))?;
     let at = core.clone();
-    spawn("log".into(), Box::new(move || run_log(&at, journal)))?;
-    let (at, on, of, packing) = (core.clone(), disk.clone(), dirs.clone(), config.storage.packing);
-    spawn("snapshot".into(), Box::new(move || run_snapshots(&at, &on, &of, packing)))?;
+    let pace = settings::log_pace(config);
+    spawn("log".into(), Box::new(move || run_log(&at, journal, &pace)))?;
+    let (at, on, of, form) = (core.clone(), disk.clone(), dirs.clone(), settings::snapshots(config));
+    spawn("snapshot".into(), Box::new(move || run_snapshots(&at, &on, &of, form)))?;
     let tick = Duration::from_millis(
         (config.sessions.tick_ms / 2).min(config.znodes.container_check_ms).clamp(10, 1000),
     );

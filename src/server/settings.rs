@@ -4,7 +4,7 @@ use super::Tuning;
 use crate::client_port::{Facts, PortLimits};
 use crate::config::{Config, LearnersAllow, Provider};
 use crate::conversation::{Limits, Logins};
-use crate::core::{Descriptors, Files, Opening, RollRules, Setup};
+use crate::core::{Descriptors, Files, LogPace, Opening, RollRules, Setup, SnapshotForm};
 use crate::election::Pace;
 use crate::model::ServerId;
 use crate::model::owner::OwnerRules;
@@ -35,6 +35,20 @@ pub(super) fn opening(config: &Config, tuning: &Tuning) -> Opening {
         history_bytes: if config.quorum.is_distributed() { tuning.history_bytes } else { 0 },
         autocreate: config.storage.creates_data,
         checks_digests: config.znodes.txn_digests,
+    }
+}
+
+pub(super) fn snapshots(config: &Config) -> SnapshotForm {
+    SnapshotForm { packing: config.storage.packing, last_zxid: config.storage.last_zxid }
+}
+
+pub(super) fn log_pace(config: &Config) -> LogPace {
+    let storage = &config.storage;
+    LogPace {
+        delay: Duration::from_millis(storage.flush_delay_ms),
+        pause: Duration::from_millis(storage.poll_ms.unwrap_or(storage.flush_delay_ms / 3)),
+        most: storage.max_batch,
+        slow: Duration::from_millis(storage.slow_sync_ms),
     }
 }
 
@@ -70,6 +84,7 @@ pub(super) fn replica(config: &Config, tuning: &Tuning) -> Settings {
             ensemble_names: auth.ensemble_names(),
             super_digest: auth.super_digest.as_ref().map(|id| id.as_bytes().to_vec()),
             txn_digests: znodes.txn_digests,
+            unlisted_close: !config.storage.lists_closed,
             max_txn_bytes: limits.max_record(),
         },
         zab: zab(config, me, tuning),

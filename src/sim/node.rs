@@ -12,12 +12,12 @@ use crate::config::{Config, ConfigError, Machine};
 use crate::conversation::{Bounds, Conversation, End, Limits, Tally, World};
 use crate::core::{
     Carrier, Clock, Core, Fed, Feeder, Files, Journal, Mail, Performed, ReceiveError, Receiver, Scrub,
-    SnapshotJob, Wait, check_snapshot, report_scrub,
+    SnapshotForm, SnapshotJob, Wait, check_snapshot, report_scrub,
 };
 use crate::election::{ElectionConn, LinkOutput};
 use crate::figures::Figures;
 use crate::link::{Link, Step};
-use crate::model::{Budget, ConnId, Debt, LinkId, Packing, ServerId, Zxid};
+use crate::model::{Budget, ConnId, Debt, LinkId, ServerId, Zxid};
 use crate::replica::{
     ClientMessage, DiskOp, ElectionInput, Input, LeaderMisbehaved, LinkAction, Listen, LostWhy, Mode,
     Outputs, QuorumInput, Replica, Told,
@@ -872,7 +872,7 @@ impl Process {
             let Files { disk, dirs, .. } = &self.files;
             let with_digest = self.core.snapshots.with_digest();
             let begun =
-                SnapshotJob::begin(&mut self.core.db.write(), disk, dirs, Packing::Plain, with_digest);
+                SnapshotJob::begin(&mut self.core.db.write(), disk, dirs, SnapshotForm::USUAL, with_digest);
             if let Ok(job) = begun {
                 self.snapshot = Some(Job { job, written: false });
                 out.push(Effect::Later { disk: true, bytes: 0, incoming: Incoming::Snapshot });

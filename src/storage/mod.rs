@@ -65,7 +65,7 @@ pub use recovery::{
 pub use retention::purge;
 pub use small_file::{read_whole, remove_if_there, write_whole};
 pub use snapshot_reader::{SnapshotReader, SnapshotSeal};
-pub use snapshot_writer::SnapshotWriter;
+pub use snapshot_writer::{SnapshotWriter, Trailer};
 pub use synced::{Synced, forget_synced, read_synced};
 pub use txn_log::{LogOptions, TxnLog};
 

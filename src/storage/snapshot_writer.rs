@@ -13,6 +13,22 @@ pub(super) const SEAL: [u8; 5] = [0, 0, 0, 1, b'/'];
 pub(super) const DIGEST_VERSION: i32 = 2;
 pub(super) const HEADER_BYTES: usize = 16;
 
+/// What follows a snapshot's body, each part with a seal of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Trailer {
+    /// The tree's, at the snapshot's point.
+    pub digest: u64,
+    /// That point once more, as 3.9 has it.
+    pub last_zxid: bool,
+}
+
+impl Trailer {
+    /// All that there can be.
+    pub fn whole(digest: u64) -> Self {
+        Self { digest, last_zxid: true }
+    }
+}
+
 /// Writes one snapshot file. It is removed if it is dropped before [`Self::finish`].
 pub struct SnapshotWriter {
     /// None: it goes to a stream, which has no name.
@@ -74,18 +90,19 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Seals the file and gives it its name. `tree_digest` is the tree's at the snapshot's point. Without one there is nothing
-    /// after the first seal: Java's server 3.9 takes what comes there for what its own settings make it write. Returns the
-    /// file and its length.
-    pub fn finish(mut self, zxid: Zxid, tree_digest: Option<u64>) -> Result<(PathBuf, u64), StorageError> {
+    /// Seals the file and gives it its name. Without a trailer there is nothing after the first seal: Java's server 3.9 takes what
+    /// comes there for what its own settings make it write. Returns the file and its length.
+    pub fn finish(mut self, zxid: Zxid, trailer: Option<Trailer>) -> Result<(PathBuf, u64), StorageError> {
         self.seal()?;
-        if let Some(digest) = tree_digest {
+        if let Some(Trailer { digest, last_zxid }) = trailer {
             self.write(&zxid.0.to_be_bytes())?;
             self.write(&DIGEST_VERSION.to_be_bytes())?;
             self.write(&digest.to_be_bytes())?;
             self.seal()?;
-            self.write(&zxid.0.to_be_bytes())?;
-            self.seal()?;
+            if last_zxid {
+                self.write(&zxid.0.to_be_bytes())?;
+                self.seal()?;
+            }
         }
         let packer = self.file.take().expect("open until finish()");
         let (mut file, len) = packer.finish().map_err(StorageError::io("write", &self.temporary))?;

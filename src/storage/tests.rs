@@ -64,7 +64,7 @@ impl Dir {
             SnapshotWriter::create(Arc::new(RealDisk), &self.path(), Zxid(zxid), packing).unwrap();
         writer.write(&zxid.to_be_bytes()).unwrap();
         writer.write(b"\0\0\0\x01/").unwrap();
-        writer.finish(Zxid(zxid), Some(7)).unwrap().0
+        writer.finish(Zxid(zxid), Some(Trailer::whole(7))).unwrap().0
     }
 }
 
@@ -805,7 +805,7 @@ fn a_snapshot_is_written_compressed_as_its_name_says() {
         for piece in body.chunks(7_777) {
             writer.write(piece).unwrap();
         }
-        let (path, len) = writer.finish(Zxid(5), Some(7)).unwrap();
+        let (path, len) = writer.finish(Zxid(5), Some(Trailer::whole(7))).unwrap();
         assert_eq!(path, dir.path().join(name));
         let whole = fs::read(&path).unwrap();
         assert_eq!(len, whole.len() as u64);

@@ -7,7 +7,7 @@ use crate::cli::{backup, restore};
 use crate::core::write_snapshot_of;
 use crate::jute::records::CreateTxn;
 use crate::model::Zxid;
-use crate::storage::{Dirs, RealDisk, StorageError, snapshot_name};
+use crate::storage::{Dirs, RealDisk, StorageError, Trailer, snapshot_name};
 use crate::tree::Database;
 use crate::wire::txn::{Txn, TxnBody};
 use clap::Parser;
@@ -143,7 +143,7 @@ fn a_snapshot_with_right_checksums_and_another_tree_is_found() {
     let at = bytes.windows(4).position(|word| word == b"data").unwrap();
     bytes[at] = b'D';
     writer.write(&bytes).unwrap();
-    writer.finish(Zxid(SNAPSHOT), Some(history.trees[SNAPSHOT as usize])).unwrap();
+    writer.finish(Zxid(SNAPSHOT), Some(Trailer::whole(history.trees[SNAPSHOT as usize]))).unwrap();
     let (output, found) = ran(&["verify", history.snapshot().to_str().unwrap()]);
     assert_eq!(found.unwrap(), Found::Fault, "{output}");
     assert!(output.contains("DIGEST"), "{output}");

@@ -89,6 +89,8 @@ struct Reactor {
     waiting: VecDeque<usize>,
     /// The one of them that may write now.
     next: Option<usize>,
+    /// The round of touches in which they were last reported.
+    touched_in: u32,
     /// Slots of which nothing more is read until there is room for their large requests.
     hungry: Vec<usize>,
     /// What all had when there was none. Less of that may mean that there is some.
@@ -143,6 +145,7 @@ pub fn run(
         handed_in: 0,
         waiting: VecDeque::new(),
         next: None,
+        touched_in: 0,
         hungry: Vec::new(),
         full_at: 0,
         made: 0,
@@ -244,6 +247,7 @@ impl Reactor {
             self.work(None, false, now, until);
         }
         self.work_waiting(now, until);
+        self.touch_waiting(now);
         self.flush(now, Some(Instant::now() + SHARE));
         self.forget_watches();
         port.core.mailboxes[self.index].wait_for_room(!self.waiting.is_empty());
@@ -328,6 +332,22 @@ impl Reactor {
                 return;
             }
             self.departed.pop_front();
+        }
+    }
+
+    /// Sessions whose writes wait here live on, as their pings wait behind these.
+    fn touch_waiting(&mut self, now: Instant) {
+        let port = self.port.clone();
+        let round = port.core.touches.round();
+        if std::mem::replace(&mut self.touched_in, round) == round {
+            return;
+        }
+        for slot in self.waiting.iter().chain(&self.hungry) {
+            if let Some(Some(connection)) = self.slots.get_mut(*slot) {
+                let mut tally = Tally::default();
+                connection.talk.touch_waiting(round, &mut tally);
+                count(&port, connection, &tally, self.index, now);
+            }
         }
     }
 

@@ -568,6 +568,13 @@ impl Conversation {
         }
     }
 
+    /// What the client has asked for waits for this server, and so does what it says after that: it is heard all the same.
+    pub fn touch_waiting(&mut self, round: u32, tally: &mut Tally) {
+        if self.state == State::Open && !self.hung_up {
+            self.touch(round, tally);
+        }
+    }
+
     fn touch(&mut self, round: u32, tally: &mut Tally) {
         if self.touched_in != round {
             self.touched_in = round;

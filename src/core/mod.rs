@@ -43,8 +43,9 @@ pub use open::{Opened, Opening, may_be_committed, open, view};
 pub use receiver::{ReceiveError, Receiver};
 pub use restore::{DigestDiffers, Digests, RestoredDatabase, check_snapshot};
 pub use scrub::{Pace, Pass, Scrub, Wait, report as report_scrub, run as run_scrub};
-pub use snapshots::{SnapshotForm, 
-    SnapshotError, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot, write_snapshot_of,
+pub use snapshots::{
+    SnapshotError, SnapshotForm, SnapshotJob, Snapshots, run as run_snapshots, write_snapshot,
+    write_snapshot_of,
 };
 pub use timer::run as run_timer;
 pub use touches::Touches;

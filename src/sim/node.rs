@@ -524,6 +524,7 @@ impl Process {
                 let now = self.core.now().mono_ms;
                 if now >= self.next_period {
                     self.next_period = now + self.period;
+                    self.touch_waiting();
                     inputs.push(self.core.collect_touches());
                     self.core.log.look_for_room();
                 }
@@ -662,11 +663,6 @@ impl Process {
         self.core.look(count).flatten()
     }
 
-    /// What this client asked for last waits at the door, and its pings after that.
-    pub fn keeps_out(&self, conn: u64) -> bool {
-        self.unfinished.contains(&conn)
-    }
-
     pub fn has_client(&self, conn: u64) -> bool {
         self.clients.contains_key(&conn)
     }
@@ -680,6 +676,19 @@ impl Process {
             self.read_mail(inputs, out);
         }
         self.converse(conn, inputs, out);
+    }
+
+    /// Sessions whose requests wait here live on.
+    fn touch_waiting(&mut self) {
+        let round = self.core.touches.round();
+        for conn in &self.unfinished {
+            let Some(client) = self.clients.get_mut(conn) else { continue };
+            let mut tally = Tally::default();
+            client.talk.touch_waiting(round, &mut tally);
+            if tally.touched {
+                self.core.touches.add(0, client.talk.session());
+            }
+        }
     }
 
     /// Answers pings with what was known when mail was last read, which may be there meanwhile.

@@ -248,7 +248,7 @@ impl Options {
         };
         if options.amounts.crowd > SMALL_CROWD {
             // Through a narrow way their ends take as long as that is narrow.
-            (options.window, options.max_unlogged) = (1 << 20, 1 << 20);
+            (options.window, options.max_unlogged, options.admitted) = (1 << 20, 1 << 20, 1 << 20);
         }
         options
     }

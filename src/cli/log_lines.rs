@@ -1,11 +1,13 @@
-//! Log lines on their way to standard error: a queue that takes each at once, and a thread that writes them. Who logs may hold
-//! the core's lock, and nobody may ever read what is written: lines are dropped then, and counted.
+//! Log lines on their way to standard error or a file: a queue that takes each at once, and a thread that writes them. Who logs may
+//! hold the core's lock, and nobody may ever read what is written: lines are dropped then, and counted.
 
 use parking_lot::{Condvar, Mutex};
 use std::backtrace::Backtrace;
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of lines that wait to be written, at the most: some ten thousand lines.
@@ -14,6 +16,8 @@ const MAX_WAITING: usize = 1 << 20;
 const LAST_LINES: Duration = Duration::from_millis(500);
 
 static LINES: Lines = Lines::new(MAX_WAITING);
+/// The file is to be opened again before more is written.
+static REOPEN: AtomicBool = AtomicBool::new(false);
 
 /// What waits to be written.
 struct Lines {
@@ -89,16 +93,26 @@ impl Write for Queue {
 }
 
 /// Starts the thread that writes. A panic is logged, too: the usual way would wait for whoever reads standard error.
-pub fn start() -> io::Result<()> {
+pub fn start(file: Option<LogFile>) -> io::Result<()> {
     // A handle of its own: that of the standard library has a lock, which others would wait for.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    std::thread::Builder::new().name("log-lines".into()).spawn(move || write(stderr))?;
+    let run = move || match file {
+        Some(file) => write(file),
+        None => write(stderr),
+    };
+    std::thread::Builder::new().name("log-lines".into()).spawn(run)?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         tracing::error!("thread {} {panic}\n{}", thread.name().unwrap_or("?"), Backtrace::capture());
         flush();
     }));
     Ok(())
+}
+
+/// The next lines go into a file of the same name, which may be another one: this one may have been moved away.
+pub fn reopen() {
+    REOPEN.store(true, Ordering::Relaxed);
+    tracing::info!("the log is open again");
 }
 
 fn write(mut to: impl Write) {
@@ -108,10 +122,93 @@ fn write(mut to: impl Write) {
         // Nobody can be told that nobody reads.
         let _ = to.write_all(&lines);
         if dropped > 0 {
-            tracing::warn!(
-                "{dropped} log lines were dropped: standard error was not read for a while, or more slowly than lines came"
-            );
+            tracing::warn!("{dropped} log lines were dropped: they came faster than they could be written");
         }
+    }
+}
+
+/// A file for the log, which is moved aside once it is large: `zabra.log` to `zabra.log.1`, that to `zabra.log.2`.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    /// Bytes beyond which it is moved aside; 0: never.
+    max_len: u64,
+    /// Older files that stay.
+    keep: usize,
+    /// Bytes that could not be written since this was last logged, and why.
+    lost: Option<(usize, io::Error)>,
+}
+
+impl LogFile {
+    pub fn open(path: &Path, max_len: u64, keep: usize) -> io::Result<Self> {
+        let file = Self::open_file(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { path: path.into(), file, len, max_len, keep, lost: None })
+    }
+
+    fn open_file(path: &Path) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).open(path)
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.file = Self::open_file(&self.path)?;
+        self.len = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    fn older(&self, number: usize) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        // Somebody may have moved it away.
+        let if_there = |done: io::Result<()>| match done {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        };
+        for number in (1..self.keep).rev() {
+            if_there(fs::rename(self.older(number), self.older(number + 1)))?;
+        }
+        if_there(if self.keep == 0 { fs::remove_file(&self.path) } else { fs::rename(&self.path, self.older(1)) })?;
+        self.reopen()
+    }
+
+    fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
+        if REOPEN.swap(false, Ordering::Relaxed) {
+            self.reopen()?;
+        }
+        if self.max_len > 0 && self.len > 0 && self.len + lines.len() as u64 > self.max_len {
+            self.rotate()?;
+        }
+        self.file.write_all(lines)?;
+        self.len += lines.len() as u64;
+        Ok(())
+    }
+}
+
+impl Write for LogFile {
+    /// Whole lines. What can't be written is counted.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        match self.write_lines(lines) {
+            Ok(()) => {
+                if let Some((bytes, why)) = self.lost.take() {
+                    tracing::warn!("{bytes} bytes of the log could not be written to {}: {why}", self.path.display());
+                }
+            }
+            Err(why) => {
+                let before = self.lost.take().map_or(0, |(bytes, _)| bytes);
+                self.lost = Some((before + lines.len(), why));
+            }
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -135,6 +232,30 @@ mod tests {
         assert_eq!((lines.take(&mut written), &written[..]), (98, &b"fourfour"[..]));
         lines.push(b"more");
         assert_eq!((lines.take(&mut written), &written[..]), (0, &b"more"[..]));
+    }
+
+    #[test]
+    fn a_file_is_moved_aside_before_it_is_too_large_and_followed_where_it_is_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("zabra.log");
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let mut log = LogFile::open(&path, 10, 2).unwrap();
+        for line in ["one\n", "two\n", "three\n", "a line of more than ten\n", "four\n"] {
+            log.write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(read("zabra.log"), "four\n");
+        assert_eq!((read("zabra.log.1"), read("zabra.log.2")), ("a line of more than ten\n".into(), "three\n".into()));
+        assert!(!dir.path().join("zabra.log.3").exists());
+        // A later process goes on with it.
+        let mut log = LogFile::open(&path, 10, 2).unwrap();
+        log.write_all(b"five\n").unwrap();
+        fs::rename(&path, dir.path().join("taken")).unwrap();
+        log.write_all(b"six\n").unwrap();
+        fs::rename(&path, dir.path().join("taken.too")).unwrap();
+        REOPEN.store(true, Ordering::Relaxed);
+        log.write_all(b"seven\n").unwrap();
+        assert_eq!((read("taken"), read("taken.too")), ("four\nfive\n".into(), "six\n".into()));
+        assert!(read("zabra.log") == "seven\n" && log.lost.is_none());
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod serve;
 pub mod signals;
 pub mod snapshot;
 pub mod source;
+mod threads;
 mod thrift;
 
 use clap::{Parser, Subcommand};

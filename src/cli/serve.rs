@@ -1,7 +1,8 @@
 //! `zabra serve`: runs a server until SIGTERM or SIGINT.
 
-use super::log_lines;
-use super::signals::Signals;
+use super::log_lines::{self, LogFile};
+use super::signals::{Asked, Signals};
+use super::threads;
 use super::thrift::begin_thriftily;
 use crate::config::{Config, Machine};
 use crate::server::{self, Memory, Parts, Watch};
@@ -16,23 +17,47 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Memory: a server keeps what is under way within the memory that it may have, the machine's or its control group's. \
-    64 MiB are enough, with the data in addition; docs/limits.md has all limits."
+    64 MiB are enough, with the data in addition; docs/limits.md has all limits.\n\n\
+    Signals: SIGTERM and SIGINT stop the server. SIGHUP and SIGUSR1 open the log's file again. SIGQUIT logs what every thread is at. \
+    SIGUSR2 turns debug lines on, and off again.\n\n\
+    Environment: ZABRA_LOG is the level of the log (off, error, warn, info, debug or trace; module=level after a comma). \
+    SERVER_JVMFLAGS and JVMFLAGS are read for -D flags, as Apache's scripts do."
 )]
 pub struct ServeArgs {
     /// A stock zoo.cfg. Without it: a standalone server on port 2181 with its data in ./zabra-data.
     pub config: Option<PathBuf>,
+    /// Write the log into this file instead of standard error.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Move the log's file aside, to FILE.1, before it is larger than this. 0: never.
+    #[arg(long, value_name = "MIB", default_value_t = 100, requires = "log_file")]
+    log_file_mib: u64,
+    /// Keep this many older files of the log.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "log_file")]
+    log_file_keep: usize,
+    /// How lines of the log are written.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Time, level, text, and fields as key=value.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 pub fn run(args: &ServeArgs) -> Result<(), String> {
-    start_log().map_err(|error| format!("cannot start the log: {error}"))?;
+    let level = start_log(args).map_err(|error| format!("cannot start the log: {error}"))?;
     let memory = Memory::of_this_process(&|file| std::fs::read(file));
     begin_thriftily(&memory);
-    let served = serve(args, memory);
+    let served = serve(args, memory, &level);
     log_lines::flush();
     served
 }
 
-fn serve(args: &ServeArgs, memory: Memory) -> Result<(), String> {
+fn serve(args: &ServeArgs, memory: Memory, level: &Level) -> Result<(), String> {
     let config = configuration(args)?;
     tracing::info!("{}", starting(&config));
     for warning in &config.warnings {
@@ -42,7 +67,7 @@ fn serve(args: &ServeArgs, memory: Memory) -> Result<(), String> {
         tracing::info!("{}: {}", note.place, note.text);
     }
     name_bus_errors();
-    let signals = Signals::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let mut signals = Signals::all().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let started = Instant::now();
     let server = server::start(&config, Parts::real(fail, memory), &mut Told::default())
         .map_err(|error| error.to_string())?;
@@ -53,11 +78,35 @@ fn serve(args: &ServeArgs, memory: Memory) -> Result<(), String> {
     } else {
         tracing::info!("serving clients role=standalone addr={addresses} after_ms={took}");
     }
-    let which = signals.wait().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let which = until_stopped(&mut signals, level);
     tracing::info!("stopping signal={which}");
     server.stop();
     tracing::info!("stopped; everything acknowledged is on disk");
     Ok(())
+}
+
+/// Does what signals ask for, until one asks for the end: which one.
+fn until_stopped(signals: &mut Signals, level: &Level) -> &'static str {
+    let mut is_debug = false;
+    loop {
+        match signals.wait() {
+            Asked::Stop(which) => return which,
+            Asked::Reopen(which) => {
+                tracing::info!("opening the log again signal={which}");
+                log_lines::reopen();
+            }
+            Asked::Threads => {
+                let lines = threads::lines();
+                tracing::info!("signal=SIGQUIT threads={}", lines.len());
+                lines.iter().for_each(|line| tracing::info!("{line}"));
+            }
+            Asked::Level => {
+                is_debug = !is_debug;
+                level(is_debug);
+                tracing::info!("debug lines are {} signal=SIGUSR2", if is_debug { "on" } else { "off" });
+            }
+        }
+    }
 }
 
 /// Ends the process: what is wrong is logged.
@@ -106,25 +155,47 @@ fn addresses_of(host: &str) -> Vec<IpAddr> {
     found.map(|addresses| addresses.map(|address| address.ip()).collect()).unwrap_or_default()
 }
 
+/// Turns debug lines on, or sets the level that was asked for again.
+type Level = Box<dyn Fn(bool)>;
+
 /// A level that is not understood counts as the usual one, as nobody can help a server without a log.
-fn start_log() -> io::Result<()> {
+fn start_log(args: &ServeArgs) -> io::Result<Level> {
     const USUAL: &str = "info";
     let asked = std::env::var("ZABRA_LOG").unwrap_or_default();
     let filter = filter(&asked);
-    log_lines::start()?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.clone().unwrap_or_else(|| EnvFilter::new(USUAL)))
+    let usual = filter.clone().unwrap_or_else(|| EnvFilter::new(USUAL));
+    let file = args.log_file.as_deref().map(|path| {
+        let opened = LogFile::open(path, args.log_file_mib << 20, args.log_file_keep);
+        opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    });
+    let is_file = file.is_some();
+    log_lines::start(file.transpose()?)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(usual.clone())
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(|| log_lines::Queue)
-        .init();
+        .with_ansi(!is_file && io::stderr().is_terminal())
+        .with_writer(|| log_lines::Queue);
+    let set: Box<dyn Fn(EnvFilter)> = match args.log_format {
+        Format::Text => {
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
+        Format::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
+    };
     if filter.is_none() && !asked.trim().is_empty() {
         tracing::warn!(
             "ZABRA_LOG={asked:?} is not understood, and the level is {USUAL}. Use off, error, warn, info, debug or trace, and \
              module=level after a comma"
         );
     }
-    Ok(())
+    Ok(Box::new(move |is_debug| set(if is_debug { EnvFilter::new("debug") } else { usual.clone() })))
 }
 
 /// A level, and levels of modules (`zabra::zab=debug`). A word alone that is no level is not taken for a module's name.

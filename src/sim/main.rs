@@ -257,8 +257,11 @@ fn run(args: &Args, scenario: Option<&Scenario>) -> ExitCode {
 
 /// A long run that is asked to end tells what it has come to.
 fn end_when_asked(end: Arc<AtomicU64>) -> std::io::Result<()> {
-    let signals = Signals::new()?;
-    std::thread::spawn(move || signals.wait().map(|_| end.store(0, Ordering::Relaxed)));
+    let mut signals = Signals::of_the_end()?;
+    std::thread::spawn(move || {
+        signals.wait();
+        end.store(0, Ordering::Relaxed);
+    });
     Ok(())
 }
 

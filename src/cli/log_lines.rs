@@ -173,7 +173,11 @@ impl LogFile {
         for number in (1..self.keep).rev() {
             if_there(fs::rename(self.older(number), self.older(number + 1)))?;
         }
-        if_there(if self.keep == 0 { fs::remove_file(&self.path) } else { fs::rename(&self.path, self.older(1)) })?;
+        if_there(if self.keep == 0 {
+            fs::remove_file(&self.path)
+        } else {
+            fs::rename(&self.path, self.older(1))
+        })?;
         self.reopen()
     }
 
@@ -196,7 +200,10 @@ impl Write for LogFile {
         match self.write_lines(lines) {
             Ok(()) => {
                 if let Some((bytes, why)) = self.lost.take() {
-                    tracing::warn!("{bytes} bytes of the log could not be written to {}: {why}", self.path.display());
+                    tracing::warn!(
+                        "{bytes} bytes of the log could not be written to {}: {why}",
+                        self.path.display()
+                    );
                 }
             }
             Err(why) => {
@@ -244,7 +251,10 @@ mod tests {
             log.write_all(line.as_bytes()).unwrap();
         }
         assert_eq!(read("zabra.log"), "four\n");
-        assert_eq!((read("zabra.log.1"), read("zabra.log.2")), ("a line of more than ten\n".into(), "three\n".into()));
+        assert_eq!(
+            (read("zabra.log.1"), read("zabra.log.2")),
+            ("a line of more than ten\n".into(), "three\n".into())
+        );
         assert!(!dir.path().join("zabra.log.3").exists());
         // A later process goes on with it.
         let mut log = LogFile::open(&path, 10, 2).unwrap();

@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod backup;
 pub mod bench;
+pub mod check;
 pub mod history;
 pub mod log;
 pub mod log_lines;
@@ -30,6 +31,8 @@ pub struct Cli {
 pub enum Door {
     /// Run a server.
     Serve(serve::ServeArgs),
+    /// Read a zoo.cfg as a server does, and say whether one starts with it and what differs from Java.
+    Check(check::CheckArgs),
     /// Put load on a ZooKeeper server and measure throughput, latency and CPU time.
     Bench(bench::BenchArgs),
     /// Print, filter, follow, check, mend and cut transaction logs.
@@ -46,6 +49,7 @@ pub enum Door {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.door {
         Door::Serve(args) => done(serve::run(&args)),
+        Door::Check(args) => outcome::exit_code(check::run(&args, &mut std::io::stdout())),
         Door::Bench(args) => done(bench::run(&args)),
         Door::Log(args) => outcome::exit_code(log::run(&args)),
         Door::Snapshot(args) => outcome::exit_code(snapshot::run(&args)),

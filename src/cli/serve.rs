@@ -9,7 +9,7 @@ use crate::server::{self, Memory, Parts, Watch};
 use crate::storage::{Progress, Recovered, name_bus_errors};
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
@@ -58,8 +58,13 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
 }
 
 fn serve(args: &ServeArgs, memory: Memory, level: &Level) -> Result<(), String> {
-    let config = configuration(args)?;
-    tracing::info!("{}", starting(&config));
+    let config = configuration(args.config.as_deref())?;
+    tracing::info!(
+        "zabra {} starting {} pid={}",
+        env!("CARGO_PKG_VERSION"),
+        identity(&config),
+        std::process::id()
+    );
     for warning in &config.warnings {
         tracing::warn!("{}: {}", warning.place, warning.text);
     }
@@ -115,8 +120,8 @@ fn fail() -> ! {
     std::process::exit(1);
 }
 
-/// The first line of the log: what starts here, and from which files.
-fn starting(config: &Config) -> String {
+/// What a configuration makes of a server, and from which files it comes.
+pub fn identity(config: &Config) -> String {
     let server = match (&config.quorum.ensemble, config.quorum.my_id) {
         (Some(ensemble), Some(id)) if config.quorum.is_distributed() => {
             format!("{id} of {}", ensemble.members().count())
@@ -124,18 +129,17 @@ fn starting(config: &Config) -> String {
         _ => "standalone".into(),
     };
     format!(
-        "zabra {} starting config={} server={server} data={} log={} pid={}",
-        env!("CARGO_PKG_VERSION"),
+        "config={} server={server} data={} log={}",
         if config.file.as_os_str().is_empty() { "none".into() } else { config.file.display().to_string() },
         config.storage.dir.display(),
-        config.storage.log_dir().display(),
-        std::process::id()
+        config.storage.log_dir().display()
     )
 }
 
-fn configuration(args: &ServeArgs) -> Result<Config, String> {
+/// Of this file and the environment.
+pub fn configuration(file: Option<&Path>) -> Result<Config, String> {
     let machine = Machine { read: &|file| std::fs::read(file), resolve: &addresses_of };
-    let mut config = match &args.config {
+    let mut config = match file {
         Some(file) => Config::from_file(file, &machine).map_err(|error| error.to_string())?,
         None => Config::standalone_default(),
     };

@@ -28,7 +28,10 @@ pub struct Signals {
 impl Signals {
     /// Those that ask for the end. The others do what the system has them do.
     pub fn of_the_end() -> io::Result<Self> {
-        Self::new(&[(Asked::Stop("SIGTERM"), SignalKind::terminate()), (Asked::Stop("SIGINT"), SignalKind::interrupt())])
+        Self::new(&[
+            (Asked::Stop("SIGTERM"), SignalKind::terminate()),
+            (Asked::Stop("SIGINT"), SignalKind::interrupt()),
+        ])
     }
 
     /// All that a server knows.

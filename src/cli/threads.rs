@@ -73,7 +73,10 @@ mod tests {
         let call = format!("{} 0x5 0x0 0x0 0x0 0x0 0x0 0x7ffc 0x7f00", libc::SYS_fdatasync);
         let line = describe(stat, &call).unwrap();
         assert_eq!(line, r#"thread="a) S (b" id=17 state="waits for the disk" at=fdatasync cpu_ms=120"#);
-        assert_eq!(describe("1 (core) R 1", "running\n").unwrap(), r#"thread="core" id=1 state="runs" cpu_ms=0"#);
+        assert_eq!(
+            describe("1 (core) R 1", "running\n").unwrap(),
+            r#"thread="core" id=1 state="runs" cpu_ms=0"#
+        );
         assert_eq!(describe("nonsense", ""), None);
     }
 

@@ -54,18 +54,19 @@ impl LogQueue {
     /// fewer than `most`.
     pub(super) fn gather(&self, batch: &mut Vec<DiskOp>, until: Instant, pause: Duration, most: usize) {
         let mut state = self.state.lock();
+        let mut idle_until = Instant::now() + pause;
         loop {
-            batch.append(&mut state.ops);
-            let left = until.saturating_duration_since(Instant::now()).min(pause);
-            if left.is_zero() || batch.len() >= most || state.stop || state.looks {
+            if !state.ops.is_empty() {
+                batch.append(&mut state.ops);
+                idle_until = Instant::now() + pause;
+            }
+            let left = until.min(idle_until).saturating_duration_since(Instant::now());
+            if left.is_zero() || batch.len() >= most || state.stop {
                 return;
             }
             state.waiting = true;
             self.filled.wait_for(&mut state, left);
             state.waiting = false;
-            if state.ops.is_empty() {
-                return;
-            }
         }
     }
 

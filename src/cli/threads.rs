@@ -40,7 +40,7 @@ fn describe(stat: &str, call: &str) -> Option<String> {
 }
 
 /// The calls that a server waits in.
-fn name_of(number: i64) -> String {
+fn name_of(number: libc::c_long) -> String {
     let known = [
         (libc::SYS_futex, "futex"),
         (libc::SYS_epoll_pwait, "epoll_wait"),
@@ -59,7 +59,7 @@ fn name_of(number: i64) -> String {
         #[cfg(target_arch = "x86_64")]
         (libc::SYS_epoll_wait, "epoll_wait"),
     ];
-    let found = known.into_iter().find(|(known, _)| i64::from(*known) == number);
+    let found = known.into_iter().find(|(known, _)| *known == number);
     found.map_or_else(|| number.to_string(), |(_, name)| name.into())
 }
 

@@ -245,7 +245,7 @@ impl Client {
         let (State::Open, Some(armed), Some(conn)) = (self.state, &mut self.armed, self.conn) else {
             return Vec::new();
         };
-        let Some(asked) = armed.to_set(self.replied) else { return Vec::new() };
+        let Some(asked) = armed.ask(self.replied) else { return Vec::new() };
         self.last_sent = now;
         let mut all = vec![encode_watches(&asked)];
         let came = history.came.entry(conn).or_default();

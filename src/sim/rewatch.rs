@@ -49,7 +49,7 @@ impl Armed {
     }
 
     /// What to ask for; nothing, if that is done already, or there is none.
-    pub fn to_set(&mut self, since: i64) -> Option<SetAgain> {
+    pub fn ask(&mut self, since: i64) -> Option<SetAgain> {
         if std::mem::replace(&mut self.is_set, true) {
             return None;
         }
@@ -89,9 +89,14 @@ const DELETED: i32 = 2;
 const CHANGED: i32 = 3;
 const CHILDREN: i32 = 4;
 
+/// The type of an event, and its path.
+type Missed = (i32, String);
+/// Whether a watch is of children, and its path.
+type Waiting = (bool, String);
+
 /// What must come before the answer to such a request, where the server had everything up to `zxid`: one event for each watch whose
 /// znode is not as it was. And the watches that wait still, by table (data or children) and path.
-pub fn missed(asked: &SetAgain, zxid: i64, model: &Model) -> (Vec<(i32, String)>, Vec<(bool, String)>) {
+pub fn missed(asked: &SetAgain, zxid: i64, model: &Model) -> (Vec<Missed>, Vec<Waiting>) {
     let none = Vec::new();
     let (mut events, mut waiting) = (Vec::new(), Vec::new());
     for (list, paths) in asked.lists()[..3].iter().enumerate() {
@@ -130,7 +135,10 @@ pub fn missed(asked: &SetAgain, zxid: i64, model: &Model) -> (Vec<(i32, String)>
 
 /// Watches that a connection has asked for again, and what it has heard of them before the answer.
 #[derive(Debug, Default)]
-pub struct Asking(VecDeque<(SetAgain, BTreeMap<(i32, String), usize>)>);
+pub struct Asking(VecDeque<(SetAgain, Counts)>);
+
+/// How often each came.
+type Counts = BTreeMap<Missed, usize>;
 
 impl Asking {
     pub fn begin(&mut self, asked: &SetAgain) {
@@ -146,10 +154,10 @@ impl Asking {
     }
 
     /// They are set. Returns what was asked for, and those that wait still.
-    pub fn end(&mut self, zxid: i64, model: &Model) -> Result<(SetAgain, Vec<(bool, String)>), String> {
+    pub fn end(&mut self, zxid: i64, model: &Model) -> Result<(SetAgain, Vec<Waiting>), String> {
         let (asked, heard) = self.0.pop_front().ok_or("watches are set again, and nobody asked for it")?;
         let (events, waiting) = missed(&asked, zxid, model);
-        let mut due: BTreeMap<(i32, String), usize> = BTreeMap::new();
+        let mut due = Counts::new();
         for event in events {
             *due.entry(event).or_default() += 1;
         }

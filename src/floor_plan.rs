@@ -84,7 +84,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("metrics", &["figures"]),
     ("socket2", &["peer", "server"]),
     ("rustix", &["storage", "client_port", "server"]),
-    ("libc", &["storage", "sim"]),
+    ("libc", &["storage", "sim", "cli"]),
     ("tracing", &["tls", "core", "peer", "client_port", "server", "sim", "cli"]),
     ("std::fs", &["storage", "tls", "client_port", "sim", "cli"]),
     ("std::os", &["storage", "client_port", "peer", "server", "cli"]),

@@ -806,6 +806,25 @@ fn with_a_log_that_hangs(three: bool, done_at: u64) -> Vec<LostWhy> {
     lost(&mut out)
 }
 
+/// The disk's answers wait with much else, each longer than the one before: two seconds in the end.
+#[test]
+fn a_leader_whose_log_goes_on_leads_on_however_late_it_hears_of_that() {
+    let (mut zab, mut out) = (new(), Outputs::default());
+    lead(&mut zab, &mut out);
+    let zxid = |at: u32| Zxid::new(Epoch(1), at);
+    for at in 1..80 {
+        let now = u64::from(at) * 50;
+        zab.on_learner_packet(now, LINK, FromLearner::Ping { zxid: zxid(0), touched: vec![] }, &mut out);
+        zab.propose(entry(zxid(at)), &mut out);
+        zab.on_learner_packet(now, LINK, FromLearner::Ack(zxid(at)), &mut out);
+        if at % 2 == 0 {
+            zab.on_disk(now, DiskDone::Logged(zxid(at / 2)), &mut out);
+        }
+        zab.on_tick(now, &mut out);
+    }
+    assert_eq!(lost(&mut out), []);
+}
+
 #[test]
 fn a_leader_whose_own_log_hangs_gives_the_others_the_lead() {
     let zxid = Zxid::new(Epoch(1), 1);

@@ -70,6 +70,8 @@ pub struct Leader {
     holds: bool,
     /// What this leader's own log has to have on disk next, and since when.
     owed_by_log: (Zxid, u64),
+    /// What it had on disk when that was last looked at.
+    had_by_log: Zxid,
     /// Reading the log for a learner failed: from then on they get what is in memory, or a snapshot.
     log_fails: bool,
     /// The time of the last input: a ping that goes out between two counts as sent then.
@@ -120,6 +122,7 @@ impl Leader {
             differing: (Zxid::ZERO, BTreeMap::new()),
             holds: false,
             owed_by_log: (Zxid::ZERO, now),
+            had_by_log: Zxid::ZERO,
             log_fails: false,
             seen_at: now,
         }
@@ -412,6 +415,11 @@ impl Leader {
         let (zxid, since) = self.owed_by_log;
         if server.durable >= zxid {
             self.owed_by_log = (server.log_end, now);
+            return None;
+        }
+        // What it says may come late where there is much to do. As long as it comes, nothing hangs.
+        if std::mem::replace(&mut self.had_by_log, server.durable) != server.durable {
+            self.owed_by_log.1 = now;
             return None;
         }
         let ms = now.saturating_sub(since);

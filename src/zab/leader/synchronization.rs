@@ -28,12 +28,17 @@ impl Leader {
         if server.settings.force_snapshot_sync || last == Zxid::NO_DATA || wants_snapshot {
             return self.feed(now, id, Feed::Snapshot { mark }, server, out);
         }
+        // Where the log can't be read, all that is in memory goes at once.
+        let is_too_much = |after: Zxid| {
+            self.log_fails && server.history.bytes_after(after) as u64 > server.settings.window_bytes
+        };
         match server.history.place(last) {
+            Place::Within if is_too_much(last) => self.feed(now, id, Feed::Snapshot { mark }, server, out),
             Place::Within => {
                 out.tell_learner(id, &FromLeader::Diff(server.history.end(), mark));
                 self.catch_up(now, id, last, server, out);
             }
-            Place::Behind(before) if may_truncate(last, before) => {
+            Place::Behind(before) if may_truncate(last, before) && !is_too_much(before) => {
                 out.tell_learner(id, &FromLeader::Trunc(before, server.history.mark(before)));
                 self.catch_up(now, id, before, server, out);
             }

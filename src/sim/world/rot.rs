@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Of a thousand runs, in how many a file rots.
 const OFTEN: u64 = 60;
-const WRITTEN_MS: u64 = 5_000;
+/// A snapshot may be written a znode at a time, each as slowly as the disk writes.
+const WRITTEN_MS: u64 = 30_000;
 const BACK_MS: u64 = 15_000;
 const SETTLE_MS: u64 = 1_000;
 /// Where the first record of a log has its body: after the file's header and the record's frame.

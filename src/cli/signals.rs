@@ -26,19 +26,19 @@ pub struct Signals {
 }
 
 impl Signals {
+    const STOP: [(Asked, SignalKind); 2] =
+        [(Asked::Stop("SIGTERM"), SignalKind::terminate()), (Asked::Stop("SIGINT"), SignalKind::interrupt())];
+
     /// Those that ask for the end. The others do what the system has them do.
     pub fn of_the_end() -> io::Result<Self> {
-        Self::new(&[
-            (Asked::Stop("SIGTERM"), SignalKind::terminate()),
-            (Asked::Stop("SIGINT"), SignalKind::interrupt()),
-        ])
+        Self::new(&Self::STOP)
     }
 
     /// All that a server knows.
     pub fn all() -> io::Result<Self> {
         Self::new(&[
-            (Asked::Stop("SIGTERM"), SignalKind::terminate()),
-            (Asked::Stop("SIGINT"), SignalKind::interrupt()),
+            Self::STOP[0],
+            Self::STOP[1],
             (Asked::Reopen("SIGHUP"), SignalKind::hangup()),
             (Asked::Reopen("SIGUSR1"), SignalKind::user_defined1()),
             (Asked::Threads, SignalKind::quit()),

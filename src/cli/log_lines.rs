@@ -183,7 +183,8 @@ impl LogFile {
 
     fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
         if REOPEN.swap(false, Ordering::Relaxed) {
-            self.reopen()?;
+            // Otherwise it would go on with the file that was moved away.
+            self.reopen().inspect_err(|_| REOPEN.store(true, Ordering::Relaxed))?;
         }
         if self.max_len > 0 && self.len > 0 && self.len + lines.len() as u64 > self.max_len {
             self.rotate()?;
